@@ -1,0 +1,1 @@
+"""One machine: the embedded services and the supervisor behind `make run`. Nothing here imports Django."""
