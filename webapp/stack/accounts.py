@@ -86,7 +86,8 @@ def make_data_dir(data_dir: Path) -> tuple[Path, Account]:
     """
     account = server_account(data_dir)
     if data_dir.exists():
-        return data_dir.resolve(), _checked(data_dir, account)
+        real = data_dir.resolve()
+        return real, _checked(real, account)
     if data_dir.is_symlink():
         raise StackError(f"{data_dir} links to {data_dir.readlink()}, which is gone.")
     make_home(data_dir.parent)

@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,26 +16,17 @@ import psycopg
 from webapp.stack.accounts import Account, make_data_dir, reachable_program
 from webapp.stack.errors import StackError
 from webapp.stack.processes import death_signal, last_line, stop_process, wait_until
+from webapp.stack.sockets import make_socket_dir, socket_dir_of
 
 USER = DATABASE = "plackett"
 PORT = 5432
 SOCKET_NAME = f".s.PGSQL.{PORT}"
-# sun_path holds 108 bytes on Linux and 104 on macOS and the BSDs, the closing NUL included.
-MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 
 
 def database_url(data_dir: Path) -> str:
     """The URL of the server kept in `data_dir`, whether or not it runs."""
     folder = quote(str(socket_dir_of(data_dir)), safe="/")
     return f"postgresql://{USER}@/{DATABASE}?host={folder}"
-
-
-def socket_dir_of(data_dir: Path) -> Path:
-    """The folder of the server's socket: `run` in the data folder, or the short one remembered there."""
-    remembered = data_dir.resolve() / "socket-folder"
-    if remembered.exists():
-        return Path(remembered.read_text().strip())
-    return data_dir.resolve() / "run"
 
 
 class EmbeddedPostgres:
@@ -84,7 +73,7 @@ class EmbeddedPostgres:
         if not cluster.exists():
             _make_cluster(cluster, programs=programs, account=account, log=self.log, sync=self._fsync)
         _clear_stale_lock(cluster)
-        socket_dir = self._make_socket_dir(real_dir, account)
+        socket_dir = make_socket_dir(real_dir, asked=self._asked_socket_dir, socket_name=SOCKET_NAME, account=account)
         self.process = self._spawn(programs / "postgres", cluster, socket_dir, account)
         try:
             wait_until(self._answers, process=self.process, name="Postgres", log=self.log, seconds=timeout)
@@ -127,21 +116,6 @@ class EmbeddedPostgres:
                 **account.popen_options,
             )
 
-    def _make_socket_dir(self, real_dir: Path, account: Account) -> Path:
-        folder = self._asked_socket_dir.absolute() if self._asked_socket_dir else socket_dir_of(real_dir)
-        if len(os.fsencode(folder / SOCKET_NAME)) > MAX_SOCKET_PATH or not folder.parent.exists():
-            folder = Path(tempfile.mkdtemp(prefix="plackett-", dir="/tmp"))
-            account.own(folder)
-        if not folder.exists():
-            folder.mkdir(mode=0o700)
-            account.own(folder)
-        remembered = real_dir / "socket-folder"
-        if folder == real_dir / "run":
-            remembered.unlink(missing_ok=True)
-        else:
-            remembered.write_text(f"{folder}\n")
-        return folder
-
     def _answers(self) -> bool:
         try:
             psycopg.connect(self._admin_url(), connect_timeout=2).close()
@@ -175,7 +149,9 @@ def check_version(cluster: Path, programs: Path) -> None:
     if theirs > ours:
         raise StackError(f"{cluster} was made by Postgres {theirs}, newer than the installed {ours}: update Plackett.")
     if theirs < ours:
-        raise StackError(f"{cluster} was made by Postgres {theirs}; this is {ours}: dump and load it, or use the old one.")
+        raise StackError(
+            f"{cluster} was made by Postgres {theirs}; this is {ours}: dump and load it, or use the old one."
+        )
 
 
 def _programs(real_dir: Path, account: Account) -> Path:

