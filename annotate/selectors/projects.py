@@ -1,0 +1,59 @@
+"""Who may see and do what. These getters fetch and authorise in one query; every page and endpoint goes through them."""
+
+from typing import cast
+
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import QuerySet
+
+from annotate.errors import Forbidden, NotFound
+from annotate.models import Membership, Project, ProjectVersion, Role, User
+
+RANK = {role: rank for rank, role in enumerate(Role.values)}
+
+
+def projects_of(user: User | AnonymousUser) -> QuerySet[Project]:
+    """Projects the user is a member of; superusers see all."""
+    if not user.is_authenticated:
+        return Project.objects.none()
+    if user.is_superuser:
+        return Project.objects.order_by("name")
+    return Project.objects.filter(memberships__user=user).order_by("name")
+
+
+def membership_of(*, user: User, project: Project) -> Membership:
+    """The user's membership; a superuser without one counts as manager and engineer (the row is not saved).
+
+    Raises:
+        NotFound: the user is no member.
+    """
+    found = Membership.objects.filter(user=user, project=project).first()
+    if user.is_superuser:
+        return Membership(user=user, project=project, role=Role.MANAGER, engineer=True, weight=found.weight if found else 1.0)
+    if found is None:
+        raise NotFound("There is no such project.")
+    return found
+
+
+def get_project_for(
+    user: User | AnonymousUser, slug: str, *, role: Role = Role.VIEWER, engineer: bool = False
+) -> Project:
+    """The project, if the user has at least this role in it (and, if asked, is an engineer).
+
+    Raises:
+        NotFound: no such project, or the user is an outsider.
+        Forbidden: a member without the right.
+    """
+    project = projects_of(user).filter(slug=slug).first()
+    if project is None:
+        raise NotFound("There is no such project.")
+    membership = membership_of(user=cast(User, user), project=project)
+    if RANK[membership.role] < RANK[role]:
+        raise Forbidden(f"This needs the role {role.label.lower()} in the project; yours is {membership.role}.")
+    if engineer and not membership.engineer:
+        raise Forbidden("This needs the engineer right in the project; a manager can give it.")
+    return project
+
+
+def current_version(project: Project) -> ProjectVersion:
+    """The rules now in force. Every project has at least version 1 (services.projects.create_project)."""
+    return ProjectVersion.objects.filter(project=project).order_by("-number")[:1].get()

@@ -1,0 +1,47 @@
+"""Making projects, their rules and their members."""
+
+from typing import Any
+
+from django.db import transaction
+
+from annotate.models import Membership, Project, ProjectVersion, Role, User
+
+
+@transaction.atomic
+def create_project(*, slug: str, name: str, created_by: User | None = None, rules: dict[str, Any] | None = None, **fields: Any) -> Project:
+    """Writes the project, version 1 of its rules, and its maker as manager and engineer.
+
+    Args:
+        rules: fields of ProjectVersion (guidelines, allow_ties, …); defaults where absent.
+        fields: further fields of Project (overlap, lease_seconds, …).
+    """
+    project = Project(slug=slug, name=name, **fields)
+    project.full_clean()
+    project.save()
+    ProjectVersion.objects.create(project=project, number=1, created_by=created_by, **(rules or {}))
+    if created_by is not None:
+        add_member(project=project, user=created_by, role=Role.MANAGER, engineer=True)
+    return project
+
+
+@transaction.atomic
+def change_rules(*, project: Project, changed_by: User, **rules: Any) -> ProjectVersion:
+    """Writes the next version of the rules: the last one with these fields changed. Open leases keep the version they pinned."""
+    Project.objects.select_for_update().get(pk=project.pk)
+    version = ProjectVersion.objects.filter(project=project).order_by("-number")[:1].get()
+    for field, value in rules.items():
+        if not any(f.name == field for f in ProjectVersion._meta.get_fields()):
+            raise ValueError(f"no such rule: {field}")
+        setattr(version, field, value)
+    version.pk = None
+    version._state.adding = True
+    version.number += 1
+    version.created_by = changed_by
+    version.save()
+    return version
+
+
+def add_member(*, project: Project, user: User, role: Role = Role.ANNOTATOR, engineer: bool = False) -> Membership:
+    """Makes the user a member, or changes what the member may do."""
+    membership, _ = Membership.objects.update_or_create(project=project, user=user, defaults={"role": role, "engineer": engineer})
+    return membership

@@ -1,0 +1,31 @@
+"""One Postgres and one Valkey for the whole run, shared by the parallel workers; the cast; nothing is mocked."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.servers import start_test_servers
+
+_stop: list[Callable[[], None]] = []
+SHARED_DATA = Path(os.environ.get("PLACKETT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+
+def _servers() -> None:
+    """Starts the servers once, in the controlling process; xdist's workers inherit the addresses."""
+    if os.environ.get("PYTEST_XDIST_WORKER") or os.environ.get("DATABASE_URL"):
+        return
+    postgres_url, redis_url, stop = start_test_servers()
+    os.environ["DATABASE_URL"], os.environ["REDIS_URL"] = postgres_url, redis_url
+    _stop.append(stop)
+
+
+# Settings are read when pytest-django loads them, before any fixture: the servers must be up and the folder chosen now.
+os.environ.setdefault("PLACKETT_HOME", tempfile.mkdtemp(prefix="plackett-test-home-"))
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+_servers()
+
+
+def pytest_unconfigure() -> None:
+    for stop in _stop:
+        stop()

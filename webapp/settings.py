@@ -1,0 +1,216 @@
+"""Process settings: everything comes from the environment, is read once here and checked at the start.
+
+docs/settings.md lists every variable. Run hyperparameters are not here: see training/recipes/configs.py.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from csp.constants import NONE, SELF
+
+from webapp import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+PLACKETT_HOME = Path(env.text("PLACKETT_HOME", str(BASE_DIR / "var"))).expanduser().resolve()
+PLACKETT_HOST = env.text("PLACKETT_HOST", "127.0.0.1")
+PLACKETT_PORT = env.integer("PLACKETT_PORT", 8000, 1, 65535)
+PLACKETT_DEMO = env.flag("PLACKETT_DEMO", True)
+PLACKETT_WEB_THREADS = env.integer("PLACKETT_WEB_THREADS", 8, 1, 256)
+
+DEBUG = env.flag("PLACKETT_DEBUG", False)
+SECRET_KEY = env.secret("PLACKETT_SECRET_KEY", PLACKETT_HOME, "secret-key")
+
+
+def _embedded_services() -> dict[str, str]:
+    """Addresses of the servers that `make run` started, when the environment names none."""
+    try:
+        found: dict[str, str] = json.loads((PLACKETT_HOME / "services.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+_services = _embedded_services()
+DATABASE_URL = env.text("DATABASE_URL") or _services.get("database_url", "postgresql://plackett@/plackett")
+REDIS_URL = env.text("REDIS_URL") or _services.get("redis_url", "redis://127.0.0.1:6379/0")
+
+# --- who may reach us ------------------------------------------------------------------------------------------------
+_scheme = "https" if env.flag("PLACKETT_TLS", False) else "http"
+_names = {"127.0.0.1", "localhost", "[::1]", *env.listing("PLACKETT_HOSTS")}
+if PLACKETT_HOST not in {"0.0.0.0", "::"}:
+    _names.add(PLACKETT_HOST)
+ALLOWED_HOSTS = sorted(_names)
+CSRF_TRUSTED_ORIGINS = sorted({f"{_scheme}://{name}" for name in _names} | {f"{_scheme}://{name}:{PLACKETT_PORT}" for name in _names})
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _scheme == "https"
+SECURE_SSL_REDIRECT = False  # the proxy that ends TLS redirects
+SECURE_HSTS_SECONDS = 31_536_000 if _scheme == "https" else 0
+if _scheme == "https":
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SESSION_COOKIE_HTTPONLY = True
+CSRF_COOKIE_HTTPONLY = False  # our own scripts read it to send the header
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+# htmx never evaluates and adds no style of its own (see base.html), so nothing inline is needed anywhere.
+CONTENT_SECURITY_POLICY: dict[str, Any] = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "manifest-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+    }
+}
+
+# --- the parts -------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "csp",
+    "django_htmx",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "rest_framework",
+    "annotate",
+    "training",
+    "webapp",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "webapp.middleware.LooserPolicyForTools",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+ROOT_URLCONF = "webapp.urls"
+WSGI_APPLICATION = "webapp.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "webapp" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# --- data ------------------------------------------------------------------------------------------------------------
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {"ENGINE": "django.db.backends.postgresql", "ATOMIC_REQUESTS": False, **env.database(DATABASE_URL)}
+}
+if env.text("PLACKETT_PROCESS") == "web":
+    # Only the web keeps a pool: a forked worker that inherits one would share its sockets.
+    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 2, "max_size": PLACKETT_WEB_THREADS + 2, "timeout": 20}}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+
+def _celery_url(url: str) -> str:
+    """Celery spells a socket address redis+socket:///path?virtual_host=N; redis-py spells it unix:///path?db=N."""
+    return url.replace("unix://", "redis+socket://", 1).replace("db=", "virtual_host=") if url.startswith("unix://") else url
+
+
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL, "KEY_PREFIX": "plackett"}}
+CELERY_BROKER_URL = _celery_url(REDIS_URL)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = PLACKETT_HOME / "static"
+MEDIA_ROOT = PLACKETT_HOME / "artifacts"
+STORAGES: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(MEDIA_ROOT)}},
+    "staticfiles": {"BACKEND": "webapp.storage.StaticStorage"},
+}
+RUNS_ROOT = PLACKETT_HOME / "runs"
+MODELS_ROOT = PLACKETT_HOME / "models"
+
+# --- people ----------------------------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "annotate.User"
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "home"
+ACCOUNT_ADAPTER = "webapp.accounts.ClosedAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_LOGOUT_ON_GET = False
+ACCOUNT_RATE_LIMITS = {"login": "60/m/ip", "login_failed": "10/5m/ip,5/5m/key"}
+EMAIL_BACKEND = env.text("PLACKETT_EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend")
+
+# --- the API ---------------------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["annotate.api.authentication.TokenAuthentication", "annotate.api.authentication.PageSession"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PAGINATION_CLASS": None,
+    "EXCEPTION_HANDLER": "annotate.api.errors.handle",
+    "URL_FORMAT_OVERRIDE": None,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Plackett",
+    "DESCRIPTION": "Rankings in, preference data and reward models out.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024  # one bulk request of prompts; larger files go through import_data
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": "INFO" if not DEBUG else "DEBUG"},
+    "loggers": {"django.request": {"level": "ERROR"}, "httpx": {"level": "WARNING"}},
+}
+UNFOLD = {"SITE_TITLE": "Plackett", "SITE_HEADER": "Plackett", "SITE_URL": "/"}
