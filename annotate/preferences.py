@@ -148,11 +148,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """A scale on which each response is rated, both ends included; `required`: on every response."""
+    """A scale on which each response is rated in whole numbers, both ends included; `required`: on every response."""
 
-    name: str
-    minimum: int = 1
-    maximum: int = 5
+    key: str
+    low: int = 1
+    high: int = 5
     required: bool = False
 
 
@@ -163,11 +163,21 @@ class AnswerRules:
     allow_ties: bool = True
     allow_partial: bool = True
     allow_all_bad: bool = True
-    strength: Need = "off"
+    allow_rewrite: bool = True
+    strength: Need = "optional"
+    rationale: Need = "optional"
     criteria: tuple[Criterion, ...] = ()
     flags: tuple[str, ...] = ()
-    rationale: Need = "optional"
-    rewrite: Need = "off"
+
+
+def criteria_from(settings: Iterable[Mapping[str, Any]]) -> tuple[Criterion, ...]:
+    """Return the scales of a version's criteria, `{key, kind likert | yesno, low, high, required}`; yes is 1, no 0."""
+    return tuple(
+        Criterion(one["key"], 0, 1, bool(one.get("required")))
+        if one.get("kind") == "yesno"
+        else Criterion(one["key"], int(one.get("low", 1)), int(one.get("high", 5)), bool(one.get("required")))
+        for one in settings
+    )
 
 
 def validate_answer(answer: Answer, *, responses: Sequence[str], rules: AnswerRules) -> dict[str, str]:
@@ -183,7 +193,7 @@ def validate_answer(answer: Answer, *, responses: Sequence[str], rules: AnswerRu
         *_rating_faults(answer, responses, rules.criteria),
         *_flag_faults(answer, responses, rules.flags),
         *_rationale_faults(answer, rules.rationale),
-        *_rewrite_faults(answer, responses, rules.rewrite),
+        *_rewrite_faults(answer, responses, allowed=rules.allow_rewrite),
     ):
         faults.setdefault(path, message)
     return faults
@@ -260,7 +270,7 @@ def _strength_faults(answer: Answer, need: Need) -> Faults:
 
 
 def _rating_faults(answer: Answer, responses: Sequence[str], criteria: Sequence[Criterion]) -> Faults:
-    scales = {criterion.name: criterion for criterion in criteria}
+    scales = {criterion.key: criterion for criterion in criteria}
     faults: Faults = []
     for response, ratings in answer.ratings.items():
         if response not in responses:
@@ -269,14 +279,14 @@ def _rating_faults(answer: Answer, responses: Sequence[str], criteria: Sequence[
             scale = scales.get(name)
             if scale is None:
                 faults.append((f"ratings.{response}.{name}", "Not a criterion of this project."))
-            elif type(value) is not int or not scale.minimum <= value <= scale.maximum:
-                faults.append((f"ratings.{response}.{name}", f"Rate from {scale.minimum} to {scale.maximum}."))
+            elif type(value) is not int or not scale.low <= value <= scale.high:
+                faults.append((f"ratings.{response}.{name}", f"Rate {scale.low} to {scale.high}, in whole numbers."))
     faults += [
-        (f"ratings.{response}.{criterion.name}", "This rating is required.")
+        (f"ratings.{response}.{criterion.key}", "This rating is required.")
         for criterion in criteria
         if criterion.required
         for response in responses
-        if criterion.name not in answer.ratings.get(response, {})
+        if criterion.key not in answer.ratings.get(response, {})
     ]
     return faults
 
@@ -304,11 +314,11 @@ def _rationale_faults(answer: Answer, need: Need) -> Faults:
     return [("rationale", fault)] if fault else []
 
 
-def _rewrite_faults(answer: Answer, responses: Sequence[str], need: Need) -> Faults:
+def _rewrite_faults(answer: Answer, responses: Sequence[str], *, allowed: bool) -> Faults:
     rewrite = answer.rewrite
     if rewrite is None:
-        return [("rewrite", "A rewrite is required.")] if need == "required" else []
-    if need == "off":
+        return []
+    if not allowed:
         return [("rewrite", "A rewrite is off in this project.")]
     if rewrite.of not in responses:
         return [("rewrite.of", "Not a response of this task.")]

@@ -9,18 +9,22 @@ The other readers build native records too and pass them through `record_from_ob
 - `ranking` names responses of the line, each once; those it does not name are unranked, and `unranked`, where given,
   must be exactly those. Two are placed, or `all_bad` is true. Without `ranking` the line is a task to be ranked.
 - `strengths` has one entry per gap, 1–3 or null. Instants carry a time zone.
+- `answer` of a prompt line is a text; a number is kept as its digits.
 - Unknown keys of a line, a response or a message are kept; anywhere else they are refused.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from annotate.interchange.records import (
+    MAX_ANNOTATOR_CHARACTERS,
+    MAX_MODEL_CHARACTERS,
     MAX_NAME_CHARACTERS,
+    MAX_RESPONSE_ID_CHARACTERS,
     MAX_RESPONSES,
     MIN_RESPONSES,
+    AnnotatorKind,
     ImportedRecord,
     ImportedResponse,
     RecordError,
@@ -37,6 +41,8 @@ ROLES = ("system", "user", "assistant")
 TYPES: tuple[RecordType, ...] = ("ranking", "demonstration", "prompt")
 MARKERS = ("superseded", "withdrawn")
 KINDS: tuple[TaskKind, ...] = ("normal", "gold", "repeat")
+ANNOTATOR_KINDS: tuple[AnnotatorKind, ...] = ("human", "machine", "imported", "example")
+MAX_WEIGHT = 100
 
 # The order in which keys are written; a snapshot's hash depends on it.
 KEYS = (
@@ -97,9 +103,9 @@ def _about(fields: "_Fields") -> dict[str, Any]:
         "split": cast(Split | None, fields.choice("split", SPLITS)),
         "kind": cast(TaskKind, fields.choice("kind", KINDS, default="normal")),
         "counted": fields.yes_or_no("counted", default=True),
-        "annotator": fields.name("annotator"),
-        "annotator_kind": fields.name("annotator_kind") or "human",
-        "weight": fields.number("weight", default=1.0),
+        "annotator": fields.name("annotator", limit=MAX_ANNOTATOR_CHARACTERS),
+        "annotator_kind": cast(AnnotatorKind, fields.choice("annotator_kind", ANNOTATOR_KINDS, default="human")),
+        "weight": fields.number("weight", maximum=MAX_WEIGHT, default=1.0),
         "revision": fields.whole("revision", minimum=1, default=1),
         "guideline_version": fields.whole("guideline_version"),
         "seconds": fields.number("seconds"),
@@ -157,13 +163,14 @@ def _response(value: Any, where: str) -> ImportedResponse:
     if not isinstance(value, dict):
         raise RecordError(f"{where} is not an object")
     fields = _Fields(value, where)
-    name, text = fields.name("id"), fields.text("text")
+    name, text = fields.name("id", limit=MAX_RESPONSE_ID_CHARACTERS), fields.text("text")
     if name is None or text is None:
         raise RecordError(f"{where} needs an id and a text")
     settings = fields.take("settings")
     if settings is not None and not isinstance(settings, dict):
         raise RecordError(f"{where}: settings must be an object")
-    return ImportedResponse(name, text, fields.text("thinking"), fields.name("model"), settings, fields.rest())
+    model = fields.name("model", limit=MAX_MODEL_CHARACTERS)
+    return ImportedResponse(name, text, fields.text("thinking"), model, settings, fields.rest())
 
 
 def _demonstration(value: Any) -> ImportedResponse:
@@ -179,7 +186,9 @@ def _demonstration(value: Any) -> ImportedResponse:
 
 def _checkable(fields: "_Fields") -> dict[str, Any]:
     answer = fields.take("answer")
-    if answer is not None and (isinstance(answer, bool) or not isinstance(answer, str | int | float)):
+    if isinstance(answer, int | float) and not isinstance(answer, bool):
+        answer = str(answer)
+    if answer is not None and not isinstance(answer, str):
         raise RecordError("answer must be a text or a number")
     if "responses" in fields:
         raise RecordError("a prompt line has no responses (without `type` it would be a task to be ranked)")
@@ -299,10 +308,10 @@ class _Fields:
             raise self._wrong(key, "a text")
         return value
 
-    def name(self, key: str) -> str | None:
+    def name(self, key: str, *, limit: int = MAX_NAME_CHARACTERS) -> str | None:
         value = self.text(key)
-        if value is not None and not 0 < len(value) <= MAX_NAME_CHARACTERS:
-            raise self._wrong(key, f"a text of 1 to {MAX_NAME_CHARACTERS} characters")
+        if value is not None and not 0 < len(value) <= limit:
+            raise self._wrong(key, f"a text of 1 to {limit} characters")
         return value
 
     def names(self, key: str) -> tuple[str, ...] | None:
@@ -331,10 +340,10 @@ class _Fields:
             raise self._wrong(key, f"a whole number, {minimum} or more")
         return default if value is None else value
 
-    def number(self, key: str, default: float | None = None) -> float | None:
+    def number(self, key: str, *, maximum: float = 1e15, default: float | None = None) -> float | None:
         value = self.take(key)
-        if value is not None and (type(value) not in (int, float) or not 0 <= value < 1e15 or math.isnan(value)):
-            raise self._wrong(key, "a number, not negative")
+        if value is not None and (type(value) not in (int, float) or not 0 <= value <= maximum):
+            raise self._wrong(key, f"a number from 0 to {maximum:g}")
         return default if value is None else float(value)
 
     def instant(self, key: str) -> datetime | None:

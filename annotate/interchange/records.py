@@ -17,11 +17,15 @@ from annotate.preferences import Rewrite, Split, text_fault
 
 MAX_RECORD_BYTES = 10_000_000
 MAX_NAME_CHARACTERS = 255
+MAX_RESPONSE_ID_CHARACTERS = 100
+MAX_MODEL_CHARACTERS = 200
+MAX_ANNOTATOR_CHARACTERS = 150
 MAX_DEPTH = 200
 MIN_RESPONSES, MAX_RESPONSES = 2, 9
 
 RecordType = Literal["ranking", "demonstration", "prompt"]
 TaskKind = Literal["normal", "gold", "repeat"]
+AnnotatorKind = Literal["human", "machine", "imported", "example"]
 
 
 class FileError(Exception):
@@ -88,7 +92,7 @@ class ImportedRecord:
     kind: TaskKind = "normal"
     counted: bool = True
     annotator: str | None = None
-    annotator_kind: str = "human"
+    annotator_kind: AnnotatorKind = "human"
     weight: float = 1.0
     revision: int = 1
     guideline_version: int | None = None
@@ -96,7 +100,7 @@ class ImportedRecord:
     seconds: float | None = None
     change: int | None = None
     submitted_at: datetime | None = None
-    answer: str | float | None = None
+    answer: str | None = None
     tests: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     line: int = field(default=0, compare=False)
