@@ -1,0 +1,83 @@
+"""Small rows for tests, written the way the services write them."""
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import transaction
+
+from annotate import assignment
+from annotate.models import (
+    Counter,
+    Project,
+    Prompt,
+    RankingTask,
+    Response,
+    Role,
+    Slot,
+    SplitGroup,
+    TaskResponse,
+    User,
+)
+from annotate.preferences import split_for_group
+from annotate.services.counters import draw
+from annotate.services.projects import add_member, create_project
+
+_numbers = itertools.count(1)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_user(username: str | None = None, *, project: Project | None = None, **fields: Any) -> User:
+    """A user whose password is the username; with `project` a member, as `role` (annotator) and `engineer` say."""
+    role, engineer = fields.pop("role", Role.ANNOTATOR), fields.pop("engineer", False)
+    name = username or f"user{next(_numbers)}"
+    user = User.objects.create_user(username=name, password=name, **fields)
+    if project is not None:
+        add_member(project=project, user=user, role=role, engineer=engineer)
+    return user
+
+
+def make_project(slug: str | None = None, *, rules: dict[str, Any] | None = None, **fields: Any) -> Project:
+    slug = slug or f"project-{next(_numbers)}"
+    return create_project(slug=slug, name=slug.replace("-", " ").capitalize(), rules=rules, **fields)
+
+
+@transaction.atomic
+def make_task(
+    project: Project,
+    texts: Sequence[str] = ("a good answer", "a middling answer", "a bad answer"),
+    *,
+    overlap: int = 1,
+    question: str | None = None,
+    external_id: str | None = None,
+    priority: int = RankingTask.Priority.NORMAL,
+) -> RankingTask:
+    """A task with responses r1, r2 … of these texts and `overlap` free slots."""
+    question = question or f"Question {next(_numbers)}?"
+    split_group, _ = SplitGroup.objects.get_or_create(
+        project=project, key_sha256=sha256(question), defaults={"key": question, "split": split_for_group(question)}
+    )
+    prompt = Prompt.objects.create(
+        project=project,
+        external_id=external_id,
+        content_sha256=sha256("\0".join([question, *texts])),
+        messages=[{"role": "user", "content": question}],
+        split_group=split_group,
+    )
+    responses = Response.objects.bulk_create(
+        Response(prompt=prompt, key=f"r{number}", text=text, text_sha256=sha256(text))
+        for number, text in enumerate(texts, 1)
+    )
+    task = RankingTask.objects.create(project=project, prompt=prompt, overlap=overlap, priority=priority)
+    TaskResponse.objects.bulk_create(TaskResponse(task=task, prompt=prompt, response=one) for one in responses)
+    if overlap:
+        offer = draw(project=project, name=Counter.Name.OFFER)
+        lane = assignment.lane_of(priority=priority, reoffered=False)
+        Slot.objects.bulk_create(
+            Slot(task=task, project=project, number=number, lane=lane, offer=offer) for number in range(1, overlap + 1)
+        )
+    return task
