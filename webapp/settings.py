@@ -41,7 +41,9 @@ _names = {"127.0.0.1", "localhost", "[::1]", *env.listing("PLACKETT_HOSTS")}
 if PLACKETT_HOST not in {"0.0.0.0", "::"}:
     _names.add(PLACKETT_HOST)
 ALLOWED_HOSTS = sorted(_names)
-CSRF_TRUSTED_ORIGINS = sorted({f"{_scheme}://{name}" for name in _names} | {f"{_scheme}://{name}:{PLACKETT_PORT}" for name in _names})
+CSRF_TRUSTED_ORIGINS = sorted(
+    {f"{_scheme}://{name}" for name in _names} | {f"{_scheme}://{name}:{PLACKETT_PORT}" for name in _names}
+)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _scheme == "https"
 SECURE_SSL_REDIRECT = False  # the proxy that ends TLS redirects
 SECURE_HSTS_SECONDS = 31_536_000 if _scheme == "https" else 0
@@ -134,10 +136,20 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 def _celery_url(url: str) -> str:
     """Celery spells a socket address redis+socket:///path?virtual_host=N; redis-py spells it unix:///path?db=N."""
-    return url.replace("unix://", "redis+socket://", 1).replace("db=", "virtual_host=") if url.startswith("unix://") else url
+    return (
+        url.replace("unix://", "redis+socket://", 1).replace("db=", "virtual_host=")
+        if url.startswith("unix://")
+        else url
+    )
 
 
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL, "KEY_PREFIX": "plackett"}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "plackett",
+    }
+}
 CELERY_BROKER_URL = _celery_url(REDIS_URL)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
@@ -163,7 +175,12 @@ AUTHENTICATION_BACKENDS = [
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
 ]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
@@ -177,7 +194,10 @@ EMAIL_BACKEND = env.text("PLACKETT_EMAIL_BACKEND", "django.core.mail.backends.co
 
 # --- the API ---------------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["annotate.api.authentication.TokenAuthentication", "annotate.api.authentication.PageSession"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "annotate.api.authentication.TokenAuthentication",
+        "annotate.api.authentication.PageSession",
+    ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],

@@ -7,22 +7,82 @@ from django.db import migrations
 
 COMPOSITE_KEYS = [
     # (table, constraint, columns, referenced table, referenced columns, deferred)
-    ("annotate_prompt", "prompt_split_group_of_its_project", "split_group_id, project_id", "annotate_splitgroup", "id, project_id"),
-    ("annotate_rankingtask", "task_prompt_of_its_project", "prompt_id, project_id", "annotate_prompt", "id, project_id"),
-    ("annotate_taskresponse", "task_response_task_of_prompt", "task_id, prompt_id", "annotate_rankingtask", "id, prompt_id"),
-    ("annotate_taskresponse", "task_response_response_of_prompt", "response_id, prompt_id", "annotate_response", "id, prompt_id"),
+    (
+        "annotate_prompt",
+        "prompt_split_group_of_its_project",
+        "split_group_id, project_id",
+        "annotate_splitgroup",
+        "id, project_id",
+    ),
+    (
+        "annotate_rankingtask",
+        "task_prompt_of_its_project",
+        "prompt_id, project_id",
+        "annotate_prompt",
+        "id, project_id",
+    ),
+    (
+        "annotate_taskresponse",
+        "task_response_task_of_prompt",
+        "task_id, prompt_id",
+        "annotate_rankingtask",
+        "id, prompt_id",
+    ),
+    (
+        "annotate_taskresponse",
+        "task_response_response_of_prompt",
+        "response_id, prompt_id",
+        "annotate_response",
+        "id, prompt_id",
+    ),
     ("annotate_slot", "slot_task_of_its_project", "task_id, project_id", "annotate_rankingtask", "id, project_id"),
-    ("annotate_slot", "slot_version_of_its_project", "version_id, project_id", "annotate_projectversion", "id, project_id"),
-    ("annotate_slot", "slot_lease_of_its_holder", "lease_id, task_id, holder_id", "annotate_lease", "id, task_id, annotator_id"),
+    (
+        "annotate_slot",
+        "slot_version_of_its_project",
+        "version_id, project_id",
+        "annotate_projectversion",
+        "id, project_id",
+    ),
+    (
+        "annotate_slot",
+        "slot_lease_of_its_holder",
+        "lease_id, task_id, holder_id",
+        "annotate_lease",
+        "id, task_id, annotator_id",
+    ),
     ("annotate_slot", "slot_ranking_is_its_own", "current_ranking_id, id", "annotate_ranking", "id, slot_id"),
     ("annotate_skip", "skip_task_of_its_project", "task_id, project_id", "annotate_rankingtask", "id, project_id"),
-    ("annotate_ranking", "ranking_task_of_its_project", "task_id, project_id", "annotate_rankingtask", "id, project_id"),
-    ("annotate_ranking", "ranking_version_of_its_project", "version_id, project_id", "annotate_projectversion", "id, project_id"),
+    (
+        "annotate_ranking",
+        "ranking_task_of_its_project",
+        "task_id, project_id",
+        "annotate_rankingtask",
+        "id, project_id",
+    ),
+    (
+        "annotate_ranking",
+        "ranking_version_of_its_project",
+        "version_id, project_id",
+        "annotate_projectversion",
+        "id, project_id",
+    ),
     ("annotate_ranking", "ranking_slot_of_its_task", "slot_id, task_id", "annotate_slot", "id, task_id"),
     ("annotate_ranking", "ranking_slot_held_by_annotator", "slot_id, annotator_id", "annotate_slot", "id, holder_id"),
-    ("annotate_ranking", "ranking_lease_of_annotator", "lease_id, task_id, annotator_id", "annotate_lease", "id, task_id, annotator_id"),
+    (
+        "annotate_ranking",
+        "ranking_lease_of_annotator",
+        "lease_id, task_id, annotator_id",
+        "annotate_lease",
+        "id, task_id, annotator_id",
+    ),
     ("annotate_entry", "entry_ranking_of_its_task", "ranking_id, task_id", "annotate_ranking", "id, task_id"),
-    ("annotate_entry", "entry_response_of_its_task", "task_id, response_id", "annotate_taskresponse", "task_id, response_id"),
+    (
+        "annotate_entry",
+        "entry_response_of_its_task",
+        "task_id, response_id",
+        "annotate_taskresponse",
+        "task_id, response_id",
+    ),
 ]
 
 ADD_KEYS = "\n".join(
@@ -158,7 +218,8 @@ CREATE TRIGGER slot_stays BEFORE UPDATE ON annotate_slot FOR EACH ROW EXECUTE FU
 -- A task has 2 to 9 responses, judged when the transaction that made it commits, and its set is closed once it is ranked.
 CREATE FUNCTION plackett_task_has_2_to_9() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    subject bigint := CASE TG_TABLE_NAME WHEN 'annotate_rankingtask' THEN NEW.id ELSE OLD.task_id END;
+    -- Through jsonb: plpgsql resolves both branches' columns, and neither table has the other's.
+    subject bigint := CASE TG_OP WHEN 'INSERT' THEN to_jsonb(NEW) ->> 'id' ELSE to_jsonb(OLD) ->> 'task_id' END;
 BEGIN
     IF EXISTS (SELECT 1 FROM annotate_rankingtask WHERE id = subject)
        AND (SELECT count(*) FROM annotate_taskresponse WHERE task_id = subject) NOT BETWEEN 2 AND 9 THEN

@@ -16,12 +16,16 @@ class User(AbstractUser):
         EXAMPLE = "example"  # the author of the demo's example rankings; cannot log in
 
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.HUMAN)
-    single_key_shortcuts = models.BooleanField(default=True, help_text="Single-key shortcuts on the ranking page (WCAG 2.1.4).")
+    single_key_shortcuts = models.BooleanField(
+        default=True, help_text="Single-key shortcuts on the ranking page (WCAG 2.1.4)."
+    )
 
     class Meta(AbstractUser.Meta):
         swappable = "AUTH_USER_MODEL"
         constraints = [
-            models.CheckConstraint(name="user_kind_known", condition=Q(kind__in=["human", "machine", "imported", "example"])),
+            models.CheckConstraint(
+                name="user_kind_known", condition=Q(kind__in=["human", "machine", "imported", "example"])
+            ),
             models.CheckConstraint(
                 name="user_without_person_cannot_log_in",
                 condition=Q(kind__in=["human", "machine"]) | Q(is_active=False),
@@ -49,7 +53,9 @@ class ApiToken(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        constraints = [models.CheckConstraint(name="token_digest_is_sha256", condition=Q(digest__regex="^[0-9a-f]{64}$"))]
+        constraints = [
+            models.CheckConstraint(name="token_digest_is_sha256", condition=Q(digest__regex="^[0-9a-f]{64}$"))
+        ]
 
     def __str__(self) -> str:
         return f"{self.prefix}… ({self.name})"

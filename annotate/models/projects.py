@@ -34,9 +34,15 @@ class Project(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(50)],
         help_text="How many annotators rank each new task.",
     )
-    lease_seconds = models.PositiveIntegerField(default=3600, help_text="How long an annotator may hold a task without a sign of life.")
-    open_lease_limit = models.PositiveSmallIntegerField(default=2, help_text="Tasks a person may hold at once: the one on the page and one prefetched.")
-    skip_limit = models.PositiveSmallIntegerField(default=3, help_text="After so many skips a task is held for the manager.")
+    lease_seconds = models.PositiveIntegerField(
+        default=3600, help_text="How long an annotator may hold a task without a sign of life."
+    )
+    open_lease_limit = models.PositiveSmallIntegerField(
+        default=2, help_text="Tasks a person may hold at once: the one on the page and one prefetched."
+    )
+    skip_limit = models.PositiveSmallIntegerField(
+        default=3, help_text="After so many skips a task is held for the manager."
+    )
     pseudonym_key = models.CharField(max_length=64, default=new_pseudonym_key, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     archived_at = models.DateTimeField(null=True, blank=True)
@@ -45,7 +51,9 @@ class Project(models.Model):
         constraints = [
             models.CheckConstraint(name="project_overlap_1_to_50", condition=Q(overlap__range=(1, 50))),
             models.CheckConstraint(name="project_lease_at_least_30_seconds", condition=Q(lease_seconds__gte=30)),
-            models.CheckConstraint(name="project_open_leases_1_to_1000", condition=Q(open_lease_limit__range=(1, 1000))),
+            models.CheckConstraint(
+                name="project_open_leases_1_to_1000", condition=Q(open_lease_limit__range=(1, 1000))
+            ),
             models.CheckConstraint(name="project_skip_limit_positive", condition=Q(skip_limit__gte=1)),
         ]
 
@@ -78,11 +86,17 @@ class ProjectVersion(models.Model):
     strength = models.CharField(max_length=10, choices=Strength, default=Strength.OPTIONAL)
     rationale = models.CharField(max_length=10, choices=Rationale, default=Rationale.OPTIONAL)
     allow_rewrite = models.BooleanField(default=True)
-    criteria = models.JSONField(default=list, blank=True, help_text='Ratings per response: [{"key", "label", "kind": "likert"|"yesno", "low", "high", "required"}].')
+    criteria = models.JSONField(
+        default=list,
+        blank=True,
+        help_text='Ratings per response: [{"key", "label", "kind": "likert"|"yesno", "low", "high", "required"}].',
+    )
     flags = models.JSONField(default=list, blank=True, help_text='Flags per response: [{"key", "label"}].')
     show_models = models.BooleanField(default=False, help_text="Annotators see which model wrote a response.")
     show_thinking = models.BooleanField(default=True, help_text="Annotators can unfold a response's thinking text.")
-    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -91,8 +105,12 @@ class ProjectVersion(models.Model):
             models.UniqueConstraint(name="one_version_per_number", fields=["project", "number"]),
             models.UniqueConstraint(name="version_of_project", fields=["id", "project"]),
             models.CheckConstraint(name="version_number_from_1", condition=Q(number__gte=1)),
-            models.CheckConstraint(name="version_strength_known", condition=Q(strength__in=["off", "optional", "required"])),
-            models.CheckConstraint(name="version_rationale_known", condition=Q(rationale__in=["off", "optional", "required"])),
+            models.CheckConstraint(
+                name="version_strength_known", condition=Q(strength__in=["off", "optional", "required"])
+            ),
+            models.CheckConstraint(
+                name="version_rationale_known", condition=Q(rationale__in=["off", "optional", "required"])
+            ),
         ]
 
     def __str__(self) -> str:
@@ -120,7 +138,9 @@ class Membership(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="memberships")
     role = models.CharField(max_length=10, choices=Role, default=Role.ANNOTATOR)
     engineer = models.BooleanField(default=False, help_text="May freeze snapshots, start runs and export texts.")
-    weight = models.FloatField(default=1.0, help_text="Weight of this person's rankings in training; 1 is usual, 0 leaves them out.")
+    weight = models.FloatField(
+        default=1.0, help_text="Weight of this person's rankings in training; 1 is usual, 0 leaves them out."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

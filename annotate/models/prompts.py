@@ -22,7 +22,9 @@ class ImportBatch(models.Model):
     format = models.CharField(max_length=30)
     source = models.CharField(max_length=300, blank=True, help_text="File name, or how the records came.")
     counts = models.JSONField(default=dict)
-    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     undone_at = models.DateTimeField(null=True, blank=True)
@@ -56,7 +58,9 @@ class Prompt(models.Model):
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="prompts")
     batch = models.ForeignKey(ImportBatch, on_delete=models.PROTECT, null=True, blank=True, related_name="prompts")
     external_id = models.CharField(max_length=300, null=True, blank=True)
-    content_sha256 = models.CharField(max_length=64, help_text="Of the messages and responses as they came; survives withdrawal.")
+    content_sha256 = models.CharField(
+        max_length=64, help_text="Of the messages and responses as they came; survives withdrawal."
+    )
     messages = models.JSONField()
     split_group = models.ForeignKey(SplitGroup, on_delete=models.PROTECT, related_name="prompts")
     answer = models.TextField(null=True, blank=True, help_text="A checkable answer, for rewards by rule.")
@@ -69,8 +73,16 @@ class Prompt(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(name="one_prompt_per_external_id", fields=["project", "external_id"], condition=Q(external_id__isnull=False)),
-            models.UniqueConstraint(name="one_unnamed_prompt_per_content", fields=["project", "content_sha256"], condition=Q(external_id__isnull=True)),
+            models.UniqueConstraint(
+                name="one_prompt_per_external_id",
+                fields=["project", "external_id"],
+                condition=Q(external_id__isnull=False),
+            ),
+            models.UniqueConstraint(
+                name="one_unnamed_prompt_per_content",
+                fields=["project", "content_sha256"],
+                condition=Q(external_id__isnull=True),
+            ),
             models.UniqueConstraint(name="prompt_of_project", fields=["id", "project"]),
             models.CheckConstraint(name="prompt_sha256_known", condition=Q(content_sha256__regex="^[0-9a-f]{64}$")),
         ]

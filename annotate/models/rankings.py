@@ -30,7 +30,9 @@ class Ranking(models.Model):
     lease = models.ForeignKey(Lease, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     version = models.ForeignKey(ProjectVersion, on_delete=models.PROTECT, related_name="+")
     revision = models.PositiveIntegerField(default=1)
-    supersedes = models.OneToOneField("self", on_delete=models.PROTECT, null=True, blank=True, related_name="superseded_by")
+    supersedes = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="superseded_by"
+    )
     counted = models.BooleanField(help_text="False for an extra: work beyond the overlap, kept but not counted.")
     source = models.CharField(max_length=10, choices=Source)
     strengths = ArrayField(models.SmallIntegerField(null=True), default=list)
@@ -59,12 +61,15 @@ class Ranking(models.Model):
             ),
             models.CheckConstraint(
                 name="counted_means_slot_or_import",
-                condition=Q(counted=True, slot__isnull=False) | Q(counted=True, source="import") | Q(counted=False, slot__isnull=True),
+                condition=Q(counted=True, slot__isnull=False)
+                | Q(counted=True, source="import")
+                | Q(counted=False, slot__isnull=True),
             ),
             models.CheckConstraint(name="ranking_source_known", condition=Q(source__in=["page", "api", "import"])),
             models.CheckConstraint(
                 name="rewrite_is_whole",
-                condition=Q(rewrite_of__isnull=True, rewrite_text__isnull=True) | Q(rewrite_of__isnull=False, rewrite_text__isnull=False),
+                condition=Q(rewrite_of__isnull=True, rewrite_text__isnull=True)
+                | Q(rewrite_of__isnull=False, rewrite_text__isnull=False),
             ),
             models.CheckConstraint(name="seconds_not_negative", condition=Q(seconds__isnull=True) | Q(seconds__gte=0)),
         ]
@@ -105,13 +110,17 @@ class Change(models.Model):
     kind = models.CharField(max_length=10, choices=Kind)
     ranking = models.ForeignKey(Ranking, on_delete=models.PROTECT, null=True, blank=True, related_name="changes")
     skip = models.ForeignKey(Skip, on_delete=models.PROTECT, null=True, blank=True, related_name="changes")
-    prompt = models.ForeignKey("annotate.Prompt", on_delete=models.PROTECT, null=True, blank=True, related_name="changes")
+    prompt = models.ForeignKey(
+        "annotate.Prompt", on_delete=models.PROTECT, null=True, blank=True, related_name="changes"
+    )
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         constraints = [
             models.UniqueConstraint(name="one_change_per_number", fields=["project", "number"]),
-            models.UniqueConstraint(name="one_first_change_per_ranking", fields=["ranking"], condition=Q(kind__in=["ranking", "revision"])),
+            models.UniqueConstraint(
+                name="one_first_change_per_ranking", fields=["ranking"], condition=Q(kind__in=["ranking", "revision"])
+            ),
             models.CheckConstraint(
                 name="change_names_its_object",
                 condition=Q(kind__in=["ranking", "revision"], ranking__isnull=False, skip__isnull=True)

@@ -25,7 +25,9 @@ class Snapshot(models.Model):
     change = models.BigIntegerField(help_text="Everything up to this change number was looked at.")
     file = models.CharField(max_length=300, help_text="Name in the artifact store.")
     state = models.CharField(max_length=10, choices=State, default=State.FROZEN)
-    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     created_at = models.DateTimeField(db_default=Now())
     withdrawn_at = models.DateTimeField(null=True, blank=True)
 
@@ -36,7 +38,8 @@ class Snapshot(models.Model):
             models.CheckConstraint(name="snapshot_sha256_known", condition=Q(sha256__regex="^[0-9a-f]{64}$")),
             models.CheckConstraint(
                 name="snapshot_state_consistent",
-                condition=Q(state="frozen", withdrawn_at__isnull=True) | Q(state="withdrawn", withdrawn_at__isnull=False),
+                condition=Q(state="frozen", withdrawn_at__isnull=True)
+                | Q(state="withdrawn", withdrawn_at__isnull=False),
             ),
         ]
 

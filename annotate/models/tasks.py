@@ -86,7 +86,9 @@ class Lease(models.Model):
 
     class Meta:
         indexes = [models.Index(name="lease_by_task_and_annotator", fields=["task", "annotator"])]
-        constraints = [models.UniqueConstraint(name="lease_with_task_and_annotator", fields=["id", "task", "annotator"])]
+        constraints = [
+            models.UniqueConstraint(name="lease_with_task_and_annotator", fields=["id", "task", "annotator"])
+        ]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -108,35 +110,74 @@ class Slot(models.Model):
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="slots")
     number = models.PositiveSmallIntegerField()
     state = models.CharField(max_length=10, choices=State, default=State.FREE)
-    holder = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="slots")
-    reserved_for = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    holder = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="slots"
+    )
+    reserved_for = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     lease = models.OneToOneField(Lease, on_delete=models.SET_NULL, null=True, blank=True, related_name="slot")
     expires_at = models.DateTimeField(null=True, blank=True)
     version = models.ForeignKey(ProjectVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     presented_order = ArrayField(models.BigIntegerField(), null=True, blank=True)
-    current_ranking = models.OneToOneField("annotate.Ranking", on_delete=models.PROTECT, null=True, blank=True, related_name="closed_slot")
+    current_ranking = models.OneToOneField(
+        "annotate.Ranking", on_delete=models.PROTECT, null=True, blank=True, related_name="closed_slot"
+    )
     lane = models.SmallIntegerField()
     offer = models.BigIntegerField()
 
     class Meta:
         indexes = [
-            models.Index(name="slot_queue", fields=["project", "lane", "offer", "number"], condition=Q(state="free", reserved_for__isnull=True)),
-            models.Index(name="slot_reserved", fields=["reserved_for", "project"], condition=Q(state="free", reserved_for__isnull=False)),
+            models.Index(
+                name="slot_queue",
+                fields=["project", "lane", "offer", "number"],
+                condition=Q(state="free", reserved_for__isnull=True),
+            ),
+            models.Index(
+                name="slot_reserved",
+                fields=["reserved_for", "project"],
+                condition=Q(state="free", reserved_for__isnull=False),
+            ),
             models.Index(name="slot_leased_by_holder", fields=["holder", "project"], condition=Q(state="leased")),
             models.Index(name="slot_leased_by_expiry", fields=["project", "expires_at"], condition=Q(state="leased")),
             models.Index(name="slot_done", fields=["project", "holder"], condition=Q(state="done")),
         ]
         constraints = [
             models.UniqueConstraint(name="one_slot_per_task_and_number", fields=["task", "number"]),
-            models.UniqueConstraint(name="one_slot_per_task_and_holder", fields=["task", "holder"], condition=Q(holder__isnull=False)),
+            models.UniqueConstraint(
+                name="one_slot_per_task_and_holder", fields=["task", "holder"], condition=Q(holder__isnull=False)
+            ),
             models.UniqueConstraint(name="slot_with_task", fields=["id", "task"]),
             models.UniqueConstraint(name="slot_with_holder", fields=["id", "holder"]),
             models.CheckConstraint(name="slot_number_from_1", condition=Q(number__gte=1)),
             models.CheckConstraint(
                 name="slot_state_consistent",
-                condition=Q(state="free", holder__isnull=True, lease__isnull=True, expires_at__isnull=True, version__isnull=True, presented_order__isnull=True, current_ranking__isnull=True)
-                | Q(state="leased", holder__isnull=False, lease__isnull=False, expires_at__isnull=False, version__isnull=False, presented_order__isnull=False, current_ranking__isnull=True)
-                | Q(state="done", holder__isnull=False, expires_at__isnull=True, version__isnull=False, presented_order__isnull=False, current_ranking__isnull=False),
+                condition=Q(
+                    state="free",
+                    holder__isnull=True,
+                    lease__isnull=True,
+                    expires_at__isnull=True,
+                    version__isnull=True,
+                    presented_order__isnull=True,
+                    current_ranking__isnull=True,
+                )
+                | Q(
+                    state="leased",
+                    holder__isnull=False,
+                    lease__isnull=False,
+                    expires_at__isnull=False,
+                    version__isnull=False,
+                    presented_order__isnull=False,
+                    current_ranking__isnull=True,
+                )
+                | Q(
+                    state="done",
+                    holder__isnull=False,
+                    expires_at__isnull=True,
+                    version__isnull=False,
+                    presented_order__isnull=False,
+                    current_ranking__isnull=False,
+                ),
             ),
             models.CheckConstraint(
                 name="reserved_slot_held_by_that_person",
@@ -157,7 +198,9 @@ class QueueCursor(models.Model):
     offer = models.BigIntegerField()
 
     class Meta:
-        constraints = [models.UniqueConstraint(name="one_cursor_per_annotator_and_lane", fields=["project", "annotator", "lane"])]
+        constraints = [
+            models.UniqueConstraint(name="one_cursor_per_annotator_and_lane", fields=["project", "annotator", "lane"])
+        ]
 
     def __str__(self) -> str:
         return f"cursor of {self.annotator_id} in lane {self.lane}: {self.offer}"
@@ -184,7 +227,10 @@ class Skip(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(name="one_skip_per_task_and_annotator", fields=["task", "annotator"]),
-            models.CheckConstraint(name="skip_reason_known", condition=Q(reason__in=["unclear", "expert", "language", "long", "unsafe", "other"])),
+            models.CheckConstraint(
+                name="skip_reason_known",
+                condition=Q(reason__in=["unclear", "expert", "language", "long", "unsafe", "other"]),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -28,7 +28,9 @@ def membership_of(*, user: User, project: Project) -> Membership:
     """
     found = Membership.objects.filter(user=user, project=project).first()
     if user.is_superuser:
-        return Membership(user=user, project=project, role=Role.MANAGER, engineer=True, weight=found.weight if found else 1.0)
+        return Membership(
+            user=user, project=project, role=Role.MANAGER, engineer=True, weight=found.weight if found else 1.0
+        )
     if found is None:
         raise NotFound("There is no such project.")
     return found

@@ -1,0 +1,342 @@
+"""Who gets which task next. Every promise here is kept by the database: see Slot, and tests/annotate/test_queue.py.
+
+The queue is the project's free slots in the order (lane, offer). An annotator is never offered a task on which they
+hold a slot, made a skip or wrote a ranking. Those stay in the queue for others, so a plain search would pass over all
+of them again at each call. QueueCursor remembers, per annotator and lane, the offer up to which there is nothing for
+them for good; whatever becomes free again later gets a new offer, which is beyond every cursor. So a call looks at a
+handful of rows, whether the project has a thousand tasks or a million.
+"""
+
+import uuid
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models.functions import Now
+
+from annotate.assignment import LANES, lane_of, presented_order
+from annotate.errors import Conflict, Invalid, NotFound
+from annotate.models import (
+    Change,
+    Counter,
+    Lease,
+    Project,
+    ProjectVersion,
+    QueueCursor,
+    RankingTask,
+    Skip,
+    Slot,
+    TaskFlag,
+    TaskResponse,
+    User,
+)
+from annotate.selectors.projects import current_version
+from annotate.services.counters import draw, record_changes
+
+#: Expired leases returned to the queue by one call: enough to keep up, few enough to stay quick.
+EXPIRED_PER_CALL = 50
+#: A cursor is written only when it would save passing over this many offers.
+CURSOR_STEP = 32
+
+# OFFSET 0 keeps each test a lookup per row: as a join the planner may read everything the annotator ever did first.
+_NOT_FOR_ME = """
+    EXISTS (SELECT 1 FROM annotate_slot mine
+            WHERE mine.task_id = slot.task_id AND mine.holder_id = %(annotator)s OFFSET 0)
+    OR EXISTS (SELECT 1 FROM annotate_skip skip
+               WHERE skip.task_id = slot.task_id AND skip.annotator_id = %(annotator)s OFFSET 0)
+    OR EXISTS (SELECT 1 FROM annotate_ranking done
+               WHERE done.task_id = slot.task_id AND done.annotator_id = %(annotator)s OFFSET 0)
+    OR EXISTS (SELECT 1 FROM annotate_rankingtask task
+               WHERE task.id = slot.task_id AND task.state <> 'open' OFFSET 0)
+"""
+
+# For each lane: the cursor, the first offer for this annotator, and the last offer there is. One snapshot for all
+# three: offers come in commit order, so nothing at or below `last` can appear later.
+_LOOK = f"""
+    SELECT lane.number, COALESCE(passed.offer, 0), first.offer, last.offer
+    FROM unnest(%(lanes)s::smallint[]) AS lane(number)
+    LEFT JOIN annotate_queuecursor passed
+        ON passed.project_id = %(project)s AND passed.annotator_id = %(annotator)s AND passed.lane = lane.number
+    LEFT JOIN LATERAL (
+        SELECT slot.offer FROM annotate_slot slot
+        WHERE slot.project_id = %(project)s AND slot.lane = lane.number AND slot.offer > COALESCE(passed.offer, 0)
+          AND slot.state = 'free' AND slot.reserved_for_id IS NULL AND NOT ({_NOT_FOR_ME})
+        ORDER BY slot.offer, slot.number LIMIT 1
+    ) first ON true
+    LEFT JOIN LATERAL (
+        SELECT slot.offer FROM annotate_slot slot
+        WHERE slot.project_id = %(project)s AND slot.lane = lane.number
+          AND slot.state = 'free' AND slot.reserved_for_id IS NULL
+        ORDER BY slot.offer DESC, slot.number DESC LIMIT 1
+    ) last ON true
+    ORDER BY lane.number
+"""
+
+_TAKE = f"""
+    SELECT slot.id FROM annotate_slot slot
+    WHERE slot.project_id = %(project)s AND slot.lane = %(lane)s AND slot.offer >= %(from)s
+      AND slot.state = 'free' AND slot.reserved_for_id IS NULL AND NOT ({_NOT_FOR_ME})
+    ORDER BY slot.offer, slot.number LIMIT 1 FOR UPDATE OF slot SKIP LOCKED
+"""
+
+_TAKE_RESERVED = f"""
+    SELECT slot.id FROM annotate_slot slot
+    WHERE slot.project_id = %(project)s AND slot.reserved_for_id = %(annotator)s AND slot.state = 'free'
+      AND NOT ({_NOT_FOR_ME})
+    ORDER BY slot.id LIMIT 1 FOR UPDATE OF slot SKIP LOCKED
+"""
+
+
+@transaction.atomic
+def next_leases(*, project: Project, annotator: User, count: int = 1) -> list[Slot]:
+    """The annotator's open leases first, then new ones, up to `count` in all; fewer when nothing is left.
+
+    Repeating it is harmless: a lost reply costs nothing, because the same leases come again. An expired lease that
+    nobody else has taken is still the annotator's and is renewed. One caller's calls run one after the other, so two
+    tabs share their leases.
+
+    Writes leases, slots and queue cursors; locks the slots it takes, and the caller's own queue.
+
+    Raises:
+        Invalid: count is not between 1 and the project's limit.
+    """
+    if not 1 <= count <= project.open_lease_limit:
+        raise Invalid(
+            f"count must be from 1 to {project.open_lease_limit} in this project.",
+            fields={"count": f"From 1 to {project.open_lease_limit}."},
+        )
+    one_call_at_a_time(project=project, annotator=annotator)
+    held = _renew_open_leases(project=project, annotator=annotator)
+    if len(held) < count:
+        _free_expired_leases(project=project)
+        held += _claim(project=project, annotator=annotator, wanted=count - len(held))
+    wanted = held[:count]
+    slots = Slot.objects.select_related("lease", "task__prompt", "version", "project").in_bulk(wanted)
+    return [slots[pk] for pk in wanted]
+
+
+def one_call_at_a_time(*, project: Project, annotator: User) -> None:
+    """Holds back the same annotator's other calls (tabs, retries) until this transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [project.pk, annotator.pk])
+
+
+def _renew_open_leases(*, project: Project, annotator: User) -> list[int]:
+    """The annotator's leased slots, oldest first, each with its full time again."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """WITH renewed AS (
+                   UPDATE annotate_slot SET expires_at = now() + make_interval(secs => %s)
+                   WHERE holder_id = %s AND project_id = %s AND state = 'leased' RETURNING id, lease_id)
+               SELECT renewed.id FROM renewed JOIN annotate_lease lease ON lease.id = renewed.lease_id
+               ORDER BY lease.leased_at, renewed.id""",
+            [project.lease_seconds, annotator.pk, project.pk],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _lease_time(project: Project) -> timedelta:
+    return timedelta(seconds=project.lease_seconds)
+
+
+def _free_expired_leases(*, project: Project) -> None:
+    expired = (
+        Slot.objects.select_for_update(skip_locked=True)
+        .filter(project=project, state=Slot.State.LEASED, expires_at__lt=Now())
+        .order_by("expires_at")
+    )
+    if found := list(expired[:EXPIRED_PER_CALL]):
+        _free(project=project, slots=found)
+
+
+def _free(*, project: Project, slots: list[Slot]) -> None:
+    """Returns locked slots to the queue, and offers their tasks' other free slots anew.
+
+    The others too: whoever held one of these may have a cursor beyond them and would never meet the task again.
+    """
+    tasks = {slot.task_id for slot in slots}
+    Slot.objects.filter(pk__in=[slot.pk for slot in slots]).update(
+        state=Slot.State.FREE, holder=None, lease=None, expires_at=None, version=None, presented_order=None
+    )
+    reoffer(project=project, tasks=tasks)
+
+
+def reoffer(*, project: Project, tasks: Iterable[int]) -> None:
+    """Gives every free slot of these tasks a new place in the queue, beyond every cursor. Locks the offer counter."""
+    free = list(
+        Slot.objects.select_for_update(of=("self",))
+        .filter(task__in=list(tasks), state=Slot.State.FREE)
+        .select_related("task")
+        .order_by("task", "number")
+    )
+    if not free:
+        return
+    first = draw(project=project, name=Counter.Name.OFFER, count=len(free))
+    for offer, slot in enumerate(free, start=first):
+        slot.offer = offer
+        slot.lane = lane_of(priority=slot.task.priority, reoffered=True)
+    Slot.objects.bulk_update(free, ["offer", "lane"])
+
+
+def _claim(*, project: Project, annotator: User, wanted: int) -> list[int]:
+    """Leases up to `wanted` new slots and returns their ids."""
+    version: ProjectVersion | None = None
+    claimed: list[int] = []
+    starts = _look(project=project, annotator=annotator)
+    while len(claimed) < wanted and (slot := _take(project=project, annotator=annotator, starts=starts)):
+        version = version or current_version(project)
+        _lease(project=project, annotator=annotator, slot_id=slot, version=version)
+        claimed.append(slot)
+    return claimed
+
+
+def _look(*, project: Project, annotator: User) -> list[tuple[int, int]]:
+    """(lane, first offer) of each lane that has something for the annotator; moves the cursors past what has not."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LOOK, {"project": project.pk, "annotator": annotator.pk, "lanes": list(LANES)})
+        rows = cursor.fetchall()
+    for lane, passed, first, last in rows:
+        reached = (first - 1 if first is not None else last) or 0
+        if reached - passed >= CURSOR_STEP:
+            QueueCursor.objects.update_or_create(
+                project=project, annotator=annotator, lane=lane, defaults={"offer": reached}
+            )
+    return [(lane, first) for lane, _, first, _ in rows if first is not None]
+
+
+def _take(*, project: Project, annotator: User, starts: list[tuple[int, int]]) -> int | None:
+    """Locks the first slot that nobody else is taking at this moment: reserved ones first, then lane by lane."""
+    who: dict[str, Any] = {"project": project.pk, "annotator": annotator.pk}
+    with connection.cursor() as cursor:
+        cursor.execute(_TAKE_RESERVED, who)
+        found = cursor.fetchone()
+        for lane, first in starts:
+            if found:
+                break
+            cursor.execute(_TAKE, who | {"lane": lane, "from": first})
+            found = cursor.fetchone()
+    return found[0] if found else None
+
+
+def _lease(*, project: Project, annotator: User, slot_id: int, version: ProjectVersion) -> None:
+    slot = Slot.objects.only("task_id", "number").get(pk=slot_id)
+    responses = list(
+        TaskResponse.objects.filter(task=slot.task_id).order_by("response_id").values_list("response_id", flat=True)
+    )
+    order = presented_order(responses, seed=str(slot.task_id), row=slot.number - 1)
+    lease = Lease.objects.create(task_id=slot.task_id, annotator=annotator, version=version, presented_order=order)
+    Slot.objects.filter(pk=slot_id).update(
+        state=Slot.State.LEASED,
+        holder=annotator,
+        lease=lease,
+        version=version,
+        presented_order=order,
+        expires_at=Now() + _lease_time(project),
+    )
+
+
+def held_slot(*, lease_id: uuid.UUID, annotator: User) -> Slot:
+    """The slot under this lease, locked until the transaction ends.
+
+    Raises:
+        NotFound: the lease is not this annotator's.
+        Conflict: it ended: submitted, released, skipped, or expired and taken by someone else.
+    """
+    lease = Lease.objects.filter(pk=lease_id, annotator=annotator).first()
+    if lease is None:
+        raise NotFound("There is no such lease.")
+    slot = (
+        Slot.objects.select_for_update(of=("self",))
+        .filter(lease=lease, holder=annotator, state=Slot.State.LEASED)
+        .select_related("project", "task", "version", "lease")
+        .first()
+    )
+    if slot is None:
+        raise Conflict("This lease has ended; ask for the next task.", code="lease_ended")
+    return slot
+
+
+@transaction.atomic
+def extend_lease(*, lease_id: uuid.UUID, annotator: User) -> Slot:
+    """Gives an open lease its full time again. Raises as held_slot."""
+    slot = held_slot(lease_id=lease_id, annotator=annotator)
+    Slot.objects.filter(pk=slot.pk).update(expires_at=Now() + _lease_time(slot.project))
+    slot.refresh_from_db(fields=["expires_at"])
+    return slot
+
+
+@transaction.atomic
+def release_lease(*, lease_id: uuid.UUID, annotator: User) -> None:
+    """Hands the task back unranked; it may come to the same annotator again. Raises as held_slot."""
+    slot = held_slot(lease_id=lease_id, annotator=annotator)
+    _free(project=slot.project, slots=[slot])
+
+
+@transaction.atomic
+def skip_task(*, lease_id: uuid.UUID, annotator: User, reason: str, note: str = "") -> Skip:
+    """Frees the slot and never offers the task to this annotator again; holds the task at the project's skip limit.
+
+    Raises:
+        Invalid: an unknown reason.
+        NotFound, Conflict: as held_slot.
+    """
+    if reason not in Skip.Reason.values:
+        raise Invalid("Say why you skip it.", fields={"reason": f"One of {', '.join(Skip.Reason.values)}."})
+    slot = held_slot(lease_id=lease_id, annotator=annotator)
+    project = slot.project
+    skip = Skip.objects.create(project=project, task=slot.task, annotator=annotator, reason=reason, note=note)
+    if Skip.objects.filter(task=slot.task).count() >= project.skip_limit or reason == Skip.Reason.UNSAFE:
+        RankingTask.objects.filter(pk=slot.task_id).update(state=RankingTask.State.HELD)
+    _free(project=project, slots=[slot])
+    record_changes(project=project, changes=[{"kind": Change.Kind.SKIP, "skip": skip}])
+    return skip
+
+
+@transaction.atomic
+def flag_task(*, lease_id: uuid.UUID, annotator: User, kind: str, note: str = "") -> TaskFlag:
+    """Asks the manager to look at the task; `unsafe` holds it at once. The lease stays.
+
+    Raises:
+        Invalid: an unknown kind.
+        NotFound, Conflict: as held_slot.
+    """
+    if kind not in TaskFlag.Kind.values:
+        raise Invalid("Say what is wrong with it.", fields={"kind": f"One of {', '.join(TaskFlag.Kind.values)}."})
+    slot = held_slot(lease_id=lease_id, annotator=annotator)
+    flag, _ = TaskFlag.objects.update_or_create(task=slot.task, annotator=annotator, kind=kind, defaults={"note": note})
+    if kind == TaskFlag.Kind.UNSAFE:
+        RankingTask.objects.filter(pk=slot.task_id).update(state=RankingTask.State.HELD)
+    return flag
+
+
+@transaction.atomic
+def release_hold(*, task: RankingTask) -> None:
+    """The manager has settled the matter: the task goes back into the queue."""
+    RankingTask.objects.filter(pk=task.pk).update(state=RankingTask.State.OPEN)
+    reoffer(project=task.project, tasks=[task.pk])
+
+
+@transaction.atomic
+def set_overlap(*, task: RankingTask, overlap: int) -> None:
+    """Raising adds free slots; lowering removes only free ones.
+
+    Raises:
+        Conflict: more slots are leased or done than the new overlap allows.
+    """
+    locked = RankingTask.objects.select_for_update().select_related("project").get(pk=task.pk)
+    slots = list(Slot.objects.select_for_update().filter(task=locked).order_by("-number"))
+    free = [slot for slot in slots if slot.state == Slot.State.FREE]
+    surplus = len(slots) - overlap
+    if surplus > len(free):
+        raise Conflict(f"{len(slots) - len(free)} people hold or have ranked this task; overlap cannot be {overlap}.")
+    if surplus > 0:
+        Slot.objects.filter(pk__in=[slot.pk for slot in free[:surplus]]).delete()
+    RankingTask.objects.filter(pk=locked.pk).update(overlap=overlap)
+    taken = {slot.number for slot in slots}
+    numbers = [number for number in range(1, 2 * overlap + len(slots) + 1) if number not in taken][: max(-surplus, 0)]
+    Slot.objects.bulk_create(
+        [Slot(task=locked, project=locked.project, number=number, lane=LANES[-1], offer=0) for number in numbers]
+    )
+    if numbers:
+        reoffer(project=locked.project, tasks=[locked.pk])
