@@ -94,16 +94,17 @@ def make_data_dir(data_dir: Path) -> tuple[Path, Account]:
     real = _new_folder(data_dir, account)
     if not account.can_use(real):
         real.rmdir()
+        make_home(FALLBACK_ROOT)
         real = _new_folder(FALLBACK_ROOT / f"{data_dir.name}-{secrets.token_hex(4)}", account)
         data_dir.symlink_to(real)
     return real.resolve(), _checked(real, account)
 
 
 def make_home(home: Path) -> None:
-    """Makes the data folder: everybody may pass through it, only the owner may list it."""
+    """Makes the data folder, mode 0700; for root 0711, as the servers' account has to pass through it."""
     if not home.exists():
         home.mkdir(parents=True)
-        home.chmod(0o711)
+        home.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
 
 def reachable_program(program: Path, *, package_dirs: list[Path], copy_dir: Path, account: Account) -> Path:
@@ -137,7 +138,6 @@ def _copy_whole(package_dirs: list[Path], copy_dir: Path) -> None:
 
 
 def _new_folder(folder: Path, account: Account) -> Path:
-    folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700)
     account.own(folder)
     return folder

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ import psycopg
 
 from webapp.stack.accounts import Account, make_data_dir, reachable_program
 from webapp.stack.errors import StackError
-from webapp.stack.processes import death_signal, last_line, stop_process, wait_until
+from webapp.stack.processes import death_signal, last_line, no_check, stop_process, wait_until
 from webapp.stack.sockets import make_socket_dir, socket_dir_of
 
 USER = DATABASE = "plackett"
@@ -40,6 +41,8 @@ class EmbeddedPostgres:
         die_with_parent: on Linux the kernel stops the server when our process dies.
     """
 
+    name = "Postgres"
+
     def __init__(
         self,
         data_dir: Path,
@@ -60,7 +63,7 @@ class EmbeddedPostgres:
         """`postgresql://plackett@/plackett?host=FOLDER`, as libpq and psycopg read it."""
         return database_url(self.data_dir)
 
-    def start(self, *, timeout: float = 120) -> None:
+    def start(self, *, timeout: float = 120, check: Callable[[], None] = no_check) -> None:
         """Makes the cluster on first use, starts the server, waits until it answers and makes user and database.
 
         Raises:
@@ -76,7 +79,7 @@ class EmbeddedPostgres:
         socket_dir = make_socket_dir(real_dir, asked=self._asked_socket_dir, socket_name=SOCKET_NAME, account=account)
         self.process = self._spawn(programs / "postgres", cluster, socket_dir, account)
         try:
-            wait_until(self._answers, process=self.process, name="Postgres", log=self.log, seconds=timeout)
+            self._wait(timeout, check)
             self._make_database()
         except BaseException:
             self.stop()
@@ -115,6 +118,10 @@ class EmbeddedPostgres:
                 preexec_fn=death_signal(signal.SIGQUIT) if self._die_with_parent else None,
                 **account.popen_options,
             )
+
+    def _wait(self, seconds: float, check: Callable[[], None]) -> None:
+        assert self.process is not None
+        wait_until(self._answers, process=self.process, name=self.name, log=self.log, seconds=seconds, check=check)
 
     def _answers(self) -> bool:
         try:

@@ -44,16 +44,27 @@ def stop_process(process: subprocess.Popen[bytes], signals: Sequence[tuple[signa
     process.wait()
 
 
+def no_check() -> None:
+    """Nothing to look at while waiting."""
+
+
 def wait_until(
-    ready: Callable[[], bool], *, process: subprocess.Popen[bytes], name: str, log: Path, seconds: float
+    ready: Callable[[], bool],
+    *,
+    process: subprocess.Popen[bytes],
+    name: str,
+    log: Path,
+    seconds: float,
+    check: Callable[[], None] = no_check,
 ) -> None:
-    """Waits until `ready()` is true.
+    """Waits until `ready()` is true; `check()` is called all the while and may end the wait by raising.
 
     Raises:
         StackError: the process ended or `seconds` passed first; the message carries the last line of its log.
     """
     deadline = time.monotonic() + seconds
     while not ready():
+        check()
         if process.poll() is not None:
             raise StackError(f"{name} ended at start ({exit_reason(process)}): {last_line(log)} (log: {log})")
         if time.monotonic() > deadline:

@@ -6,6 +6,7 @@ import importlib.util
 import platform
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ import redis
 
 from webapp.stack.accounts import Account, make_data_dir, reachable_program
 from webapp.stack.errors import StackError
-from webapp.stack.processes import death_signal, stop_process, wait_until
+from webapp.stack.processes import death_signal, no_check, stop_process, wait_until
 from webapp.stack.sockets import make_socket_dir, socket_dir_of
 
 SOCKET_NAME = "valkey.sock"
@@ -35,6 +36,8 @@ class EmbeddedValkey:
         die_with_parent: on Linux the kernel stops the server when our process dies.
     """
 
+    name = "Valkey"
+
     def __init__(
         self,
         data_dir: Path,
@@ -55,7 +58,7 @@ class EmbeddedValkey:
         """`unix:///FOLDER/valkey.sock?db=0`; Celery spells the same address `redis+socket://…?virtual_host=0`."""
         return redis_url(self.data_dir)
 
-    def start(self, *, timeout: float = 60) -> None:
+    def start(self, *, timeout: float = 60, check: Callable[[], None] = no_check) -> None:
         """Starts the server and waits until it answers.
 
         Raises:
@@ -76,7 +79,7 @@ class EmbeddedValkey:
         self.process = self._spawn(program, account)
         self._configure(socket_dir / SOCKET_NAME, real_dir / "data")
         try:
-            wait_until(self._answers, process=self.process, name="Valkey", log=self.log, seconds=timeout)
+            self._wait(timeout, check)
         except BaseException:
             self.stop()
             raise
@@ -115,6 +118,10 @@ class EmbeddedValkey:
         ]
         with contextlib.suppress(BrokenPipeError), self.process.stdin:
             self.process.stdin.write("\n".join(lines).encode() + b"\n")
+
+    def _wait(self, seconds: float, check: Callable[[], None]) -> None:
+        assert self.process is not None
+        wait_until(self._answers, process=self.process, name=self.name, log=self.log, seconds=seconds, check=check)
 
     def _answers(self) -> bool:
         try:
