@@ -1,5 +1,50 @@
 """The map of addresses."""
 
-from django.urls import URLPattern, URLResolver
+from importlib.util import find_spec
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from django.contrib import admin
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, URLResolver, include, path, re_path
+from django.views import defaults
+from drf_spectacular.views import SpectacularAPIView
+
+from annotate.api import errors
+from annotate.api.docs import ApiDocs
+from webapp import health
+
+Routes = list[URLPattern | URLResolver]
+
+
+def _routes_of(module: str) -> Routes:
+    return [path("", include(module))] if find_spec(module) else []
+
+
+api: Routes = [
+    *_routes_of("annotate.api.urls"),
+    *_routes_of("training.api.urls"),
+]
+urlpatterns: Routes = [
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("api/v1/", include(api)),
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", login_required(ApiDocs.as_view()), name="api-docs"),
+    re_path(r"^api/", errors.no_such_address),
+    path("accounts/", include("allauth.urls")),
+    path("admin/", admin.site.urls),
+    *_routes_of("annotate.pages.urls"),
+    *_routes_of("training.pages.urls"),
+]
+
+
+def _for_programs(request: HttpRequest) -> bool:
+    return request.path.startswith("/api/")
+
+
+def handler400(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return errors.bad_request(request) if _for_programs(request) else defaults.bad_request(request, exception)
+
+
+def handler500(request: HttpRequest) -> HttpResponse:
+    return errors.fault_of_ours(request) if _for_programs(request) else defaults.server_error(request)

@@ -1,0 +1,78 @@
+"""The Idempotency-Key header of creating POSTs."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from rest_framework.exceptions import ValidationError
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from annotate.models import User
+from annotate.services.idempotency import Answer, answer_once
+
+HEADER = "Idempotency-Key"
+MAX_KEY_CHARACTERS = 200
+
+
+P = ParamSpec("P")
+View = TypeVar("View", bound=APIView)
+Post = Callable[Concatenate[View, Request, P], Response]
+
+
+def idempotent(post: Post[View, P]) -> Post[View, P]:
+    """Lets a view's `post` be repeated safely: `@idempotent` above `def post(self, request, …) -> Response`.
+
+    With the header, the key, all that the view writes and its answer commit in one transaction. The same key with the
+    same bytes gives the first answer again, marked `Idempotent-Replay: true`; with other bytes 422. A view refuses by
+    raising: then nothing is kept, and the request may be corrected or tried again under the same key. Without the
+    header nothing changes.
+    """
+
+    @functools.wraps(post)
+    def wrapped(self: View, request: Request, *args: P.args, **kwargs: P.kwargs) -> Response:
+        key = key_of(request)
+        if key is None:
+            return post(self, request, *args, **kwargs)
+        first: list[Response] = []
+
+        def act() -> Answer:
+            first.append(post(self, request, *args, **kwargs))
+            return Answer(first[0].status_code, json.loads(JSONRenderer().render(first[0].data)))
+
+        answer = answer_once(
+            user=cast(User, request.user),
+            endpoint=request.path,
+            key=key,
+            body_sha256=_body_sha256(request),
+            act=act,
+        )
+        if not answer.replayed:
+            return first[0]
+        return Response(answer.body, status=answer.status, headers={"Idempotent-Replay": "true"})
+
+    return cast(Post[View, P], wrapped)
+
+
+def key_of(request: Request) -> str | None:
+    """The request's key; None if it has none.
+
+    Raises:
+        ValidationError: empty, longer than 200 characters, or not printable ASCII.
+    """
+    key = request.headers.get(HEADER)
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MAX_KEY_CHARACTERS or not (key.isascii() and key.isprintable()):
+        message = f"Send 1 to {MAX_KEY_CHARACTERS} printable ASCII characters, for example a UUID."
+        raise ValidationError(cast(Any, {HEADER: [message]}))
+    return key
+
+
+def _body_sha256(request: Request) -> str:
+    # Hashed as sent, before anything parses it: two spellings of one JSON object are two bodies.
+    return hashlib.sha256(request._request.body).hexdigest()

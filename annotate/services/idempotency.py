@@ -1,0 +1,60 @@
+"""The first answer to a creating request, given again when the request is repeated with the same key."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection, transaction
+
+from annotate.errors import Invalid
+from annotate.models import IdempotencyKey, User
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP status and a body of plain JSON values; `replayed`: it was given before."""
+
+    status: int
+    body: Any
+    replayed: bool = False
+
+
+def answer_once(*, user: User, endpoint: str, key: str, body_sha256: str, act: Callable[[], Answer]) -> Answer:
+    """Runs `act` unless this user's key was used at this endpoint before; then returns the answer of that time.
+
+    The key, what `act` writes and the answer commit together, so either all of it happened or nothing. Of two requests
+    at once the second waits on the unique index for the first, and gets its answer if that one commits, or acts itself
+    if that one failed. An `act` that raises leaves no key behind.
+
+    Raises:
+        Invalid: the key came before with another body.
+        whatever `act` raises.
+    """
+    with transaction.atomic():
+        if not _claim(user=user, endpoint=endpoint, key=key, body_sha256=body_sha256):
+            return _first_answer(user=user, endpoint=endpoint, key=key, body_sha256=body_sha256)
+        answer = act()
+        _remember(answer, user=user, endpoint=endpoint, key=key)
+        return answer
+
+
+def _claim(*, user: User, endpoint: str, key: str, body_sha256: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO annotate_idempotencykey (user_id, endpoint, key, body_sha256, status, answer, created_at)
+               VALUES (%s, %s, %s, %s, 0, 'null', now()) ON CONFLICT (user_id, endpoint, key) DO NOTHING""",
+            [user.pk, endpoint, key, body_sha256],
+        )
+        return bool(cursor.rowcount)
+
+
+def _first_answer(*, user: User, endpoint: str, key: str, body_sha256: str) -> Answer:
+    first = IdempotencyKey.objects.get(user=user, endpoint=endpoint, key=key)
+    if first.body_sha256 != body_sha256:
+        raise Invalid("This Idempotency-Key was used before with another body.", code="idempotency_key_reused")
+    return Answer(first.status, first.answer, replayed=True)
+
+
+def _remember(answer: Answer, *, user: User, endpoint: str, key: str) -> None:
+    mine = IdempotencyKey.objects.filter(user=user, endpoint=endpoint, key=key)
+    mine.update(status=answer.status, answer=answer.body)

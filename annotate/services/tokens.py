@@ -1,0 +1,71 @@
+"""Tokens of the REST API: made, found, revoked. Only their SHA-256 is stored."""
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.db.models import Q
+from django.utils import timezone
+
+from annotate.errors import Invalid
+from annotate.models import ApiToken, User
+
+PREFIX = "pk_"
+TOUCH_EVERY = timedelta(minutes=1)
+
+
+def digest_of(token: str) -> str:
+    """What is stored of a token. A token is 256 random bits, so one round of SHA-256 without salt is enough."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def create_token(
+    *, user: User, name: str, scopes: Iterable[str], expires_at: datetime | None = None
+) -> tuple[ApiToken, str]:
+    """Writes a token and returns it with its secret, which cannot be read again.
+
+    Raises:
+        Invalid: an unknown scope, none at all, or an expiry in the past.
+    """
+    wanted = sorted(set(scopes))
+    unknown = [scope for scope in wanted if scope not in ApiToken.Scope.values]
+    if unknown or not wanted:
+        known = ", ".join(ApiToken.Scope.values)
+        raise Invalid(f"Scopes are some of {known}.", fields={"scopes": f"Choose some of {known}."})
+    if expires_at is not None and expires_at <= timezone.now():
+        raise Invalid("The expiry lies in the past.", fields={"expires_at": "Choose an instant in the future."})
+    secret = PREFIX + secrets.token_urlsafe(32)
+    token = ApiToken.objects.create(
+        user=user,
+        name=name,
+        prefix=secret[:8],
+        digest=digest_of(secret),
+        scopes=wanted,
+        expires_at=expires_at,
+    )
+    return token, secret
+
+
+def find_token(secret: str) -> ApiToken | None:
+    """The usable token with this secret, its user loaded: not revoked, not expired, the user active."""
+    return (
+        ApiToken.objects.select_related("user")
+        .filter(digest=digest_of(secret), revoked_at__isnull=True, user__is_active=True)
+        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()))
+        .first()
+    )
+
+
+def touch_token(token: ApiToken) -> None:
+    """Notes that the token was used, at most once a minute, so that a busy client does not write on every request."""
+    now = timezone.now()
+    if token.last_used_at is not None and now - token.last_used_at < TOUCH_EVERY:
+        return
+    stale = Q(last_used_at__isnull=True) | Q(last_used_at__lte=now - TOUCH_EVERY)
+    ApiToken.objects.filter(stale, pk=token.pk).update(last_used_at=now)
+
+
+def revoke_token(*, token: ApiToken) -> None:
+    """The token stops working at once; revoking it again changes nothing."""
+    ApiToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(revoked_at=timezone.now())
