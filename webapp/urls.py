@@ -11,6 +11,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from annotate.api import errors
 from annotate.api.docs import ApiDocs
+from annotate.pages.first_admin import first_admin
 from webapp import health
 
 Routes = list[URLPattern | URLResolver]
@@ -31,6 +32,7 @@ urlpatterns: Routes = [
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", login_required(ApiDocs.as_view()), name="api-docs"),
     re_path(r"^api/", errors.no_such_address),
+    path("accounts/first-admin/<str:secret>/", first_admin, name="first-admin"),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
     *_routes_of("annotate.pages.urls"),
