@@ -1,0 +1,35 @@
+# make run: the whole stack on this machine. make test: everything that CI checks. PYTHON=… chooses the Python.
+.POSIX:
+.PHONY: run install test lint bench chaos lock chromium
+PY = .venv/bin/python
+
+run: install
+	@exec $(PY) -m webapp.stack
+
+install:
+	@sh requirements/install.sh run
+
+test: chromium lint
+	$(PY) -m pytest -n 2
+
+lint:
+	@sh requirements/install.sh test lint
+	$(PY) -m ruff check .
+	.venv/bin/lint-imports
+	$(PY) -m mypy
+
+chromium:
+	@sh requirements/install.sh test
+	@sh tests/browser/install_chromium.sh
+
+bench:
+	@sh requirements/install.sh test
+	$(PY) -m benchmarks
+
+chaos:
+	@sh requirements/install.sh test
+	$(PY) -m pytest -n 0 -m chaos
+
+lock:
+	@sh requirements/install.sh lint
+	$(PY) requirements/lock.py --upgrade
