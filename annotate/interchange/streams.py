@@ -92,9 +92,12 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._source.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        # Filled to the brim, so that a look at the first bytes sees them all even on a slow connection.
+        filled = 0
+        while filled < len(buffer) and (data := self._source.read(len(buffer) - filled)):
+            buffer[filled : filled + len(data)] = data
+            filled += len(data)
+        return filled
 
 
 @contextmanager
