@@ -22,7 +22,7 @@ find_python() {
     fail "Python 3.11 or newer is needed${PYTHON:+, and PYTHON=$PYTHON is none}: install one, or set PYTHON=/path/to/python3."
 }
 
-if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1; then
     python=$(find_python) || exit 1
     echo "Making $venv with $("$python" --version) …"
     "$python" -m venv --clear "$venv"
@@ -32,6 +32,7 @@ pip_install() { "$venv/bin/python" -m pip install --disable-pip-version-check "$
 
 for set in "$@"; do
     lock=requirements/$set.txt
+    [ -f "$lock" ] || fail "There is no $lock."
     state=$(cat "$lock" requirements/torch.txt requirements/models.txt | cksum)
     stamp=$venv/.installed-$set
     [ "$(cat "$stamp" 2>/dev/null)" = "$state" ] && continue
