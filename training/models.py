@@ -1,0 +1,285 @@
+"""Runs, their attempts and measurements, and the registry of models.
+
+The row of a run in Postgres is the truth about it: workers claim it, renew a lease on it and write under the number of
+their attempt. Moves between states, the attempt guard and lineage inside one project are triggers and composite keys:
+see migration 0002.
+"""
+
+from pathlib import Path
+
+from django.conf import settings
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+from django.urls import reverse
+
+from annotate.models import Project, Snapshot
+
+
+class Run(models.Model):
+    """One training, evaluation or sampling job. What decides its result is fixed when it is started."""
+
+    class Kind(models.TextChoices):
+        SFT = "sft", "SFT"
+        REWARD = "reward", "Reward model"
+        PPO = "ppo", "PPO"
+        DPO = "dpo", "DPO"
+        EVALUATE = "evaluate", "Evaluation"
+        SAMPLE = "sample", "Sampling"
+
+    class State(models.TextChoices):
+        WAITING = "waiting"  # for its parent
+        QUEUED = "queued"  # for a worker
+        STARTING = "starting"  # claimed: data and base model are being fetched
+        RUNNING = "running"
+        STOPPING = "stopping"  # cancelled by someone, the trainer has yet to end
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    ACTIVE = (State.STARTING, State.RUNNING, State.STOPPING)  # a worker holds a lease on it
+    FINISHED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="runs")
+    name = models.CharField(max_length=120)
+    kind = models.CharField(max_length=10, choices=Kind)
+    state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
+    suspect = models.BooleanField(default=False, help_text="Its numbers should not be trusted unseen.")
+    snapshot = models.ForeignKey(Snapshot, on_delete=models.PROTECT, null=True, blank=True, related_name="runs")
+    parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
+    base_model = models.CharField(max_length=300, help_text="As it was named: built in, registry:ID, folder or hub id.")
+    base_version = models.ForeignKey(
+        "training.ModelVersion", on_delete=models.PROTECT, null=True, blank=True, related_name="runs_from_it"
+    )
+    config = models.JSONField(default=dict, help_text="Every setting of the recipe that decides the result.")
+    queue = models.CharField(
+        max_length=30, default="gpu", validators=[RegexValidator(r"\A[a-z][a-z0-9._-]*\Z")], help_text="Kind of worker."
+    )
+    started_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+
+    attempt = models.PositiveIntegerField(
+        default=0, help_text="Counts claims; every write names the one it belongs to."
+    )
+    times_lost = models.PositiveSmallIntegerField(
+        default=0, help_text="Attempts that ended without a word since it was queued by a person."
+    )
+    worker = models.CharField(max_length=200, blank=True)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+
+    step = models.PositiveIntegerField(default=0)
+    total_steps = models.PositiveIntegerField(null=True, blank=True)
+    reason = models.TextField(blank=True, help_text="Why it failed or was put back, for people.")
+    log_tail = models.TextField(blank=True)
+    exit = models.JSONField(null=True, blank=True, help_text="exit.json of the last attempt.")
+    report = models.JSONField(null=True, blank=True, help_text="report.json of the finished run.")
+
+    created_at = models.DateTimeField(db_default=Now())
+    queued_at = models.DateTimeField(null=True, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True, help_text="When the first attempt began.")
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(name="run_queue", fields=["queue", "queued_at", "id"], condition=Q(state="queued")),
+            models.Index(
+                name="run_lease",
+                fields=["lease_expires_at"],
+                condition=Q(state__in=["starting", "running", "stopping"]),
+            ),
+            models.Index(name="run_by_project", fields=["project", "-id"]),
+        ]
+        constraints = [
+            models.UniqueConstraint(name="run_of_project", fields=["id", "project"]),
+            models.CheckConstraint(
+                name="run_kind_known", condition=Q(kind__in=["sft", "reward", "ppo", "dpo", "evaluate", "sample"])
+            ),
+            models.CheckConstraint(
+                name="run_state_known",
+                condition=Q(
+                    state__in=[
+                        "waiting",
+                        "queued",
+                        "starting",
+                        "running",
+                        "stopping",
+                        "succeeded",
+                        "failed",
+                        "cancelled",
+                    ]
+                ),
+            ),  # fmt: skip
+            models.CheckConstraint(
+                name="run_trains_from_a_snapshot", condition=Q(kind="sample") | Q(snapshot__isnull=False)
+            ),
+            models.CheckConstraint(
+                name="run_waits_for_a_parent", condition=~Q(state="waiting") | Q(parent__isnull=False)
+            ),
+            models.CheckConstraint(
+                name="run_queued_at_known", condition=~Q(state="queued") | Q(queued_at__isnull=False)
+            ),
+            models.CheckConstraint(
+                name="run_lease_while_active",
+                condition=Q(
+                    state__in=["starting", "running", "stopping"],
+                    lease_expires_at__isnull=False,
+                    heartbeat_at__isnull=False,
+                    started_at__isnull=False,
+                    attempt__gte=1,
+                )
+                & ~Q(worker="")
+                | Q(state__in=["waiting", "queued", "succeeded", "failed", "cancelled"], lease_expires_at__isnull=True),
+            ),
+            models.CheckConstraint(
+                name="run_stops_when_asked",
+                condition=~Q(state="stopping") | Q(cancel_requested_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="run_finished_at_known",
+                condition=Q(state__in=["succeeded", "failed", "cancelled"], finished_at__isnull=False)
+                | Q(state__in=["waiting", "queued", "starting", "running", "stopping"], finished_at__isnull=True),
+            ),
+            models.CheckConstraint(name="run_failure_has_a_reason", condition=~Q(state="failed") | ~Q(reason="")),
+            models.CheckConstraint(
+                name="run_total_steps_from_1", condition=Q(total_steps__isnull=True) | Q(total_steps__gte=1)
+            ),
+            models.CheckConstraint(name="run_is_not_its_parent", condition=~Q(parent=F("id"))),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.get_kind_display()} {self.pk})"
+
+    def get_absolute_url(self) -> str:
+        return reverse("run", args=[self.pk])
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a worker holds it."""
+        return self.state in self.ACTIVE
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it will not move again by itself."""
+        return self.state in self.FINISHED
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are on every worker's disk."""
+        return Path(settings.RUNS_ROOT) / str(self.pk)
+
+
+class RunAttempt(models.Model):
+    """One worker's try at a run: one claim, at most one trainer process."""
+
+    class Outcome(models.TextChoices):
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+        RELEASED = "released"  # its worker was stopped in good order and gave it back
+        LOST = "lost"  # the worker or the trainer ended without a word
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="attempts")
+    number = models.PositiveIntegerField()
+    worker = models.CharField(max_length=200)
+    host = models.CharField(max_length=200)
+    process_id = models.PositiveIntegerField(null=True, blank=True, help_text="Of the trainer, on that host.")
+    process_started_at = models.FloatField(
+        null=True, blank=True, help_text="Seconds since 1970 by the host's clock: tells the process from a later one."
+    )
+    from_step = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Steps already done when the trainer began; null until it says."
+    )
+    started_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True, blank=True)
+    outcome = models.CharField(max_length=10, choices=Outcome, blank=True)
+
+    class Meta:
+        ordering = ["run", "number"]
+        constraints = [
+            models.UniqueConstraint(name="one_attempt_per_number", fields=["run", "number"]),
+            models.UniqueConstraint(name="one_open_attempt_per_run", fields=["run"], condition=Q(outcome="")),
+            models.CheckConstraint(name="attempt_number_from_1", condition=Q(number__gte=1)),
+            models.CheckConstraint(
+                name="attempt_outcome_known",
+                condition=Q(outcome="", ended_at__isnull=True)
+                | Q(outcome__in=["succeeded", "failed", "cancelled", "released", "lost"], ended_at__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} at run {self.run_id}"
+
+
+class RunMetric(models.Model):
+    """What a recipe measured at one step: a line of metrics.jsonl."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="metrics")
+    step = models.PositiveIntegerField()
+    attempt = models.PositiveIntegerField()
+    values = models.JSONField(help_text="Name → number, null where it was not finite.")
+    recorded_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["run", "step"]
+        constraints = [
+            models.UniqueConstraint(name="one_metric_row_per_step", fields=["run", "step"]),
+            models.CheckConstraint(name="metric_step_from_1", condition=Q(step__gte=1)),
+        ]
+
+    def __str__(self) -> str:
+        return f"step {self.step} of run {self.run_id}"
+
+
+class ModelVersion(models.Model):
+    """A model in the registry: a plain Hugging Face folder, and where it came from."""
+
+    class Kind(models.TextChoices):
+        POLICY = "policy"
+        REWARD = "reward", "reward model"
+
+    class Stage(models.TextChoices):
+        NEW = "new"
+        CANDIDATE = "candidate"
+        PRODUCTION = "production"
+        ARCHIVED = "archived"
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="models")
+    name = models.CharField(max_length=120)
+    kind = models.CharField(max_length=10, choices=Kind)
+    stage = models.CharField(max_length=10, choices=Stage, default=Stage.NEW)
+    run = models.OneToOneField(Run, on_delete=models.PROTECT, null=True, blank=True, related_name="model")
+    parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
+    folder = models.CharField(max_length=300, unique=True, help_text="Under the folder of runs.")
+    size_bytes = models.BigIntegerField()
+    report = models.JSONField(default=dict, help_text="report.json of its run: what it scored on held-out data.")
+    shared = models.BooleanField(default=False, help_text="Engineers of other projects may read and train from it.")
+    created_at = models.DateTimeField(db_default=Now())
+    deleted_at = models.DateTimeField(null=True, blank=True, help_text="Its files are gone; the lineage stays.")
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(name="model_of_project", fields=["id", "project"]),
+            models.CheckConstraint(name="model_kind_known", condition=Q(kind__in=["policy", "reward"])),
+            models.CheckConstraint(
+                name="model_stage_known", condition=Q(stage__in=["new", "candidate", "production", "archived"])
+            ),
+            models.CheckConstraint(name="model_size_not_negative", condition=Q(size_bytes__gte=0)),
+            models.CheckConstraint(name="model_is_not_its_parent", condition=~Q(parent=F("id"))),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.get_kind_display()} {self.pk})"
+
+    def get_absolute_url(self) -> str:
+        return reverse("model", args=[self.pk])
+
+    @property
+    def path(self) -> Path:
+        """The folder on this machine's disk."""
+        return Path(settings.RUNS_ROOT) / self.folder
