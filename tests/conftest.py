@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import django
+
 from tests.servers import start_test_servers
 
 _stop: list[Callable[[], None]] = []
@@ -20,10 +22,12 @@ def _servers() -> None:
     _stop.append(stop)
 
 
-# Settings are read when pytest-django loads them, before any fixture: the servers must be up and the folder chosen now.
+# Settings are read once, so the servers must be up and the folder chosen before Django is. (Were the settings module
+# named in pyproject.toml, pytest-django would read it before this file.)
 os.environ.setdefault("PLACKETT_HOME", tempfile.mkdtemp(prefix="plackett-test-home-"))
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 _servers()
+django.setup()
 
 
 def pytest_unconfigure() -> None:

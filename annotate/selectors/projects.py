@@ -1,4 +1,4 @@
-"""Who may see and do what. These getters fetch and authorise in one query; every page and endpoint goes through them."""
+"""Who may see and do what. These getters fetch and authorise in one query; pages and API go through them."""
 
 from typing import cast
 

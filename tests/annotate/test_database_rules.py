@@ -1,0 +1,416 @@
+"""Each rule of the data model, broken by raw SQL: Postgres itself must refuse, whatever the code above it does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from annotate.models import (
+    Change,
+    Entry,
+    Lease,
+    Project,
+    ProjectVersion,
+    Prompt,
+    Ranking,
+    RankingTask,
+    Response,
+    Skip,
+    Slot,
+    SplitGroup,
+    TaskResponse,
+    User,
+)
+from annotate.services.drafts import save_draft
+from annotate.services.projects import add_member
+from annotate.services.queue import next_leases, skip_task
+from annotate.services.rankings import revise_ranking
+from tests.annotate.factories import make_project, make_task, make_user, sha256
+from tests.annotate.helpers import answer_of, submit
+
+pytestmark = pytest.mark.django_db
+
+
+@dataclass
+class World:
+    """Two projects; in the first a ranked, a leased and a free task."""
+
+    project: Project
+    other: Project
+    ranked: RankingTask
+    leased: RankingTask
+    free: RankingTask
+    foreign: RankingTask
+    bob: User
+    carol: User
+    ranking: Ranking
+
+
+@pytest.fixture
+def world() -> World:
+    project, other = make_project(overlap=1), make_project()
+    tasks = [make_task(project) for _ in range(3)]
+    foreign = make_task(other)
+    bob, carol = make_user(project=project), make_user(project=project)
+    ranking = submit(next_leases(project=project, annotator=bob)[0], bob, tiers=[[0], [1, 2]], strengths=[2])
+    next_leases(project=project, annotator=bob)
+    sql("SET CONSTRAINTS ALL IMMEDIATE")  # what the fixture wrote is sound; each test breaks one thing
+    sql("SET CONSTRAINTS ALL DEFERRED")
+    return World(project, other, *tasks, foreign, bob, carol, ranking)
+
+
+def sql(statement: str, *values: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+
+
+def refused(work: Callable[[], Any]) -> str:
+    """Runs the work, then all deferred checks, in a savepoint; the message of the refusal."""
+    with pytest.raises(DatabaseError) as caught, transaction.atomic():
+        work()
+        sql("SET CONSTRAINTS ALL IMMEDIATE")
+    return str(caught.value)
+
+
+def columns(instance: Any, **changes: Any) -> tuple[str, list[Any]]:
+    """INSERT of a copy of the row with some columns changed; generated and key columns left out."""
+    fields = [field for field in instance._meta.concrete_fields if not field.primary_key]
+    values = {
+        f.column: changes.get(f.column, f.get_db_prep_save(f.value_from_object(instance), connection)) for f in fields
+    }
+    for name in changes:
+        assert name in values, f"no column {name}"
+    names = ", ".join(f'"{name}"' for name in values)
+    marks = ", ".join(["%s"] * len(values))
+    return f"INSERT INTO {instance._meta.db_table} ({names}) VALUES ({marks})", list(values.values())
+
+
+def copy(instance: Any, **changes: Any) -> None:
+    statement, values = columns(instance, **changes)
+    sql(statement, *values)
+
+
+# --- slots -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_has_one_slot_per_number(world: World) -> None:
+    sql("UPDATE annotate_rankingtask SET overlap = 2 WHERE id = %s", world.free.pk)
+    assert "one_slot_per_task_and_number" in refused(lambda: copy(world.free.slots.get()))
+
+
+def test_a_person_holds_one_slot_of_a_task(world: World) -> None:
+    sql("UPDATE annotate_rankingtask SET overlap = 2 WHERE id = %s", world.leased.pk)
+    slot = world.leased.slots.get()
+    lease = Lease.objects.get(task=world.leased)
+    again = Lease.objects.create(
+        task=world.leased, annotator=world.bob, version=lease.version, presented_order=lease.presented_order
+    )
+    assert "one_slot_per_task_and_holder" in refused(lambda: copy(slot, number=2, lease_id=str(again.pk)))
+
+
+def test_a_task_has_no_more_slots_than_its_overlap(world: World) -> None:
+    assert "at most overlap slots" in refused(lambda: copy(world.free.slots.get(), number=2))
+    assert "below the number of slots" in refused(
+        lambda: sql("UPDATE annotate_rankingtask SET overlap = 0 WHERE id = %s", world.free.pk)
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "state = 'leased'",
+        "state = 'done'",
+        "state = 'lost'",
+        "holder_id = (SELECT max(id) FROM annotate_user)",
+        "expires_at = now()",
+        "number = 0",
+        "lane = NULL",
+    ],
+)
+def test_a_free_slot_is_free_in_every_column(world: World, change: str) -> None:
+    refused(lambda: sql(f"UPDATE annotate_slot SET {change} WHERE task_id = %s", world.free.pk))
+
+
+def test_a_slot_stays_with_its_task_and_a_done_one_stays_done(world: World) -> None:
+    free = world.free.slots.get()
+    assert "stays with its task" in refused(
+        lambda: sql("UPDATE annotate_slot SET task_id = %s WHERE id = %s", world.ranked.pk, free.pk)
+    )
+    assert "stays done" in refused(
+        lambda: sql(
+            "UPDATE annotate_slot SET state = 'free', holder_id = NULL, lease_id = NULL, version_id = NULL,"
+            " presented_order = NULL, current_ranking_id = NULL WHERE task_id = %s",
+            world.ranked.pk,
+        )
+    )
+
+
+def test_a_slot_belongs_to_its_tasks_project_and_its_projects_version(world: World) -> None:
+    assert "slot_task_of_its_project" in refused(
+        lambda: copy(world.foreign.slots.get(), project_id=world.project.pk, task_id=_bare_task(world).pk)
+    )
+    foreign_version = ProjectVersion.objects.get(project=world.other)
+    assert "slot_version_of_its_project" in refused(
+        lambda: sql("UPDATE annotate_slot SET version_id = %s WHERE task_id = %s", foreign_version.pk, world.leased.pk)
+    )
+
+
+def _bare_task(world: World) -> RankingTask:
+    """A task of the other project that has room for a slot."""
+    sql("UPDATE annotate_rankingtask SET overlap = 2 WHERE id = %s", world.foreign.pk)
+    sql("UPDATE annotate_slot SET lane = 5 WHERE task_id = %s", world.foreign.pk)
+    sql("DELETE FROM annotate_slot WHERE task_id = %s", world.foreign.pk)
+    return world.foreign
+
+
+def test_a_slots_lease_and_ranking_are_its_holders_own(world: World) -> None:
+    foreign_lease = Lease.objects.create(
+        task=world.free, annotator=world.carol, version=world.ranking.version, presented_order=[1]
+    )
+    assert "slot_lease_of_its_holder" in refused(
+        lambda: sql("UPDATE annotate_slot SET lease_id = %s WHERE task_id = %s", foreign_lease.pk, world.leased.pk)
+    )
+    assert "slot_ranking_is_its_own" in refused(
+        lambda: sql(
+            "UPDATE annotate_slot SET state = 'done', expires_at = NULL, current_ranking_id = %s WHERE task_id = %s;"
+            "UPDATE annotate_slot SET current_ranking_id = NULL, state = 'done' WHERE false",
+            _spare_ranking(world).pk,
+            world.leased.pk,
+        )
+    )
+
+
+def _spare_ranking(world: World) -> Ranking:
+    """An extra, closed by no slot."""
+    extra = Ranking.objects.create(
+        project=world.project,
+        task=world.ranked,
+        annotator=world.carol,
+        version=world.ranking.version,
+        counted=False,
+        source="api",
+        strengths=[2],
+        content_sha256=sha256("x"),
+        presented_order=world.ranking.presented_order,
+    )
+    for entry in world.ranking.entries.all():
+        Entry.objects.create(ranking=extra, task=world.ranked, response_id=entry.response_id, tier=entry.tier)
+    return extra
+
+
+def test_a_reserved_slot_is_held_by_that_person_alone(world: World) -> None:
+    sql("UPDATE annotate_slot SET reserved_for_id = %s WHERE task_id = %s", world.carol.pk, world.free.pk)
+    slot = world.free.slots.get()
+    lease = Lease.objects.create(
+        task=world.free, annotator=world.bob, version=world.ranking.version, presented_order=[1]
+    )
+    assert "reserved_slot_held_by_that_person" in refused(
+        lambda: sql(
+            "UPDATE annotate_slot SET state = 'leased', holder_id = %s, lease_id = %s, version_id = %s,"
+            " presented_order = '{1}', expires_at = now() WHERE id = %s",
+            world.bob.pk, lease.pk, world.ranking.version_id, slot.pk,
+        )
+    )  # fmt: skip
+
+
+# --- rankings --------------------------------------------------------------------------------------------------------
+
+
+def test_a_ranking_cannot_be_changed_or_deleted(world: World) -> None:
+    for change in ("all_bad = true", "strengths = '{3}'", "seconds = 1", "counted = false", "withdrawn_at = NULL"):
+        assert "immutable" in refused(lambda c=change: sql(f"UPDATE annotate_ranking SET {c} WHERE true"))
+    assert "append-only" in refused(lambda: sql("DELETE FROM annotate_ranking"))
+
+
+def test_a_withdrawal_blanks_everything_it_must(world: World) -> None:
+    carol_lease = next_leases(project=world.project, annotator=world.carol)[0]
+    noted = submit(carol_lease, world.carol, rationale="because")
+    assert "must blank" in refused(
+        lambda: sql("UPDATE annotate_ranking SET withdrawn_at = now() WHERE id = %s", noted.pk)
+    )
+    sql("UPDATE annotate_ranking SET withdrawn_at = now(), rationale = NULL WHERE id = %s", noted.pk)
+    assert "immutable" in refused(
+        lambda: sql("UPDATE annotate_ranking SET withdrawn_at = NULL WHERE id = %s", noted.pk)
+    )
+
+
+@pytest.mark.parametrize("table", ["entry", "change", "projectversion"])
+@pytest.mark.parametrize("statement", ["UPDATE annotate_{} SET id = id", "DELETE FROM annotate_{}"])
+def test_history_is_append_only(world: World, table: str, statement: str) -> None:
+    assert "append-only" in refused(lambda: sql(statement.format(table)))
+
+
+@pytest.mark.parametrize("table", ["taskresponse", "lease", "splitgroup"])
+def test_what_was_shown_is_never_changed(world: World, table: str) -> None:
+    assert "append-only" in refused(lambda: sql(f"UPDATE annotate_{table} SET id = id"))
+
+
+def test_prompts_and_responses_are_immutable_but_for_withdrawal(world: World) -> None:
+    assert "immutable" in refused(lambda: sql("UPDATE annotate_response SET text = 'better'"))
+    assert "immutable" in refused(lambda: sql("UPDATE annotate_response SET model = 'x'"))
+    assert "immutable" in refused(lambda: sql("UPDATE annotate_prompt SET messages = '[1]'"))
+    assert "must blank" in refused(lambda: sql("UPDATE annotate_response SET withdrawn_at = now()"))
+    sql("UPDATE annotate_response SET withdrawn_at = now(), text = '', thinking = NULL, extra = '{}'")
+    sql("UPDATE annotate_prompt SET withdrawn_at = now(), messages = '[]'")
+
+
+def test_one_ranking_per_revision_and_one_successor(world: World) -> None:
+    assert "one_ranking_per_revision" in refused(lambda: copy(world.ranking))
+    assert "only_later_revisions_supersede" in refused(lambda: copy(world.ranking, revision=2))
+    assert "revision_follows_the_last" in refused(
+        lambda: copy(world.ranking, revision=3, supersedes_id=world.ranking.pk)
+    )
+    assert "revision_follows_the_last" in refused(
+        lambda: copy(
+            world.ranking, revision=2, supersedes_id=world.ranking.pk, annotator_id=world.carol.pk, slot_id=None,
+            lease_id=None, counted=False,
+        )
+    )  # fmt: skip
+    slot = world.ranked.slots.get()
+    second = revise_ranking(
+        ranking_id=world.ranking.pk, supersedes=world.ranking.pk, annotator=world.bob, answer=answer_of(slot)
+    )
+    assert "annotate_ranking_supersedes_id_key" in refused(
+        lambda: copy(second, annotator_id=world.carol.pk, lease_id=None)
+    )
+
+
+def test_a_revision_keeps_its_slot_and_whether_it_counts(world: World) -> None:
+    assert "keeps its slot" in refused(
+        lambda: copy(world.ranking, revision=2, supersedes_id=world.ranking.pk, slot_id=None, counted=False)
+    )
+
+
+def test_a_counted_ranking_has_a_slot_of_its_own_task_held_by_its_annotator(world: World) -> None:
+    extra = {"slot_id": None, "lease_id": None, "annotator_id": world.carol.pk}
+    assert "counted_means_slot_or_import" in refused(lambda: copy(world.ranking, **extra))
+    assert "ranking_slot_held_by_annotator" in refused(
+        lambda: copy(world.ranking, annotator_id=world.carol.pk, lease_id=None)
+    )
+    free = world.free.slots.get()
+    assert "ranking_slot_of_its_task" in refused(
+        lambda: copy(world.ranking, revision=1, annotator_id=world.carol.pk, lease_id=None, slot_id=free.pk)
+    )
+
+
+def test_an_entry_names_its_own_rankings_task_and_one_of_its_responses(world: World) -> None:
+    entry = world.ranking.entries.first()
+    foreign = TaskResponse.objects.filter(task=world.free).values_list("response_id", flat=True)[0]
+    assert "entry_response_of_its_task" in refused(lambda: copy(entry, response_id=foreign))
+    assert "entry_ranking_of_its_task" in refused(lambda: copy(entry, response_id=foreign, task_id=world.free.pk))
+    assert "one_entry_per_ranking_and_response" in refused(lambda: copy(entry))
+    assert "tier_from_1" in refused(lambda: copy(entry, tier=0))
+
+
+@pytest.mark.parametrize(
+    ("tiers", "fields", "message"),
+    [
+        ([1, 2], {}, "one entry per response"),
+        ([1, 3, None], {}, "without a gap"),
+        ([2, 3, None], {}, "without a gap"),
+        ([1, None, None], {"strengths": []}, "at least two"),
+        ([None, None, None], {"strengths": []}, "at least two"),
+        ([1, 2, 3], {"strengths": [1]}, "one per gap"),
+        ([1, 2, 3], {"strengths": [1, 4]}, "one per gap"),
+        ([1, 1, 1], {"strengths": [1]}, "one per gap"),
+    ],
+)
+def test_a_ranking_is_whole(world: World, tiers: list[int | None], fields: dict[str, Any], message: str) -> None:
+    def write() -> None:
+        broken = Ranking.objects.create(
+            project=world.project, task=world.ranked, annotator=world.carol, version=world.ranking.version,
+            counted=False, source="api", content_sha256=sha256("x"), presented_order=[],
+            **{"strengths": [None] * (len({t for t in tiers if t}) - 1), **fields},
+        )  # fmt: skip
+        responses = TaskResponse.objects.filter(task=world.ranked).values_list("response_id", flat=True)
+        for response, tier in zip(responses, tiers, strict=False):
+            Entry.objects.create(ranking=broken, task=world.ranked, response_id=response, tier=tier)
+
+    assert message in refused(write)
+
+
+# --- prompts, tasks, the rest ----------------------------------------------------------------------------------------
+
+
+def test_a_task_has_2_to_9_responses_to_its_own_prompt_and_its_set_is_closed(world: World) -> None:
+    prompt = world.free.prompt
+    assert "2 to 9" in refused(lambda: RankingTask.objects.create(project=world.project, prompt=prompt, overlap=1))
+    assert "2 to 9" in refused(lambda: TaskResponse.objects.filter(task=world.free).delete())
+    foreign = Response.objects.filter(prompt=world.leased.prompt).first()
+    assert foreign is not None
+    assert "task_response_response_of_prompt" in refused(
+        lambda: TaskResponse.objects.create(task=world.free, prompt=prompt, response=foreign)
+    )
+    assert "task_response_task_of_prompt" in refused(
+        lambda: TaskResponse.objects.create(task=world.free, prompt=world.leased.prompt, response=foreign)
+    )
+    more = Response.objects.create(prompt=world.ranked.prompt, key="late", text="late", text_sha256=sha256("late"))
+    assert "fixed before it is shown" in refused(
+        lambda: TaskResponse.objects.create(task=world.ranked, prompt=world.ranked.prompt, response=more)
+    )
+
+
+def test_tasks_prompts_and_split_groups_stay_in_their_project(world: World) -> None:
+    assert "task_prompt_of_its_project" in refused(
+        lambda: RankingTask.objects.create(project=world.project, prompt=world.foreign.prompt, overlap=1)
+    )
+    prompt = Prompt.objects.get(pk=world.free.prompt_id)
+    group = SplitGroup.objects.filter(project=world.other).first()
+    assert group is not None
+    assert "prompt_split_group_of_its_project" in refused(
+        lambda: copy(prompt, external_id="new", split_group_id=group.pk)
+    )
+    assert "one_split_group_per_key" in refused(lambda: copy(group, split="test"))
+    assert "split_known" in refused(lambda: copy(group, split="dev", key_sha256=sha256("new")))
+
+
+def test_names_and_contents_are_unique_in_a_project(world: World) -> None:
+    named = make_task(world.project, external_id="n1").prompt
+    assert "one_prompt_per_external_id" in refused(lambda: copy(named, content_sha256=sha256("other")))
+    assert "one_unnamed_prompt_per_content" in refused(lambda: copy(world.free.prompt))
+    response = world.free.prompt.responses.first()
+    assert response is not None
+    assert "one_response_per_key" in refused(lambda: copy(response))
+
+
+def test_a_repeat_names_the_task_it_repeats(world: World) -> None:
+    assert "repeat_names_its_task" in refused(lambda: sql("UPDATE annotate_rankingtask SET kind = 'repeat'"))
+
+
+def test_one_skip_and_one_draft_per_task_and_annotator(world: World) -> None:
+    slot = world.leased.slots.get()
+    assert slot.lease_id is not None
+    draft = save_draft(lease_id=slot.lease_id, annotator=world.bob, seen_version=0, body={})
+    assert "one_draft_per_task_and_annotator" in refused(lambda: copy(draft, version=2))
+    skip = skip_task(lease_id=slot.lease_id, annotator=world.bob, reason="other")
+    assert "one_skip_per_task_and_annotator" in refused(lambda: copy(skip))
+    assert Skip.objects.count() == 1
+
+
+def test_changes_are_numbered_once_and_name_their_object(world: World) -> None:
+    change = Change.objects.filter(ranking=world.ranking).get()
+    assert "one_change_per_number" in refused(lambda: copy(change, kind="withdrawal"))
+    assert "one_first_change_per_ranking" in refused(lambda: copy(change, number=99))
+    assert "change_names_its_object" in refused(lambda: copy(change, number=99, kind="skip"))
+
+
+def test_memberships_roles_and_imported_people(world: World) -> None:
+    membership = add_member(project=world.project, user=world.bob)
+    assert "one_membership_per_project_and_user" in refused(lambda: copy(membership))
+    assert "membership_role_known" in refused(lambda: sql("UPDATE annotate_membership SET role = 'owner'"))
+    assert "membership_weight" in refused(lambda: sql("UPDATE annotate_membership SET weight = -1"))
+    assert "cannot_log_in" in refused(
+        lambda: sql("UPDATE annotate_user SET kind = 'imported', is_active = true WHERE id = %s", world.bob.pk)
+    )
+
+
+def test_versions_are_numbered_once(world: World) -> None:
+    version = ProjectVersion.objects.get(project=world.project)
+    assert "one_version_per_number" in refused(lambda: copy(version))
+
+
+def test_the_world_is_sound_before_each_break(world: World) -> None:
+    sql("SET CONSTRAINTS ALL IMMEDIATE")
+    assert Slot.objects.filter(state="done").count() == 1

@@ -1,0 +1,338 @@
+"""Who gets which task, alone and in crowds."""
+
+import contextlib
+import time
+from datetime import timedelta
+
+import pytest
+from django.db import connection, transaction
+from django.db.models import Count, Q
+from django.utils import timezone
+
+from annotate.errors import Conflict, Invalid, NotFound
+from annotate.models import Change, Lease, QueueCursor, Ranking, RankingTask, Skip, Slot
+from annotate.services import queue
+from annotate.services.queue import (
+    extend_lease,
+    flag_task,
+    next_leases,
+    release_hold,
+    release_lease,
+    set_overlap,
+    skip_task,
+)
+from annotate.services.rankings import submit_ranking
+from annotate.services.tasks import create_repeat
+from tests.annotate.factories import make_project, make_task, make_user
+from tests.annotate.helpers import answer_of, at_once, submit
+
+pytestmark = pytest.mark.django_db
+
+
+def expire(slot: Slot) -> None:
+    Slot.objects.filter(pk=slot.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+
+
+def test_tasks_come_in_order_and_never_twice_to_one_person() -> None:
+    project = make_project(overlap=3)
+    tasks = [make_task(project, overlap=3) for _ in range(4)]
+    bob = make_user(project=project)
+    seen = []
+    while leased := next_leases(project=project, annotator=bob):
+        seen.append(leased[0].task_id)
+        submit(leased[0], bob)
+    assert seen == [task.pk for task in tasks]
+    assert next_leases(project=project, annotator=bob) == []
+
+
+def test_open_leases_come_first_and_a_lost_reply_leaks_none() -> None:
+    project = make_project()
+    for _ in range(5):
+        make_task(project)
+    bob = make_user(project=project)
+    lost = next_leases(project=project, annotator=bob, count=2)
+    again = next_leases(project=project, annotator=bob, count=2)
+    assert [slot.lease_id for slot in again] == [slot.lease_id for slot in lost]
+    assert [slot.lease_id for slot in next_leases(project=project, annotator=bob)] == [lost[0].lease_id]
+    assert Slot.objects.filter(state="leased").count() == 2
+    assert Lease.objects.count() == 2
+
+
+def test_the_limit_of_open_leases_is_the_projects() -> None:
+    project = make_project(open_lease_limit=2)
+    make_task(project)
+    bob = make_user(project=project)
+    for count in (0, 3):
+        with pytest.raises(Invalid):
+            next_leases(project=project, annotator=bob, count=count)
+
+
+def test_higher_priority_comes_first_even_when_it_arrives_later() -> None:
+    project = make_project()
+    make_task(project)
+    bob = make_user(project=project)
+    submit(next_leases(project=project, annotator=bob)[0], bob)
+    make_task(project)
+    urgent = make_task(project, priority=RankingTask.Priority.URGENT)
+    assert next_leases(project=project, annotator=bob)[0].task_id == urgent.pk
+
+
+def test_an_expired_lease_goes_to_another_and_comes_before_untouched_tasks() -> None:
+    project = make_project()
+    first = make_task(project)
+    make_task(project)
+    bob, carol = make_user(project=project), make_user(project=project)
+    slot = next_leases(project=project, annotator=bob)[0]
+    expire(slot)
+    assert next_leases(project=project, annotator=carol)[0].task_id == first.pk
+
+
+def test_an_expired_lease_that_nobody_took_is_renewed_for_its_holder() -> None:
+    project = make_project()
+    make_task(project)
+    bob = make_user(project=project)
+    slot = next_leases(project=project, annotator=bob)[0]
+    expire(slot)
+    again = next_leases(project=project, annotator=bob)[0]
+    assert again.lease_id == slot.lease_id
+    assert again.expires_at is not None and again.expires_at > timezone.now()
+
+
+def test_extend_and_release() -> None:
+    project = make_project(lease_seconds=600)
+    make_task(project)
+    bob, carol = make_user(project=project), make_user(project=project)
+    slot = next_leases(project=project, annotator=bob)[0]
+    assert slot.lease_id is not None
+    expire(slot)
+    extended = extend_lease(lease_id=slot.lease_id, annotator=bob)
+    assert extended.expires_at is not None and extended.expires_at > timezone.now() + timedelta(seconds=500)
+    with pytest.raises(NotFound):
+        extend_lease(lease_id=slot.lease_id, annotator=carol)
+    release_lease(lease_id=slot.lease_id, annotator=bob)
+    with pytest.raises(Conflict):
+        extend_lease(lease_id=slot.lease_id, annotator=bob)
+    assert next_leases(project=project, annotator=carol)[0].task_id == slot.task_id
+
+
+def test_a_skipped_task_is_for_others_and_is_held_at_the_limit() -> None:
+    project = make_project(skip_limit=2)
+    task = make_task(project)
+    bob, carol, dan = (make_user(project=project) for _ in range(3))
+    for person in (bob, carol):
+        slot = next_leases(project=project, annotator=person)[0]
+        assert slot.lease_id is not None
+        skip_task(lease_id=slot.lease_id, annotator=person, reason="unclear")
+        assert next_leases(project=project, annotator=person) == []
+    task.refresh_from_db()
+    assert task.state == RankingTask.State.HELD
+    assert next_leases(project=project, annotator=dan) == []
+    release_hold(task=task)
+    assert next_leases(project=project, annotator=bob) == []
+    assert next_leases(project=project, annotator=dan)[0].task_id == task.pk
+    assert list(Change.objects.order_by("number").values_list("number", "kind")) == [(1, "skip"), (2, "skip")]
+
+
+def test_an_unsafe_flag_holds_the_task_at_once_but_the_answer_is_still_taken() -> None:
+    project = make_project(overlap=2)
+    task = make_task(project, overlap=2)
+    bob, carol = make_user(project=project), make_user(project=project)
+    slot = next_leases(project=project, annotator=bob)[0]
+    assert slot.lease_id is not None
+    flag_task(lease_id=slot.lease_id, annotator=bob, kind="unsafe")
+    assert next_leases(project=project, annotator=carol) == []
+    submit(slot, bob)
+    task.refresh_from_db()
+    assert task.state == RankingTask.State.HELD and Ranking.objects.count() == 1
+
+
+def test_a_repeat_is_offered_to_its_person_alone() -> None:
+    project = make_project()
+    task = make_task(project)
+    bob, carol = make_user(project=project), make_user(project=project)
+    submit(next_leases(project=project, annotator=bob)[0], bob)
+    repeat = create_repeat(task=task, annotator=bob)
+    assert next_leases(project=project, annotator=carol) == []
+    assert next_leases(project=project, annotator=bob)[0].task_id == repeat.pk
+
+
+def test_a_sibling_slot_behind_every_cursor_is_offered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bob's cursor passes the task's second slot while he holds the first; then he loses the first to Carol."""
+    monkeypatch.setattr(queue, "CURSOR_STEP", 1)
+    project = make_project(overlap=2)
+    task = make_task(project, overlap=2)
+    bob, carol = make_user(project=project), make_user(project=project)
+    slot = next_leases(project=project, annotator=bob)[0]
+    assert len(next_leases(project=project, annotator=bob, count=2)) == 1
+    assert QueueCursor.objects.filter(annotator=bob).exists()
+    expire(slot)
+    submit(next_leases(project=project, annotator=carol)[0], carol)
+    offered = next_leases(project=project, annotator=bob)
+    assert [one.task_id for one in offered] == [task.pk]
+
+
+def test_raising_overlap_adds_slots_and_lowering_removes_only_free_ones() -> None:
+    project = make_project()
+    task = make_task(project)
+    people = [make_user(project=project) for _ in range(3)]
+    submit(next_leases(project=project, annotator=people[0])[0], people[0])
+    set_overlap(task=task, overlap=3)
+    assert next_leases(project=project, annotator=people[0]) == []
+    submit(next_leases(project=project, annotator=people[1])[0], people[1])
+    with pytest.raises(Conflict):
+        set_overlap(task=task, overlap=1)
+    set_overlap(task=task, overlap=2)
+    assert next_leases(project=project, annotator=people[2]) == []
+    assert task.slots.count() == 2
+
+
+def test_the_order_shown_is_stored_and_counterbalanced_over_the_slots() -> None:
+    project = make_project(overlap=4)
+    task = make_task(project, ["a", "b", "c", "d"], overlap=4)
+    orders = []
+    for _ in range(4):
+        person = make_user(project=project)
+        slot = next_leases(project=project, annotator=person)[0]
+        assert slot.task_id == task.pk and slot.lease is not None
+        assert slot.lease.presented_order == slot.presented_order
+        orders.append(slot.presented_order)
+        ranking = submit(slot, person)
+        assert ranking.presented_order == slot.presented_order
+    for position in range(4):
+        assert len({order[position] for order in orders if order}) == 4
+
+
+# --- crowds ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+def test_64_parallel_clients_never_overshoot_overlap_3() -> None:
+    project = make_project(overlap=3)
+    for _ in range(20):
+        make_task(project, overlap=3)
+    people = [make_user(project=project) for _ in range(64)]
+
+    def work(index: int) -> int:
+        done = 0
+        while slots := next_leases(project=project, annotator=people[index], count=2):
+            for slot in slots:
+                submit(slot, people[index])
+                done += 1
+        return done
+
+    results = at_once(64, work)
+    assert [one for one in results if isinstance(one, Exception)] == []
+    assert sum(results) == 60
+    counted = (
+        Ranking.objects.filter(counted=True)
+        .values("task")
+        .annotate(n=Count("id"), people=Count("annotator", distinct=True))
+    )
+    assert {(row["n"], row["people"]) for row in counted} == {(3, 3)}
+    assert Ranking.objects.filter(counted=False).count() == 0
+    assert list(Change.objects.order_by("number").values_list("number", flat=True)) == list(range(1, 61))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_late_answers_of_a_crowd_are_all_kept_and_only_overlap_count() -> None:
+    """Ten people held the one slot in turn and all answer at the same moment."""
+    project = make_project()
+    task = make_task(project)
+    people = [make_user(project=project) for _ in range(10)]
+    slots = []
+    for person in people:
+        Slot.objects.filter(state="leased").update(expires_at=timezone.now() - timedelta(seconds=1))
+        slots.append(next_leases(project=project, annotator=person)[0])
+    results = at_once(10, lambda index: submit(slots[index], people[index]))
+    assert all(isinstance(one, Ranking) for one in results), results
+    assert Ranking.objects.filter(task=task).count() == 10
+    assert Ranking.objects.filter(task=task, counted=True).count() == 1
+    assert Slot.objects.get(task=task).state == Slot.State.DONE
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_tabs_share_leases_and_one_answer_wins() -> None:
+    project = make_project()
+    for _ in range(3):
+        make_task(project)
+    bob = make_user(project=project)
+    tabs = at_once(2, lambda _: [slot.lease_id for slot in next_leases(project=project, annotator=bob, count=2)])
+    assert tabs[0] == tabs[1]
+    assert Slot.objects.filter(state="leased").count() == 2
+    slot = next_leases(project=project, annotator=bob)[0]
+    first, second = at_once(2, lambda _: submit(slot, bob))
+    won, lost = (first, second) if isinstance(first, Ranking) else (second, first)
+    assert isinstance(won, Ranking)
+    assert isinstance(lost, Conflict) and lost.code == "already_submitted" and lost.extra["ranking"] == won.pk
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_crowd_on_one_task_with_leases_that_expire_at_once_neither_deadlocks_nor_overshoots() -> None:
+    project = make_project(overlap=2)
+    for _ in range(6):
+        make_task(project, overlap=2)
+    people = [make_user(project=project) for _ in range(12)]
+    stop = time.monotonic() + 4
+
+    def work(index: int) -> None:
+        person = people[index]
+        while time.monotonic() < stop:
+            for slot in next_leases(project=project, annotator=person, count=2):
+                assert slot.lease_id is not None
+                if (slot.pk + index) % 3 == 0:
+                    expire(slot)
+                elif (slot.pk + index) % 3 == 1 and index % 2:
+                    with contextlib.suppress(Conflict):
+                        release_lease(lease_id=slot.lease_id, annotator=person)
+                else:
+                    try:
+                        submit_ranking(annotator=person, lease_id=slot.lease_id, answer=answer_of(slot))
+                    except Conflict as error:
+                        assert error.code == "already_submitted"
+
+    results = at_once(12, work)
+    assert [one for one in results if isinstance(one, Exception)] == []
+    counted = RankingTask.objects.annotate(n=Count("rankings", filter=Q(rankings__counted=True)))
+    assert all(task.n <= 2 for task in counted)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_claim_in_flight_does_not_push_another_cursor_past_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Carol looks while Bob's claim is open; he gives up; the task must still come to her."""
+    monkeypatch.setattr(queue, "CURSOR_STEP", 1)
+    project = make_project()
+    first = make_task(project)
+    make_task(project)
+    bob, carol = make_user(project=project), make_user(project=project)
+    with transaction.atomic():
+        taken = next_leases(project=project, annotator=bob)[0]
+        assert taken.task_id == first.pk
+        seen = at_once(1, lambda _: next_leases(project=project, annotator=carol)[0].task_id)
+        assert seen != [first.pk]
+        transaction.set_rollback(True)
+    got = next_leases(project=project, annotator=carol, count=2)
+    assert first.pk in {slot.task_id for slot in got}
+
+
+def test_the_claim_reads_a_handful_of_rows_for_someone_who_ranked_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cursor makes the queue's length not matter; counted in index rows, not in time."""
+    monkeypatch.setattr(queue, "CURSOR_STEP", 4)
+    project = make_project(overlap=3)
+    for _ in range(40):
+        make_task(project, overlap=3)
+    bob = make_user(project=project)
+    for _ in range(30):
+        submit(next_leases(project=project, annotator=bob)[0], bob)
+    next_leases(project=project, annotator=bob)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "EXPLAIN (ANALYZE, FORMAT JSON) " + queue._LOOK,
+            {"project": project.pk, "annotator": bob.pk, "lanes": [5]},
+        )
+        plan = cursor.fetchone()[0][0]["Plan"]
+    assert _rows_filtered(plan) <= 3 * 4 + 6
+    assert Skip.objects.count() == 0
+
+
+def _rows_filtered(node: dict) -> int:
+    return node.get("Rows Removed by Filter", 0) + sum(_rows_filtered(child) for child in node.get("Plans", []))
