@@ -63,13 +63,15 @@ def wait_until(
         StackError: the process ended or `seconds` passed first; the message carries the last line of its log.
     """
     deadline = time.monotonic() + seconds
+    pause = 0.02
     while not ready():
         check()
         if process.poll() is not None:
             raise StackError(f"{name} ended at start ({exit_reason(process)}): {last_line(log)} (log: {log})")
         if time.monotonic() > deadline:
             raise StackError(f"{name} was not ready within {seconds:.0f} s: {last_line(log)} (log: {log})")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.5)  # each look at a recovering Postgres is a line in its log
 
 
 def exit_reason(process: subprocess.Popen[bytes]) -> str:

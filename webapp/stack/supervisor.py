@@ -30,8 +30,9 @@ DATA_VERSION = 1
 """Raised when an older Plackett could no longer read the data folder; the database keeps its own account of this."""
 
 READY_SECONDS = 120
-# Together under the 20 s in which a stop has to be done, with a margin for killing what did not obey.
-STOP_SECONDS = {"worker-default": 12, "worker-gpu": 12, "web": 2.5, "Valkey": 1, "Postgres": 2}
+STOP_SECONDS = {"worker-default": 11, "worker-gpu": 11, "web": 2.5, "Valkey": 1, "Postgres": 18}
+"""How long each part may take to end. Postgres writes back all it holds, so it gets what the others leave of 18 s: a
+stop has to be done within 20 s, and killing what did not obey takes a moment too."""
 
 
 class StopAsked(Exception):
@@ -243,11 +244,12 @@ class Stack:
         if any(child.process is not None for child in self._children):
             say("Stopping …")
         workers = [child for child in self._children if child.name.startswith("worker-")]
+        deadline = time.monotonic() + STOP_SECONDS["Postgres"]
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda worker: worker.stop(STOP_SECONDS[worker.name]), workers))
         for child in reversed(self._children):
             if child not in workers:
-                child.stop(STOP_SECONDS[child.name])
+                child.stop(min(STOP_SECONDS[child.name], deadline - time.monotonic()))
         if self._children:  # else the record may still name orphans that were not reached
             clear_record(self.config.home)
 
