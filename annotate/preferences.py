@@ -35,9 +35,7 @@ def normalise_split_text(messages: Sequence[Mapping[str, Any]]) -> str:
     texts += [message["content"] for message in messages]
     if not texts:
         return ""
-    # Casefolding can leave a text that is no longer composed, so it is composed again.
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", texts[0]).casefold())
-    return " ".join(folded.split())
+    return " ".join(unicodedata.normalize("NFC", texts[0]).casefold().split())
 
 
 def split_for_group(group: str) -> Split:

@@ -7,6 +7,7 @@ consumes it must then change nothing.
 import hashlib
 import json
 import math
+import re
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -154,9 +155,12 @@ def parse_json(text: str) -> Any:
     except ValueError:
         raise RecordError("holds a number with too many digits") from None
     # Raw text is valid UTF-8: only an escape can bring in half a pair or a NUL, only many brackets a deep nest.
-    if "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH:
+    if _RISKY_ESCAPE.search(text) or text.count("[") + text.count("{") > MAX_DEPTH:
         _check_nested(value)
     return value
+
+
+_RISKY_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
