@@ -72,7 +72,7 @@ class Stack:
     def __init__(self, config: StackConfig) -> None:
         self.config = config
         self._children: list[Child] = []
-        self._signals = 0
+        self._signalled_at = 0.0
         self._restarts = RestartPolicy()
         self._due: dict[str, float] = {}
 
@@ -90,7 +90,7 @@ class Stack:
         except StopAsked:
             pass
         except StackError:
-            if not self._signals:  # else a child that heard Ctrl-C before us failed because of it
+            if not self._signalled_at:  # else a child that heard Ctrl-C before us failed because of it
                 raise
         finally:
             self._stop()
@@ -151,7 +151,7 @@ class Stack:
         """Records new processes as soon as they exist, and gives up the start if a signal came."""
         living = [(child.name, child.process.pid) for child in self._children if child.process is not None]
         write_record(self.config.home, url=self.config.url, processes=living)
-        if self._signals:
+        if self._signalled_at:
             raise StopAsked
 
     def _run_to_end(self, command: list[str], environment: dict[str, str], *, capture: bool = False) -> tuple[int, str]:
@@ -165,7 +165,7 @@ class Stack:
             start_new_session=True,
         )
         while process.poll() is None:
-            if self._signals:
+            if self._signalled_at:
                 stop_process(process, [(signal.SIGTERM, 5)])
                 raise StopAsked
             time.sleep(0.05)
@@ -202,7 +202,7 @@ class Stack:
     # --- watch -------------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        while not self._signals:
+        while not self._signalled_at:
             for child in self._children:
                 if child.name in self._due:
                     self._restart_if_due(child)
@@ -233,8 +233,13 @@ class Stack:
     # --- down --------------------------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
-        if self._signals == 2:
+        """The first signal asks for a stop, a later Ctrl-C for a quick one.
+
+        Only a later one, and only Ctrl-C: `make` passes SIGTERM on, so that `timeout` and systemd deliver it twice.
+        """
+        hurry = number == signal.SIGINT and self._signalled_at and time.monotonic() > self._signalled_at + 1
+        self._signalled_at = self._signalled_at or time.monotonic()
+        if hurry:
             for child in self._children:
                 if child.process is not None and child.process.poll() is None:
                     child.process.send_signal(signal.SIGQUIT)  # the quick way out of all four programs
