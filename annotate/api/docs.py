@@ -3,7 +3,7 @@
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
 
-class ApiDocs(SpectacularSwaggerSplitView):  # type: ignore[misc]  # drf-spectacular is untyped
+class ApiDocs(SpectacularSwaggerSplitView):
     """Swagger UI with page and script apart, so that the content security policy needs nothing inline."""
 
     template_name = "annotate/api_docs.html"

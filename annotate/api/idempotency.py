@@ -55,6 +55,7 @@ def idempotent(post: Post[View, P]) -> Post[View, P]:
             return first[0]
         return Response(answer.body, status=answer.status, headers={"Idempotent-Replay": "true"})
 
+    wrapped.is_idempotent = True  # type: ignore[attr-defined]  # for the OpenAPI document
     return cast(Post[View, P], wrapped)
 
 

@@ -8,7 +8,9 @@ from annotate.models import Membership, Project, ProjectVersion, Role, User
 
 
 @transaction.atomic
-def create_project(*, slug: str, name: str, created_by: User | None = None, rules: dict[str, Any] | None = None, **fields: Any) -> Project:
+def create_project(
+    *, slug: str, name: str, created_by: User | None = None, rules: dict[str, Any] | None = None, **fields: Any
+) -> Project:
     """Writes the project, version 1 of its rules, and its maker as manager and engineer.
 
     Args:
@@ -41,7 +43,33 @@ def change_rules(*, project: Project, changed_by: User, **rules: Any) -> Project
     return version
 
 
+@transaction.atomic
+def change_project(
+    *, project: Project, changed_by: User, rules: dict[str, Any] | None = None, **fields: Any
+) -> Project:
+    """Sets fields of the project and, where rules differ from those in force, writes their next version.
+
+    A new overlap is that of tasks made from now on. Locks the project.
+
+    Raises:
+        django.core.exceptions.ValidationError: a field out of range.
+    """
+    locked = Project.objects.select_for_update().get(pk=project.pk)
+    for name, value in fields.items():
+        setattr(locked, name, value)
+    if fields:
+        locked.full_clean(validate_unique=False)
+        locked.save(update_fields=fields)
+    now = ProjectVersion.objects.filter(project=locked).order_by("-number")[:1].get()
+    changed = {name: value for name, value in (rules or {}).items() if getattr(now, name) != value}
+    if changed:
+        change_rules(project=locked, changed_by=changed_by, **changed)
+    return locked
+
+
 def add_member(*, project: Project, user: User, role: Role = Role.ANNOTATOR, engineer: bool = False) -> Membership:
     """Makes the user a member, or changes what the member may do."""
-    membership, _ = Membership.objects.update_or_create(project=project, user=user, defaults={"role": role, "engineer": engineer})
+    membership, _ = Membership.objects.update_or_create(
+        project=project, user=user, defaults={"role": role, "engineer": engineer}
+    )
     return membership

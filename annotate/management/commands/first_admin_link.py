@@ -12,7 +12,7 @@ from annotate.services.first_admin import make_first_admin_link
 class Command(BaseCommand):
     help = (
         "Print the path of a link that makes the first administrator. It works once, for 24 hours, and only while "
-        "there is no superuser; earlier links stop working. If there is a superuser already, nothing is printed on stdout."
+        "there is no superuser; earlier links stop working. If there is a superuser already, stdout stays empty."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -1,0 +1,88 @@
+"""Rankings: submit, revise, list."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from annotate.api.authentication import Scope
+from annotate.api.base import Endpoint, asking
+from annotate.api.idempotency import idempotent
+from annotate.api.pagination import PAGE_PARAMETERS, page_of
+from annotate.api.serializers import MAX_ID, RankingAnswer, RankingPage, ReviseShape, SubmitShape
+from annotate.errors import NotFound
+from annotate.models import Ranking, Role
+from annotate.selectors.access import get_lease_for, get_ranking_for
+from annotate.selectors.projects import get_project_for
+from annotate.selectors.rankings import ranking_content, rankings_for, with_content
+from annotate.services.rankings import revise_ranking, submit_ranking
+
+
+class Rankings(Endpoint):
+    required_scope = {"GET": Scope.READ, "POST": Scope.ANNOTATE}
+
+    @extend_schema(
+        operation_id="list_rankings",
+        parameters=[*PAGE_PARAMETERS, OpenApiParameter("task", int, description="Only this task's.")],
+        responses=RankingPage,
+    )
+    def get(self, request: Request, slug: str) -> Response:
+        """Every revision, oldest first: reviewers and managers see all, everybody else their own."""
+        user = asking(request)
+        rankings = rankings_for(user, get_project_for(user, slug))
+        if (task := request.query_params.get("task")) is not None:
+            rankings = rankings.filter(task=_task_id(task))
+        return Response(page_of(rankings, request, lambda rows: [ranking_content(row) for row in rows]))
+
+    @extend_schema(operation_id="submit_ranking", request=SubmitShape, responses={201: RankingAnswer})
+    @idempotent
+    def post(self, request: Request, slug: str) -> Response:
+        """Answers a lease. An expired one is good while the task has room; after that the work is kept, uncounted."""
+        user = asking(request)
+        project = get_project_for(user, slug, role=Role.ANNOTATOR)
+        shape = SubmitShape(data=request.data)
+        shape.is_valid(raise_exception=True)
+        lease = get_lease_for(user, shape.validated_data["lease"])
+        if lease.task.project_id != project.pk:
+            raise NotFound("There is no such lease in this project.")
+        ranking = submit_ranking(
+            annotator=user,
+            lease_id=lease.pk,
+            answer=shape.answer(),
+            seconds=shape.validated_data.get("seconds"),
+            source=Ranking.Source.API,
+        )
+        return Response(_content(ranking), status=201)
+
+
+class Revise(Endpoint):
+    required_scope = Scope.ANNOTATE
+
+    @extend_schema(operation_id="revise_ranking", request=ReviseShape, responses={201: RankingAnswer})
+    @idempotent
+    def post(self, request: Request, ranking: int) -> Response:
+        """Writes a new revision of the caller's own ranking; the old ones stay. 409 if `supersedes` is not the last."""
+        known = get_ranking_for(request.user, ranking)
+        shape = ReviseShape(data=request.data)
+        shape.is_valid(raise_exception=True)
+        revised = revise_ranking(
+            ranking_id=known.pk,
+            supersedes=shape.validated_data["supersedes"],
+            annotator=asking(request),
+            answer=shape.answer(),
+            seconds=shape.validated_data.get("seconds"),
+            source=Ranking.Source.API,
+        )
+        return Response(_content(revised), status=201)
+
+
+def _content(ranking: Ranking) -> dict[str, Any]:
+    return ranking_content(with_content(Ranking.objects.filter(pk=ranking.pk)).get())
+
+
+def _task_id(given: str) -> int:
+    if not (given.isascii() and given.isdecimal() and len(given) < 20 and int(given) <= MAX_ID):
+        raise ValidationError({"task": ["The id of a task."]})
+    return int(given)

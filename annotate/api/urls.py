@@ -1,0 +1,19 @@
+"""Addresses under /api/v1/."""
+
+from django.urls import path
+
+from annotate.api import leases, projects, rankings
+from annotate.api import schema as schema  # registers how the OpenAPI document describes our authentication
+
+urlpatterns = [
+    path("me/", projects.Me.as_view(), name="api-me"),
+    path("projects/", projects.Projects.as_view(), name="api-projects"),
+    path("projects/<slug:slug>/", projects.OneProject.as_view(), name="api-project"),
+    path("projects/<slug:slug>/next/", leases.Next.as_view(), name="api-next"),
+    path("projects/<slug:slug>/rankings/", rankings.Rankings.as_view(), name="api-rankings"),
+    path("rankings/<int:ranking>/revise/", rankings.Revise.as_view(), name="api-revise"),
+    path("leases/<uuid:lease>/extend/", leases.Extend.as_view(), name="api-lease-extend"),
+    path("leases/<uuid:lease>/release/", leases.Release.as_view(), name="api-lease-release"),
+    path("leases/<uuid:lease>/skip/", leases.SkipTask.as_view(), name="api-lease-skip"),
+    path("leases/<uuid:lease>/draft/", leases.DraftOfLease.as_view(), name="api-lease-draft"),
+]

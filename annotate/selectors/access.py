@@ -1,0 +1,89 @@
+"""Getters for things inside a project: each fetches and authorises together, like get_project_for.
+
+Whoever is no member of the thing's project learns nothing of it (404); a member without the right is told so (403);
+what belongs to one person is nobody else's (404).
+"""
+
+import uuid
+from typing import cast
+
+from django.contrib.auth.models import AnonymousUser
+
+from annotate.errors import Forbidden, NotFound
+from annotate.models import Lease, Project, Ranking, Role, Snapshot, User
+from annotate.selectors.projects import RANK, get_project_for, membership_of
+
+Someone = User | AnonymousUser
+
+
+def may_create_projects(user: Someone) -> bool:
+    """Superusers, and whoever an administrator gave the permission `annotate.add_project`."""
+    return user.has_perm("annotate.add_project")
+
+
+def get_project_for_data(user: Someone, slug: str, *, role: Role) -> Project:
+    """The project, if the user has at least this role in it or is an engineer of it.
+
+    Raises:
+        NotFound, Forbidden: as get_project_for.
+    """
+    project = get_project_for(user, slug)
+    membership = membership_of(user=cast(User, user), project=project)
+    if RANK[membership.role] < RANK[role] and not membership.engineer:
+        raise Forbidden(f"This needs the role {role.label.lower()} or the engineer right in the project.")
+    return project
+
+
+def get_lease_for(user: Someone, lease_id: uuid.UUID) -> Lease:
+    """The caller's own lease, with its task and project, while they may still rank there.
+
+    Raises:
+        NotFound: no such lease, somebody else's, or in a project that is none of the caller's business.
+        Forbidden: a member who may not rank.
+    """
+    lease = Lease.objects.select_related("task__project").filter(pk=lease_id).first()
+    if lease is None:
+        raise NotFound("There is no such lease.")
+    _may_rank(user, lease.task.project, otherwise="There is no such lease.")
+    if lease.annotator_id != user.pk:
+        raise NotFound("There is no such lease.")
+    return lease
+
+
+def get_ranking_for(user: Someone, ranking_id: int) -> Ranking:
+    """The caller's own ranking, while they may still rank in its project.
+
+    Raises:
+        NotFound, Forbidden: as get_lease_for.
+    """
+    ranking = Ranking.objects.select_related("project").filter(pk=ranking_id).first()
+    if ranking is None:
+        raise NotFound("There is no such ranking.")
+    _may_rank(user, ranking.project, otherwise="There is no such ranking.")
+    if ranking.annotator_id != user.pk:
+        raise NotFound("There is no such ranking.")
+    return ranking
+
+
+def _may_rank(user: Someone, project: Project, *, otherwise: str) -> None:
+    try:
+        get_project_for(user, project.slug, role=Role.ANNOTATOR)
+    except NotFound:
+        raise NotFound(otherwise) from None
+
+
+def get_snapshot_for(user: Someone, snapshot_id: int) -> Snapshot:
+    """A snapshot whose texts the caller may have: an engineer of its project.
+
+    Raises:
+        NotFound: no such snapshot, or none of the caller's business.
+        Forbidden: a member who is no engineer.
+    """
+    snapshot = Snapshot.objects.select_related("project").filter(pk=snapshot_id).first()
+    if snapshot is None:
+        raise NotFound("There is no such snapshot.")
+    try:
+        get_project_for(user, snapshot.project.slug, engineer=True)
+    except NotFound:
+        raise NotFound("There is no such snapshot.") from None
+    return snapshot

@@ -1,0 +1,59 @@
+"""Rankings as people and programs read them here; exports have their own way (services.exports)."""
+
+from typing import Any
+
+from django.db.models import Prefetch, QuerySet
+
+from annotate.models import Entry, Project, Ranking, Role, User
+from annotate.selectors.projects import RANK, membership_of
+
+
+def rankings_for(user: User, project: Project) -> QuerySet[Ranking]:
+    """The project's rankings that the member may see: reviewers and managers all, everybody else their own.
+
+    Nobody's judgement is coloured by what others said about the same task.
+    """
+    rankings = Ranking.objects.filter(project=project)
+    membership = membership_of(user=user, project=project)
+    if RANK[membership.role] < RANK[Role.REVIEWER]:
+        rankings = rankings.filter(annotator=user)
+    return with_content(rankings)
+
+
+def with_content(rankings: QuerySet[Ranking]) -> QuerySet[Ranking]:
+    """Loads with the rankings what ranking_content reads."""
+    entries = Prefetch("entries", queryset=Entry.objects.order_by("tier", "response_id"))
+    return rankings.select_related("annotator", "version", "superseded_by").prefetch_related(entries)
+
+
+def ranking_content(ranking: Ranking) -> dict[str, Any]:
+    """One revision as JSON types; ids of rankings and responses are strings."""
+    entries = list(ranking.entries.all())
+    tiers: dict[int, list[str]] = {}
+    for entry in entries:
+        if entry.tier is not None:
+            tiers.setdefault(entry.tier, []).append(str(entry.response_id))
+    later = getattr(ranking, "superseded_by", None)
+    return {
+        "id": str(ranking.pk),
+        "task": ranking.task_id,
+        "annotator": ranking.annotator.username,
+        "revision": ranking.revision,
+        "supersedes": str(ranking.supersedes_id) if ranking.supersedes_id else None,
+        "superseded_by": str(later.pk) if later else None,
+        "counted": ranking.counted,
+        "source": ranking.source,
+        "version": ranking.version.number,
+        "ranking": [tiers[number] for number in sorted(tiers)],
+        "unranked": [str(entry.response_id) for entry in entries if entry.tier is None],
+        "strengths": ranking.strengths,
+        "all_bad": ranking.all_bad,
+        "ratings": ranking.ratings,
+        "flags": ranking.flags,
+        "rationale": ranking.rationale,
+        "rewrite": {"of": str(ranking.rewrite_of_id), "text": ranking.rewrite_text} if ranking.rewrite_of_id else None,
+        "presented_order": [str(pk) for pk in ranking.presented_order],
+        "seconds": ranking.seconds,
+        "submitted_at": ranking.submitted_at.isoformat(),
+        "withdrawn_at": ranking.withdrawn_at.isoformat() if ranking.withdrawn_at else None,
+    }
