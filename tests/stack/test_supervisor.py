@@ -1,0 +1,168 @@
+"""The whole stack with real processes: one life from the first start to the last stop, and the ways not to start."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from tests.stack.running import REPOSITORY, RunningStack, free_port, home_folder, processes_of
+
+pytestmark = pytest.mark.stack
+PARTS = {"Postgres", "Valkey", "web", "worker-default", "worker-gpu"}
+
+
+def get(url: str) -> int:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=10) as response:
+        return int(response.status)
+
+
+def test_a_stack_from_first_start_to_last_stop() -> None:
+    with home_folder() as home:
+        port = free_port()
+        first = RunningStack(home, port=port)
+        assert first.wait_ready() == f"Plackett is ready: http://127.0.0.1:{port}"
+        assert "Applying annotate." in first.output, "migrations show their progress"
+        assert get(f"http://127.0.0.1:{port}/readyz") == 200
+        assert set(first.recorded()) == PARTS
+        assert not (home / "demo-logins.json").exists()
+        with psycopg.connect(first.database_url(), autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 41 AS number")
+
+        # The same data folder again, on another port: one line, and the first goes on.
+        again = RunningStack(home, port=free_port())
+        assert again.wait_end() == 0
+        assert again.lines == [f"Plackett already runs on {home}: http://127.0.0.1:{port}"]
+
+        # A part that ends is named, with the end of its log, and started again.
+        os.kill(first.recorded()["web"], signal.SIGKILL)
+        first.wait_for("web ended unexpectedly (signal 9)")
+        first.wait_for("web was started again")
+
+        assert first.end() == 0
+        assert processes_of(home) == []
+
+        second = RunningStack(home, port=port)
+        second.wait_ready()
+        assert "Applying" not in second.output, "nothing to migrate the second time"
+        left_behind = second.recorded()
+        second.process.kill()
+        second.process.wait()
+        assert {process.pid for process in processes_of(home)} >= set(left_behind.values()), "killed: its parts live on"
+
+        third = RunningStack(home, port=port)
+        third.wait_ready()
+        assert third.output.count("left behind by a stack that was killed") == len(PARTS)
+        living = {process.pid for process in processes_of(home)}
+        assert not living & set(left_behind.values())
+        with psycopg.connect(third.database_url()) as connection:
+            assert connection.execute("SELECT number FROM kept").fetchone() == (41,)
+        assert third.end(signal.SIGINT) == 0
+        assert processes_of(home) == []
+
+
+def test_a_part_that_cannot_live_takes_the_start_down_and_is_named() -> None:
+    with home_folder() as home:
+        stack = RunningStack(home, port=free_port(), DJANGO_SETTINGS_MODULE="no.such.settings")
+        assert stack.wait_end() == 1
+        assert "No module named 'no'" in stack.output
+        assert stack.lines[-1].startswith("plackett: the database could not be prepared")
+        assert processes_of(home) == []
+
+
+def test_a_port_held_by_something_else_is_one_line_and_nothing_is_started() -> None:
+    with home_folder() as home, socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        stack = RunningStack(home, port=port)
+        assert stack.wait_end() == 1
+        assert len(stack.lines) == 1
+        assert stack.lines[0].startswith(f"plackett: Port {port} is held by")
+        assert f"process {os.getpid()}" in stack.lines[0]
+        assert not (home / "postgres").exists()
+
+
+@pytest.mark.parametrize(("file", "content"), [("version", "2\n"), ("postgres/data/PG_VERSION", "99\n")])
+def test_data_made_by_a_newer_version_is_one_line(file: str, content: str) -> None:
+    with home_folder() as home:
+        marker = home / file
+        marker.parent.mkdir(parents=True)
+        marker.write_text(content)
+        for folder in (home, *marker.parents[:2]):
+            folder.chmod(0o755)
+        stack = RunningStack(home, port=free_port())
+        assert stack.wait_end() == 1
+        complaints = [line for line in stack.lines if line.startswith("plackett:")]
+        assert len(complaints) == 1 and "newer" in complaints[0], stack.output
+        assert processes_of(home) == []
+        assert marker.read_text() == content
+
+
+def test_a_start_that_is_interrupted_leaves_nothing_running() -> None:
+    with home_folder() as home:
+        stack = RunningStack(home, port=free_port())
+        stack.wait_for("Preparing the database")
+        assert stack.end(signal.SIGINT) == 0
+        assert processes_of(home) == []
+
+
+def _python_of(user: pwd.struct_passwd) -> tuple[list[str], dict[str, str]] | None:
+    """A Python that the user can run, of our version and with our packages; None if there is none."""
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    system = shutil.which(f"python3.{sys.version_info.minor}", path="/usr/bin:/usr/local/bin")
+    for python, environment in ((sys.executable, {}), (system, {"PYTHONPATH": packages})):
+        if python is None:
+            continue
+        probe = subprocess.run(
+            [python, "-c", "import django, webapp.stack"],
+            cwd=REPOSITORY,
+            env={"PATH": os.environ["PATH"], **environment},
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=[],
+            capture_output=True,
+            check=False,
+        )
+        if probe.returncode == 0:
+            return [python], environment
+    return None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="every other test here already runs as an ordinary user")
+def test_an_ordinary_user_runs_it_too() -> None:
+    nobody = pwd.getpwnam("nobody")
+    found = _python_of(nobody)
+    if found is None:
+        pytest.skip("this Python or this checkout is closed to other users")
+    python, environment = found
+    with home_folder(owner=nobody.pw_uid) as home:
+        stack = RunningStack(home, port=free_port(), python=python, user=nobody.pw_uid, **environment)
+        stack.wait_ready()
+        owners = {psutil.Process(pid).uids().effective for pid in stack.recorded().values()}
+        assert owners == {nobody.pw_uid}
+        assert (home.stat().st_mode & 0o777) == 0o700
+        assert stack.end() == 0
+        assert processes_of(home) == []
+
+
+def test_no_secret_is_readable_by_other_users() -> None:
+    with home_folder() as home:
+        stack = RunningStack(home, port=free_port())
+        stack.wait_ready()
+        open_files = [path for path in _all_files(home) if path.stat().st_mode & 0o077]
+        assert stack.end() == 0
+    assert open_files == []
+
+
+def _all_files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
