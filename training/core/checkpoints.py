@@ -1,0 +1,125 @@
+"""Checkpoints: what a resume needs, published whole and checked before use. safetensors and JSON, no pickle."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.core.files import published_folder, read_json, sha256_of, sync, write_json
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint: the folder and the step at whose end it was taken."""
+
+    path: Path
+    step: int
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    parameters: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    keep: int,
+) -> Checkpoint:
+    """Publish ``folder/step-N`` and remove all but the newest ``keep``.
+
+    Args:
+        parameters: the trained parameters by name, in the order in which the optimizer was given them.
+        state: small JSON values to find again.
+    """
+    target = folder / f"step-{step}"
+    with published_folder(target) as scratch:
+        save_file(
+            {name: value.detach().contiguous() for name, value in parameters.items()}, scratch / "weights.safetensors"
+        )
+        moments, counters = _split_optimizer(optimizer, list(parameters))
+        save_file(moments, scratch / "optimizer.safetensors")
+        write_json(scratch / "state.json", {"step": step, "optimizer": counters, **state})
+        files = sorted(path for path in scratch.iterdir())
+        for path in files:
+            sync(path)
+        write_json(scratch / MANIFEST, {"step": step, "sha256": {path.name: sha256_of(path) for path in files}})
+    for old in list_checkpoints(folder)[keep:]:
+        shutil.rmtree(old.path, ignore_errors=True)
+    return Checkpoint(target, step)
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """Published checkpoints by name, the newest first; whether they are good is not looked at."""
+    found = []
+    for path in folder.glob("step-*"):
+        number = path.name.removeprefix("step-")
+        if path.is_dir() and number.isdigit():
+            found.append(Checkpoint(path, int(number)))
+    return sorted(found, key=lambda checkpoint: -checkpoint.step)
+
+
+def newest_good_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint whose files all have the hashes of its manifest, or None."""
+    return next((checkpoint for checkpoint in list_checkpoints(folder) if is_good(checkpoint)), None)
+
+
+def is_good(checkpoint: Checkpoint) -> bool:
+    """Whether every file that the manifest names is there with its hash."""
+    manifest = read_json(checkpoint.path / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("step") != checkpoint.step or not manifest.get("sha256"):
+        return False
+    try:
+        return all(sha256_of(checkpoint.path / name) == value for name, value in manifest["sha256"].items())
+    except OSError:
+        return False
+
+
+def load_checkpoint(
+    checkpoint: Checkpoint, *, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Put weights and optimizer back as they were and return the small values.
+
+    Raises:
+        ValueError: the checkpoint is of other parameters.
+    """
+    device = str(next(iter(parameters.values())).device)
+    weights = load_file(checkpoint.path / "weights.safetensors", device=device)
+    if {name: value.shape for name, value in weights.items()} != {name: p.shape for name, p in parameters.items()}:
+        raise ValueError(f"{checkpoint.path} is of other parameters")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    moments = load_file(checkpoint.path / "optimizer.safetensors", device=device)
+    state: dict[str, Any] = read_json(checkpoint.path / "state.json")
+    _join_optimizer(optimizer, list(parameters), moments, state.pop("optimizer"))
+    return state
+
+
+def _split_optimizer(
+    optimizer: torch.optim.Optimizer, names: list[str]
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """The optimizer's tensors as ``KEY/PARAMETER`` and its groups' plain numbers."""
+    whole = optimizer.state_dict()
+    tensors = {
+        f"{key}/{names[number]}": value.detach().contiguous()
+        for number, values in whole["state"].items()
+        for key, value in values.items()
+    }
+    return tensors, whole["param_groups"]
+
+
+def _join_optimizer(
+    optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor], groups: list[dict[str, Any]]
+) -> None:
+    numbers = {name: number for number, name in enumerate(names)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for title, value in tensors.items():
+        key, name = title.split("/", 1)
+        state.setdefault(numbers[name], {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

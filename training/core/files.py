@@ -1,0 +1,64 @@
+"""Files that are either whole or absent, whatever happens to the process that writes them."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def published_folder(target: Path) -> Iterator[Path]:
+    """Yield ``target``.tmp to fill; afterwards it is synced and renamed to ``target``, replacing what was there."""
+    scratch = target.with_name(target.name + ".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    yield scratch
+    for path in sorted(scratch.rglob("*")):
+        # Some writers create files for the owner alone; another account's worker may have to read them.
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        sync(path)
+    sync(scratch)
+    if target.exists():
+        shutil.rmtree(target)
+    os.rename(scratch, target)
+    sync(target.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace ``path`` by the JSON of ``value``, by rename.
+
+    Raises:
+        ValueError: the value holds NaN or infinity, which is not JSON.
+    """
+    scratch = path.with_name(path.name + ".tmp")
+    scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    sync(scratch)
+    os.replace(scratch, path)
+    sync(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value of a file, or None where there is no readable one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file or a folder's names to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,205 @@
+"""The reward model: a language model whose head is one linear layer to one scalar, in plain Hugging Face form."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from training.core.errors import UsageError
+from training.core.files import published_folder
+from training.core.packing import PackedRows
+from training.core.randomness import derive_seed, generator_for
+
+HEAD = "score"
+
+
+@dataclass
+class RewardModel:
+    """A sequence-classification model with one label, taken apart for pooling by explicit index.
+
+    ``whole`` is the transformers model (LoRA layers live inside it), ``adapter`` the PEFT wrapper or None.
+    """
+
+    whole: Any
+    adapter: Any | None
+    device: torch.device
+    autocast_dtype: torch.dtype
+
+    @property
+    def head(self) -> nn.Module:
+        """The linear layer to the score."""
+        return cast(nn.Module, getattr(self.whole, HEAD))
+
+    def score(self, rows: PackedRows) -> Tensor:
+        """Scores (N,) in float32, one per response in the order of ``rows``; the vocabulary is never touched."""
+        with self._autocast():
+            output = self.whole.base_model(
+                input_ids=rows.input_ids,
+                attention_mask=rows.attention_mask,
+                position_ids=rows.position_ids,
+                use_cache=False,
+            )
+        pooled = output.last_hidden_state[rows.score_row, rows.score_column]
+        scores: Tensor = self.head(pooled.float())
+        return scores.squeeze(-1)
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Trained parameters by name, in a fixed order."""
+        return ((name, value) for name, value in self.whole.named_parameters() if value.requires_grad)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.autocast_dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a model folder or hub id.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # the loader raises anything from OSError to KeyError
+        raise UsageError(f"cannot load a tokenizer from {name}: {_first_line(error)}") from None
+
+
+def load_reward_model(name: str, *, seed: int, device: torch.device, autocast_dtype: torch.dtype) -> RewardModel:
+    """Load the trunk in float32 with every dropout at 0 and one score per sequence.
+
+    The head is drawn with std 1/√(d + 1) from ``seed``; if ``name`` is a reward model already, its head is kept.
+
+    Raises:
+        UsageError: no such model, weights missing, or an architecture without a linear ``score`` head.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, num_labels=1)
+        _switch_off_dropout(config)
+        # Pipelines then return the raw score, not its sigmoid.
+        config.problem_type = "regression"
+        whole, loading = AutoModelForSequenceClassification.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # the loader raises anything from OSError to RuntimeError
+        raise UsageError(f"cannot load a model from {name}: {_first_line(error)}") from None
+    head = getattr(whole, HEAD, None)
+    if not isinstance(head, nn.Linear) or head.out_features != 1:
+        raise UsageError(f"{whole.__class__.__name__} has no linear head called {HEAD!r} to train as a reward model")
+    missing = set(loading["missing_keys"])
+    if fresh := f"{HEAD}.weight" in missing:
+        _draw_head(head, seed=seed)
+    if others := missing - ({f"{HEAD}.weight", f"{HEAD}.bias"} if fresh else set()):
+        raise UsageError(f"cannot load a model from {name}: weights missing, such as {sorted(others)[0]}")
+    return RewardModel(whole=whole.to(device), adapter=None, device=device, autocast_dtype=autocast_dtype)
+
+
+def _draw_head(head: nn.Linear, *, seed: int) -> None:
+    draw = torch.randn(head.weight.shape, generator=generator_for(seed, "head"))
+    with torch.no_grad():
+        head.weight.copy_(draw / math.sqrt(head.in_features + 1))
+        if head.bias is not None:
+            head.bias.zero_()
+
+
+def _switch_off_dropout(config: Any) -> None:
+    for name, value in vars(config).items():
+        if isinstance(value, float) and ("dropout" in name or name.endswith("_pdrop")):
+            setattr(config, name, 0.0)
+
+
+def set_pad_token(model: RewardModel, pad_id: int) -> None:
+    """Set the pad id everywhere that transformers looks for it; grows the embedding if the id is new."""
+    embedding = model.whole.get_input_embeddings()
+    if pad_id >= embedding.num_embeddings:
+        model.whole.resize_token_embeddings(pad_id + 1)
+    for config in (model.whole.config, model.whole.config.get_text_config(), model.whole.generation_config):
+        if config is not None:
+            config.pad_token_id = pad_id
+
+
+def add_lora(model: RewardModel, *, rank: int, seed: int) -> RewardModel:
+    """Freeze the trunk and put LoRA layers (α = 2 × rank) on every linear layer of it; the head is trained whole."""
+    from peft import LoraConfig, TaskType, get_peft_model  # weight: peft costs a second that full training need not pay
+
+    settings = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        modules_to_save=[HEAD],
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "lora"))
+        adapter = get_peft_model(model.whole, settings)
+    return RewardModel(model.whole, adapter, model.device, model.autocast_dtype)
+
+
+def save_reward_model(model: RewardModel, tokenizer: Any, folder: Path, *, card: str) -> None:
+    """Write ``folder/model`` (whole, merged) and, with LoRA, ``folder/adapter``; the model last, each by rename.
+
+    The model in memory is merged by this and is not to be trained further.
+    """
+    # Models with absolute positions score a left-padded batch differently unless they are given position ids.
+    tokenizer.padding_side = "right"
+    if model.adapter is not None:
+        with published_folder(folder / "adapter") as scratch:
+            model.adapter.save_pretrained(scratch, safe_serialization=True)
+            tokenizer.save_pretrained(scratch)
+    whole = model.adapter.merge_and_unload() if model.adapter is not None else model.whole
+    with published_folder(folder / "model") as scratch:
+        whole.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        (scratch / "README.md").write_text(card, encoding="utf-8")
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device of this process; ``auto`` takes CUDA if there is one, rank by rank.
+
+    Raises:
+        UsageError: CUDA was asked for and there is none.
+    """
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UsageError("--device cuda: this machine has no CUDA device")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def choose_autocast(wanted: str, device: torch.device) -> torch.dtype:
+    """The arithmetic of the forward pass; ``auto`` is float32 on CPU and bfloat16 on CUDA devices that have it."""
+    if wanted == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+
+
+def estimate_peak_bytes(model: RewardModel, *, tokens: int) -> int:
+    """A rough peak of training memory: weights, gradients, two Adam moments, and about 34 values per layer, token and
+    hidden unit kept for the backward pass (Korthikanti et al., arXiv 2205.05198, in float32 without checkpointing)."""
+    config = model.whole.config.get_text_config()
+    weights = sum(value.numel() for value in model.whole.parameters())
+    trained = sum(value.numel() for _, value in model.trainable())
+    activations = 34 * config.num_hidden_layers * tokens * config.hidden_size
+    return int(4 * (weights + 3 * trained + activations))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
