@@ -9,7 +9,7 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 OUR_FOLDERS = ("annotate/", "training/", "webapp/")
 
 
-class StaticStorage(CompressedManifestStaticFilesStorage):
+class StaticStorage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]  # whitenoise ships no types
     """Rewrites `import … from "./x.js"` too, so that a module never loads a stale sibling from the browser's cache.
 
     Scripts of other packages stay as they are: some name files that they do not ship, in comments and source maps.

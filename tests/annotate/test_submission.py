@@ -10,7 +10,7 @@ from annotate.models import Change, Draft, Entry, Lease, Project, Ranking, Slot,
 from annotate.preferences import Answer, Rewrite
 from annotate.services.drafts import save_draft
 from annotate.services.projects import change_rules
-from annotate.services.queue import next_leases, release_lease
+from annotate.services.queue import next_leases, release_lease, set_overlap
 from annotate.services.rankings import revise_ranking, submit_ranking
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import answer_of, submit
@@ -166,3 +166,15 @@ def test_a_lease_row_outlives_its_end(project: Project, bob: User) -> None:
     make_task(project)
     submit(lease(project, bob), bob)
     assert Lease.objects.filter(annotator=bob).count() == 1
+
+
+def test_whoever_wrote_an_extra_is_not_offered_the_task_again(project: Project, bob: User) -> None:
+    task = make_task(project)
+    carol, dan = make_user(project=project), make_user(project=project)
+    late = lease(project, bob)
+    Slot.objects.filter(pk=late.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    submit(lease(project, carol), carol)
+    submit(late, bob)
+    set_overlap(task=task, overlap=2)
+    assert next_leases(project=project, annotator=bob) == []
+    assert lease(project, dan).task_id == task.pk

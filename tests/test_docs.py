@@ -1,0 +1,53 @@
+"""Documentation that cannot fall behind: every setting, command and flag is written down."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from training.recipes import configs
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _read(*globs: str) -> str:
+    files = [path for pattern in globs for path in ROOT.glob(pattern)]
+    assert files, globs
+    return "\n".join(path.read_text() for path in files)
+
+
+def test_every_setting_is_documented() -> None:
+    sources = _read("webapp/*.py", "webapp/stack/*.py", "training/core/*.py", "training/runner/*.py")
+    names = set(re.findall(r'"(PLACKETT_[A-Z_]+|DATABASE_URL|REDIS_URL)"', sources))
+    assert len(names) > 8
+    documented = (ROOT / "docs" / "settings.md").read_text()
+    assert sorted(name for name in names if f"`{name}`" not in documented) == []
+
+
+def test_every_management_command_is_documented() -> None:
+    commands = [
+        path.stem for app in ("annotate", "training") for path in (ROOT / app / "management" / "commands").glob("[a-z]*.py")
+    ]
+    assert len(commands) > 3
+    documented = _read("README.md", "docs/*.md")
+    assert sorted(name for name in commands if f"manage.py {name}" not in documented) == []
+
+
+def test_every_flag_of_the_reward_recipe_is_documented() -> None:
+    documented = (ROOT / "docs" / "training.md").read_text()
+    flags = [description.flag for description in configs.describe(configs.RewardConfig)]
+    assert len(flags) > 20
+    assert sorted(flag for flag in flags if f"`{flag}`" not in documented) == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions.md"])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text())
+    assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_every_benchmark_module_says_how_to_run_it() -> None:
+    modules = [path for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in {"__init__", "__main__", "servers"}]
+    assert modules
+    assert [path.name for path in modules if f"python -m benchmarks.{path.stem}" not in path.read_text()] == []
