@@ -67,7 +67,7 @@ def _framework_answer(problem: exceptions.APIException) -> Response:
     if challenge := getattr(problem, "auth_header", None):
         headers["WWW-Authenticate"] = challenge
     if wait := getattr(problem, "wait", None):
-        headers["Retry-After"] = str(int(wait) + 1)
+        headers["Retry-After"] = str(int(wait))
     fields: dict[str, str] = {}
     if isinstance(problem, exceptions.ValidationError):
         fields = dict(flatten(problem.detail))

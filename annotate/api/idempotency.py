@@ -42,7 +42,7 @@ def idempotent(post: Post[View, P]) -> Post[View, P]:
 
         def act() -> Answer:
             first.append(post(self, request, *args, **kwargs))
-            return Answer(first[0].status_code, json.loads(JSONRenderer().render(first[0].data)))
+            return Answer(first[0].status_code, json.loads(JSONRenderer().render(first[0].data) or "null"))
 
         answer = answer_once(
             user=cast(User, request.user),

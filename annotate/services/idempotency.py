@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import JSONField, Value
 
 from annotate.errors import Invalid
 from annotate.models import IdempotencyKey, User
@@ -57,4 +58,4 @@ def _first_answer(*, user: User, endpoint: str, key: str, body_sha256: str) -> A
 
 def _remember(answer: Answer, *, user: User, endpoint: str, key: str) -> None:
     mine = IdempotencyKey.objects.filter(user=user, endpoint=endpoint, key=key)
-    mine.update(status=answer.status, answer=answer.body)
+    mine.update(status=answer.status, answer=Value(answer.body, JSONField()))  # None becomes JSON's null, not SQL's
