@@ -1,0 +1,53 @@
+"""What every page has in common: someone is logged in, and a refusal becomes a page that says what to do."""
+
+import functools
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, cast
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+
+from annotate.errors import Refused
+from annotate.models import User
+
+P = ParamSpec("P")
+View = Callable[Concatenate[HttpRequest, P], HttpResponse]
+
+
+def page(view: View[P]) -> View[P]:
+    """For views that make a page: asks for a log-in first, and shows `Refused` with its status and its sentence."""
+
+    @functools.wraps(view)
+    def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        try:
+            return view(request, *args, **kwargs)
+        except Refused as refused:
+            template = f"{refused.status}.html" if refused.status in {403, 404} else "400.html"
+            return render(request, template, {"reason": refused.message}, status=refused.status)
+
+    return cast("View[P]", login_required(guarded))
+
+
+def page_data(view: View[P]) -> View[P]:
+    """For addresses that a page's script calls: answers in the API's error shape, 401 instead of the log-in page."""
+
+    @functools.wraps(view)
+    def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return _error(401, "not_authenticated", "You are no longer logged in.")
+        try:
+            return view(request, *args, **kwargs)
+        except Refused as refused:
+            return _error(refused.status, refused.code, refused.message, refused.fields)
+
+    return guarded
+
+
+def _error(status: int, code: str, message: str, fields: dict[str, str] | None = None) -> JsonResponse:
+    return JsonResponse({"error": {"code": code, "message": message, "fields": fields or {}}}, status=status)
+
+
+def visitor(request: HttpRequest) -> User:
+    """The user of a page that asked for a log-in."""
+    return cast(User, request.user)
