@@ -13,6 +13,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 NOT_LOCKED = re.compile(r"^(nvidia-|cuda-|triton==|torch==|pip==)")
+# Needed by redis before 3.11.3 alone (Debian 12 has 3.11.2), so no newer Python resolves it.
+OLDER_PYTHON = "async-timeout==5.0.1 ; python_full_version < '3.11.3'"
 HEADER = "# Made by `make lock` from pyproject.toml. Python 3.11 and later.\n"
 
 
@@ -39,7 +41,7 @@ def compile_set(name: str, requirements: list[str], *, upgrade: bool) -> None:
         subprocess.run(command, check=True)
     finally:
         source.unlink()
-    lines = [line for line in output.read_text().splitlines() if "==" in line and not NOT_LOCKED.match(line)]
+    lines = [OLDER_PYTHON, *(line for line in output.read_text().splitlines() if "==" in line and not NOT_LOCKED.match(line))]
     output.write_text(HEADER + "\n".join(lines) + "\n")
 
 
