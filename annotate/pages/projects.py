@@ -25,6 +25,7 @@ def home(request: HttpRequest) -> HttpResponse:
         {"project": project, "progress": overall[project.pk], "own": own[project.pk], **_rights(project, user=user)}
         for project in projects
     ]
+    rows.sort(key=lambda row: not (row["may_rank"] and row["progress"].left))  # what can be ranked now comes first
     return render(request, "annotate/home.html", {"rows": rows})
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
-from django.utils.formats import number_format
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_POST, require_safe
 
@@ -58,7 +57,7 @@ def rank_next(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
     slots = next_leases(project=project, annotator=user, count=min(AHEAD, project.open_lease_limit))
     tasks = [task_data(slot) for slot in slots]
-    return JsonResponse({"tasks": tasks, "progress": progress_words(project, user=user)})
+    return JsonResponse({"tasks": tasks, "progress": progress_data(project, user=user)})
 
 
 @require_POST
@@ -121,12 +120,12 @@ def _card(response: dict[str, Any], *, letter: str) -> dict[str, Any]:
     }
 
 
-def progress_words(project: Project, *, user: User) -> str:
-    """Such as “12 today · 48 in all · 150 of 600 done by everybody”."""
+def progress_data(project: Project, *, user: User) -> dict[str, Any]:
+    """Rankings wanted and done by everybody, and such words as “12 today · 48 in all · 150 of 600 by everybody”."""
     own = own_progress(user=user, projects=[project])[project.pk]
     overall = project_progress([project])[project.pk]
-    done, wanted = (number_format(number, force_grouping=True) for number in (overall.done, overall.wanted))
-    return f"{own.today} today · {own.done} in all · {done} of {wanted} by everybody"
+    words = f"{own.today:,} today · {own.done:,} in all · {overall.done:,} of {overall.wanted:,} by everybody"
+    return {"wanted": overall.wanted, "done": overall.done, "words": words}
 
 
 def _body(request: HttpRequest) -> dict[str, Any]:

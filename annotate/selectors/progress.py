@@ -49,21 +49,13 @@ def project_progress(projects: Iterable[Project]) -> dict[int, ProjectProgress]:
 
 
 def _count(projects: list[int]) -> dict[int, ProjectProgress]:
-    slots = {
-        row["project"]: row
-        for row in Slot.objects.filter(project__in=projects)
-        .values("project")
-        .annotate(wanted=Count("pk"), done=Count("pk", filter=Q(state=Slot.State.DONE)))
-    }
-    tasks = {
-        row["project"]: row
-        for row in RankingTask.objects.filter(project__in=projects, overlap__gt=0)
-        .values("project")
-        .annotate(tasks=Count("pk"), held=Count("pk", filter=Q(state=RankingTask.State.HELD)))
-    }
-    names = ("wanted", "done", "tasks", "held")
-    counts = {pk: slots.get(pk, {}) | tasks.get(pk, {}) for pk in projects}
-    return {pk: ProjectProgress(*(int(row.get(name, 0)) for name in names)) for pk, row in counts.items()}
+    slots = Slot.objects.filter(project__in=projects).values("project")
+    done = Count("pk", filter=Q(state=Slot.State.DONE))
+    of_slots = {pk: counts for pk, *counts in slots.annotate(a=Count("pk"), b=done).values_list("project", "a", "b")}
+    tasks = RankingTask.objects.filter(project__in=projects, overlap__gt=0).values("project")
+    held = Count("pk", filter=Q(state=RankingTask.State.HELD))
+    of_tasks = {pk: counts for pk, *counts in tasks.annotate(a=Count("pk"), b=held).values_list("project", "a", "b")}
+    return {pk: ProjectProgress(*of_slots.get(pk, (0, 0)), *of_tasks.get(pk, (0, 0))) for pk in projects}
 
 
 def own_progress(*, user: User, projects: Iterable[Project]) -> dict[int, OwnProgress]:

@@ -18,6 +18,7 @@ export function drawRail(root, state, {focus, rules, actions, locked}) {
   root.replaceChildren(...rows);
   root.dataset.count = state.order.length;
   root.classList.toggle("picking", focus !== null);
+  if (focus !== null) root.querySelector(`.chip[data-id="${CSS.escape(focus)}"]`).scrollIntoView({block: "nearest", inline: "nearest"});
   if (held) root.querySelector(`[data-key="${CSS.escape(held)}"]`)?.focus({preventScroll: true});
 }
 
@@ -108,7 +109,8 @@ export function placeOf(state, id) {
 
 // The big sentence, and the small one under it that says what is left to do.
 export function drawSentence(big, small, state, {focus, problem}) {
-  big.textContent = sentence(state) || "Nothing placed yet";
+  const [said, tail] = sentence(state).split(/(?=, [^>=]* unranked$)/);
+  big.replaceChildren(said || "Nothing placed yet", ...(tail ? [element("span", {class: "rest"}, tail)] : []));
   const rest = unranked(state);
   const hint = focus !== null && tierOf(state, focus) < 0 && state.tiers.length < 9;
   if (problem) small.textContent = problem;

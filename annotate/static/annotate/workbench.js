@@ -43,7 +43,8 @@ async function fill() {
   try {
     const answer = await send("POST", nextUrl, {});
     tasks = answer.tasks;
-    part("progress").textContent = answer.progress;
+    part("progress").textContent = answer.progress.words;
+    Object.assign(part("progress-bar"), {max: answer.progress.wanted || 1, value: answer.progress.done});
   } catch (error) {
     if (tasks.length) return;
     say(error.status === 0 ? "offline" : "lost");
@@ -98,7 +99,7 @@ function settle(next) {
   if (busy || !task || next.now === history.now) return false;
   history = next;
   drafts.change({...ranking.toDraft(history.now), seconds: clock.seconds});
-  part("rationale").value = history.now.rationale;
+  if (part("rationale").value !== history.now.rationale) part("rationale").value = history.now.rationale;
   draw();
   part("live").textContent = ranking.spoken(history.now);
 }
