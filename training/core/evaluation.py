@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from training.core.examples import Example
 from training.core.randomness import derive_seed
 
-BOOTSTRAP_DRAWS = 2000
+BOOTSTRAP_DRAWS, DRAWS_AT_ONCE = 2000, 100
 CALIBRATION_BINS = 10
 # A fit that ends here has no optimum: the pairs are all on one side.
 TEMPERATURE_RANGE = (1e-2, 1e2)
@@ -33,7 +33,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairTable:
-    """The strict pairs of some examples. ``margin`` (M,): winner's score − loser's; ``group`` (M,): its split group's number."""
+    """The strict pairs of some examples: (M,) winner's score − loser's, the same of lengths, number of the group."""
 
     margin: Floats
     length_margin: Floats
@@ -64,17 +64,21 @@ def evaluate(examples: Sequence[Example], scores: Sequence[Sequence[float]], *, 
         seed: of the run; both intervals see the same draws.
     """
     table = pair_table(examples, scores)
-    draws = bootstrap_counts(table.group, seed=derive_seed(seed, "bootstrap"))
-    sizes = {"pairs": len(table.margin), "prompts": table.prompts}
-    has_pairs = len(table.margin) > 0
-    return {
-        "accuracy": _interval_fields(correctness(table.margin), table.group, draws) | sizes,
-        "length_baseline": _interval_fields(correctness(table.length_margin), table.group, draws) | sizes,
-        "log_loss": log_loss(table.margin) if has_pairs else None,
-        "ece": expected_calibration_error(table.margin) if has_pairs else None,
-        "temperature": fit_temperature(table.margin) if has_pairs else None,
-        "kendall_tau_b": mean_tau_b(examples, scores),
-    }
+    if not len(table.margin):
+        nothing = {"value": None, "low": None, "high": None, "pairs": 0, "prompts": 0}
+        shares, figures = [nothing, nothing], dict.fromkeys(("log_loss", "ece", "temperature"))
+    else:
+        columns = [correctness(table.margin), correctness(table.length_margin)]
+        intervals = bootstrap_means(columns, table.group, seed=derive_seed(seed, "bootstrap"))
+        sizes = {"pairs": len(table.margin), "prompts": table.prompts}
+        shares = [vars(interval) | sizes for interval in intervals]
+        figures = {
+            "log_loss": log_loss(table.margin),
+            "ece": expected_calibration_error(table.margin),
+            "temperature": fit_temperature(table.margin),
+        }
+    tau = mean_tau_b(examples, scores)
+    return {"accuracy": shares[0], "length_baseline": shares[1], **figures, "kendall_tau_b": tau}
 
 
 def correctness(margin: Floats) -> Floats:
@@ -82,33 +86,25 @@ def correctness(margin: Floats) -> Floats:
     return (np.sign(margin) + 1) / 2
 
 
-def bootstrap_counts(groups: NDArray[np.int64], *, seed: int) -> NDArray[np.int64]:
-    """How often each draw holds each group: (draws, G). Groups are drawn whole, because their pairs share texts."""
-    count = int(groups.max()) + 1 if len(groups) else 0
-    if count == 0:
-        return np.zeros((0, 0), np.int64)
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_DRAWS)
+def bootstrap_means(columns: Sequence[Floats], groups: NDArray[np.int64], *, seed: int) -> list[Interval]:
+    """The mean of each column (one value a pair) with its 95 % percentile interval over draws of whole groups.
 
-
-def bootstrap_mean(values: Floats, groups: NDArray[np.int64], draws: NDArray[np.int64]) -> Interval:
-    """The mean of ``values`` (one per pair) with its 95 % percentile interval over draws of whole groups."""
-    count = draws.shape[1]
-    sums = np.bincount(groups, weights=values, minlength=count)
+    Groups, not pairs, are drawn, because the pairs of a group share texts; all columns see the same draws. Every group
+    must hold a pair.
+    """
+    count = int(groups.max()) + 1
+    sums = np.stack([np.bincount(groups, weights=values, minlength=count) for values in columns], axis=1)
     sizes = np.bincount(groups, minlength=count)
-    value = float(values.mean())
+    values = [float(column.mean()) for column in columns]
     if count < 2:
-        return Interval(value, None, None)
-    means = (draws @ sums) / (draws @ sizes)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
-
-
-def _interval_fields(values: Floats, groups: NDArray[np.int64], draws: NDArray[np.int64]) -> dict[str, float | None]:
-    if not len(values):
-        return {"value": None, "low": None, "high": None}
-    interval = bootstrap_mean(values, groups, draws)
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+        return [Interval(value, None, None) for value in values]
+    generator = np.random.default_rng(seed)
+    means = []
+    for _ in range(BOOTSTRAP_DRAWS // DRAWS_AT_ONCE):
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=DRAWS_AT_ONCE)
+        means.append((drawn @ sums) / (drawn @ sizes)[:, None])
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
+    return [Interval(value, float(low[i]), float(high[i])) for i, value in enumerate(values)]
 
 
 def log_loss(margin: Floats, temperature: float = 1.0) -> float:

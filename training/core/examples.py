@@ -47,7 +47,7 @@ def build_examples(
     *,
     ties: str,
     show_thinking: bool,
-    fits: Callable[[Sequence[Message], Response], bool],
+    fits: Callable[[tuple[Message, ...], Response], bool],
     dropped: Counter[str],
 ) -> list[Example]:
     """Group rankings by prompt, in order of first appearance.

@@ -126,7 +126,13 @@ def set_pad_token(model: RewardModel, pad_id: int) -> None:
     embedding = model.whole.get_input_embeddings()
     if pad_id >= embedding.num_embeddings:
         model.whole.resize_token_embeddings(pad_id + 1)
-    for config in (model.whole.config, model.whole.config.get_text_config(), model.whole.generation_config):
+    # Composite configs keep the text model's apart; a model without generation has no generation config.
+    configs = [
+        model.whole.config,
+        model.whole.config.get_text_config(),
+        getattr(model.whole, "generation_config", None),
+    ]
+    for config in configs:
         if config is not None:
             config.pad_token_id = pad_id
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from training.core.errors import StopRequested, UsageError
+from training.core.errors import UsageError
 from training.core.files import read_json, write_json
 
 DONE, REFUSED, FAILED, STOPPED = 0, 2, 3, 143
@@ -81,30 +81,22 @@ class StopWatch:
     """Notices SIGTERM, SIGINT and a lost lifeline, and ends the process if it does not end itself in time.
 
     Signals are read by a thread: Python's own handlers wait for the main thread, which may sit in one backward pass
-    for a minute. With ``PLACKETT_LIFELINE=stdin`` the end of stdin counts as a request to stop.
+    for a minute. With ``PLACKETT_LIFELINE=stdin`` the end of stdin counts as a request to stop. While nothing is worth
+    saving (``grace_seconds`` 0, as at first) the process ends at once.
     """
 
-    def __init__(self, on_deadline: Callable[[str], None], *, seconds: float = STOP_SECONDS) -> None:
+    def __init__(self, on_deadline: Callable[[str], None]) -> None:
         """Args: ``on_deadline`` is called with the reason, right before the process is ended with code 143."""
         self.reason: str | None = None
-        self._seconds = seconds
+        self.grace_seconds = 0.0
         self._on_deadline = on_deadline
-        self._asked_at = 0.0
+        self._closed = False
         self._lock = threading.Lock()
 
     @property
     def requested(self) -> bool:
         """Whether the process is to stop."""
         return self.reason is not None
-
-    def raise_if_requested(self) -> None:
-        """Raise StopRequested if the process is to stop."""
-        if self.reason is not None:
-            raise StopRequested(self.reason)
-
-    def seconds_left(self) -> float:
-        """Time until the process is ended; infinite while nobody asked."""
-        return self._asked_at + self._seconds - time.monotonic() if self.requested else float("inf")
 
     def install(self) -> None:
         """Take over SIGTERM and SIGINT, and watch stdin if that is the lifeline. Main thread only."""
@@ -117,21 +109,24 @@ class StopWatch:
         if os.environ.get("PLACKETT_LIFELINE") == "stdin":
             threading.Thread(target=self._watch_lifeline, daemon=True).start()
 
-    def request(self, reason: str) -> None:
-        """Ask the process to stop; the first reason stands."""
+    def close(self) -> None:
+        """From here on the process ends on its own terms; a request no longer ends it."""
         with self._lock:
-            if self.reason is not None:
-                return
-            self._asked_at = time.monotonic()
-            self.reason = reason
-        timer = threading.Timer(self._seconds, self._end)
+            self._closed = True
+
+    def _request(self, reason: str) -> None:
+        """Ask the process to stop, the first reason stands; it is ended when its grace is over."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        timer = threading.Timer(self.grace_seconds, self._end)
         timer.daemon = True
         timer.start()
 
     def _watch_signals(self, reader: int) -> None:
         while number := os.read(reader, 1):
             if number[0] in (signal.SIGTERM, signal.SIGINT):
-                self.request(f"stopped by {signal.Signals(number[0]).name}")
+                self._request(f"stopped by {signal.Signals(number[0]).name}")
 
     def _watch_lifeline(self) -> None:
         try:
@@ -139,12 +134,13 @@ class StopWatch:
                 pass
         except OSError:
             pass
-        self.request("stopped by the end of the lifeline")
+        self._request("stopped by the end of the lifeline")
 
     def _end(self) -> None:
-        self._on_deadline(self.reason or "")
-        sys.stderr.flush()
-        os._exit(STOPPED)
+        with self._lock:
+            if not self._closed:
+                self._on_deadline(self.reason or "")
+                os._exit(STOPPED)
 
 
 def _leave_to_the_thread(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,197 @@
+"""From the command line to a recipe and back to an exit code: what all recipes share around their loop."""
+
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic
+
+import torch
+import transformers
+
+from training.core.distributed import World, join_world
+from training.core.errors import StopRequested, UsageError
+from training.core.modeling import choose_device
+from training.core.process import (
+    DONE,
+    EXIT_NAME,
+    FAILED,
+    REFUSED,
+    STOPPED,
+    FolderLock,
+    StopWatch,
+    is_unused,
+    log,
+    one_line,
+    write_exit,
+)
+from training.core.runfolder import REPORT_NAME, read_run
+from training.recipes.configs import Config, ConfigError, differences
+from training.recipes.flags import parse_flags
+
+
+@dataclass
+class Session(Generic[Config]):
+    """What a recipe is given: its config, its folder (locked), where it runs, and the word to stop.
+
+    ``step`` is the last finished step; ``owns`` says whether this process may write the folder's ``exit.json``.
+    """
+
+    recipe: str
+    config: Config
+    folder: Path
+    stop: StopWatch = field(init=False)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    world: World = field(default_factory=World)
+    step: int | None = None
+    owns: bool = False
+    lock: FolderLock | None = None
+
+    def __post_init__(self) -> None:
+        self.stop = StopWatch(on_deadline=lambda reason: self.record(STOPPED, reason))
+
+    def record(self, code: int, reason: str) -> None:
+        """Write ``exit.json`` if it is ours to write."""
+        if self.owns and self.world.is_main:
+            write_exit(self.folder, code, reason, step=self.step)
+
+
+def launch(
+    recipe: str,
+    config_class: type[Config],
+    train: Callable[[Session[Config]], str],
+    arguments: list[str] | None = None,
+) -> int:
+    """Run ``train`` on the config that the flags describe; ``train`` returns what it did, in one line.
+
+    Returns:
+        0, 2, 3 or 143 as the module ``training.core.process`` says; ``exit.json`` holds the same.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    program = f"python -m training.recipes.{recipe}"
+    try:
+        config = parse_flags(config_class, arguments, program=program, summary=str(config_class.__doc__))
+    except ConfigError as error:
+        return _refuse_flags(arguments, one_line(error))
+    quieten_transformers()
+    session = Session(recipe, config, Path(config.output))
+    session.stop.install()
+    code, reason = _run(session, train)
+    session.stop.close()
+    session.record(code, reason)
+    if session.world.is_main:
+        log(f"{'done' if code == DONE else 'error' if code != STOPPED else 'stopped'}: {reason}")
+    session.world.leave()
+    return code
+
+
+def quieten_transformers() -> None:
+    """Its loading bars and its report of the head that we draw ourselves would bury our own lines."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def _run(session: Session[Config], train: Callable[[Session[Config]], str]) -> tuple[int, str]:
+    """The exit code of a recipe and its reason."""
+    try:
+        session.device = choose_device(session.config.device)
+        session.world = join_world(session.device.type)
+        _enter(session)
+        return DONE, train(session)
+    except UsageError as error:
+        return REFUSED, one_line(error)
+    except StopRequested as error:
+        return STOPPED, one_line(error)
+    except Exception as error:
+        traceback.print_exc()
+        return FAILED, f"{type(error).__name__}: {one_line(error)}"
+
+
+def _enter(session: Session[Config]) -> None:
+    """Lock the folder and see that this run may write it; the main process looks, all hear of it.
+
+    Raises:
+        UsageError: the folder is in use, or holds something else than a run to be resumed.
+    """
+    refusal = None
+    if session.world.is_main:
+        try:
+            session.lock = _claim(session.folder, resume=session.config.resume)
+        except UsageError as error:
+            refusal = str(error)
+    if refusal := session.world.from_main(refusal):
+        raise UsageError(refusal)
+    session.owns = not is_finished(session.folder)
+    if session.owns and session.world.is_main:
+        (session.folder / EXIT_NAME).unlink(missing_ok=True)
+
+
+def _claim(folder: Path, *, resume: bool) -> FolderLock:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output {folder} is not a folder")
+    if not resume and not is_unused(folder):
+        raise UsageError(f"--output {folder} is not empty (give --resume to go on with the run in it)")
+    if resume and not is_unused(folder) and read_run(folder) is None and not _looks_like_a_run(folder):
+        raise UsageError(f"--output {folder} holds no run to resume")
+    try:
+        lock = FolderLock(folder)
+    except OSError as error:
+        raise UsageError(f"cannot write --output {folder}: {error.strerror}") from None
+    if not resume and not is_unused(folder):
+        raise UsageError(f"--output {folder} is not empty: another run began in it")
+    return lock
+
+
+def _looks_like_a_run(folder: Path) -> bool:
+    """A run that was ended before it wrote ``run.json`` leaves its exit or its lock alone."""
+    return {path.name for path in folder.iterdir()} <= {".lock", "exit.json", "run.json.tmp", "exit.json.tmp"}
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run in the folder came to its end: the model is written last."""
+    return (folder / "model").is_dir() and (folder / REPORT_NAME).is_file()
+
+
+def check_same_run(session: Session[Config], *, data_sha256: str, model_fingerprint: str) -> None:
+    """See that ``--resume`` goes on with the run that the folder holds.
+
+    Raises:
+        UsageError: data, base model, number of processes or a result-changing flag differ; the message names which.
+    """
+    run: dict[str, Any] | None = read_run(session.folder)
+    if run is None:
+        return
+    found = differences(session.config, run["config"])
+    if run["recipe"] != session.recipe:
+        found.append(f"the recipe was {run['recipe']}, is {session.recipe}")
+    if run["data_sha256"] != data_sha256:
+        found.append(f"--data has the sha256 {data_sha256[:12]}…, had {run['data_sha256'][:12]}…")
+    if run["model_fingerprint"] != model_fingerprint:
+        found.append(f"--model was {run['config']['model']}, is {session.config.model} (or its files changed)")
+    if (before := run["attempts"][-1]["world_size"]) != session.world.size:
+        found.append(f"the world size was {before}, is {session.world.size}")
+    if found:
+        raise UsageError("cannot resume: " + "; ".join(found))
+
+
+def _refuse_flags(arguments: list[str], reason: str) -> int:
+    """Flags that make no config: say so, also in ``exit.json`` where the folder is known and unused."""
+    log(f"error: {reason}")
+    folder = _output_among(arguments)
+    if folder is not None and is_unused(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_exit(folder, REFUSED, reason)
+        except OSError:
+            pass  # the folder may be the very thing that is wrong
+    return REFUSED
+
+
+def _output_among(arguments: list[str]) -> Path | None:
+    for place, argument in enumerate(arguments):
+        if argument.startswith("--output="):
+            return Path(argument.removeprefix("--output="))
+        if argument == "--output" and place + 1 < len(arguments):
+            return Path(arguments[place + 1])
+    return None
