@@ -41,8 +41,8 @@ def compile_set(name: str, requirements: list[str], *, upgrade: bool) -> None:
         subprocess.run(command, check=True)
     finally:
         source.unlink()
-    lines = [OLDER_PYTHON, *(line for line in output.read_text().splitlines() if "==" in line and not NOT_LOCKED.match(line))]
-    output.write_text(HEADER + "\n".join(lines) + "\n")
+    pins = [line for line in output.read_text().splitlines() if "==" in line and not NOT_LOCKED.match(line)]
+    output.write_text(HEADER + "\n".join([OLDER_PYTHON, *pins]) + "\n")
 
 
 if __name__ == "__main__":
