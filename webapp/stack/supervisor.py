@@ -30,9 +30,10 @@ DATA_VERSION = 1
 """Raised when an older Plackett could no longer read the data folder; the database keeps its own account of this."""
 
 READY_SECONDS = 120
-STOP_SECONDS = {"worker-default": 11, "worker-gpu": 11, "web": 2.5, "Valkey": 1, "Postgres": 18}
-"""How long each part may take to end. Postgres writes back all it holds, so it gets what the others leave of 18 s: a
-stop has to be done within 20 s, and killing what did not obey takes a moment too."""
+STOP_SECONDS = {"worker-default": 13, "worker-gpu": 13, "web": 3, "Valkey": 1, "Postgres": 18}
+"""How long each part may take to end. A trainer has 10 s to save, so its worker has a little more. Postgres writes back
+all it holds, so it gets what the others leave of 18 s: a stop has to be done within 20 s, and killing what did not obey
+takes a moment too."""
 
 
 class StopAsked(Exception):
@@ -245,15 +246,15 @@ class Stack:
                     child.process.send_signal(signal.SIGQUIT)  # the quick way out of all four programs
 
     def _stop(self) -> None:
-        """Workers together, then the rest in the reverse of the order in which it was started."""
+        """The workers and, while they give their runs back, the web; then the broker, then the database."""
         if any(child.process is not None for child in self._children):
             say("Stopping …")
-        workers = [child for child in self._children if child.name.startswith("worker-")]
         deadline = time.monotonic() + STOP_SECONDS["Postgres"]
+        commands = [child for child in reversed(self._children) if isinstance(child, CommandChild)]
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda worker: worker.stop(STOP_SECONDS[worker.name]), workers))
+            list(pool.map(lambda command: command.stop(STOP_SECONDS[command.name]), commands))
         for child in reversed(self._children):
-            if child not in workers:
+            if child not in commands:
                 child.stop(min(STOP_SECONDS[child.name], deadline - time.monotonic()))
         if self._children:  # else the record may still name orphans that were not reached
             clear_record(self.config.home)
