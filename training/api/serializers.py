@@ -1,0 +1,226 @@
+"""The shapes of runs and models in the API. What a setting may be is the recipe's business: see recipes/configs.py."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from annotate.api.queries import MAX_ID
+from annotate.api.serializers import Shape
+from training.models import ModelVersion, Run
+from training.recipes.configs import FieldDescription, RewardConfig, describe
+from training.services.runs import MAX_NAME_CHARACTERS, SET_BY_SERVER
+
+MAX_STEP = 2**31 - 1
+Fields = dict[str, "serializers.Field[Any, Any, Any, Any]"]
+
+
+def settings_fields(config_class: type[RewardConfig]) -> Fields:
+    """One documented serializer field for each setting that a person may give."""
+    described = [field for field in describe(config_class) if field.name not in SET_BY_SERVER]
+    return {field.name: _documented(field) for field in described}
+
+
+def _documented(field: FieldDescription) -> "serializers.Field[Any, Any, Any, Any]":
+    about = f"{field.help} ({field.unit})" if field.unit else field.help
+    common: dict[str, Any] = {"required": False, "help_text": about, "allow_null": field.optional}
+    if field.default is not None:
+        common["default"] = field.default
+        del common["required"]
+    low, high = field.minimum, field.maximum
+    match field.kind:
+        case "integer":
+            least, most = None if low is None else int(low), None if high is None else int(high)
+            return serializers.IntegerField(**common, min_value=least, max_value=most)
+        case "number":
+            return serializers.FloatField(**common, min_value=low, max_value=high)
+        case "boolean":
+            return serializers.BooleanField(**common)
+        case "choice":
+            return serializers.ChoiceField(choices=list(field.choices), **common)
+        case "text":
+            return serializers.CharField(**common)
+
+
+RewardSettings = type("RewardSettings", (serializers.Serializer,), settings_fields(RewardConfig))
+
+
+@extend_schema_field(RewardSettings)
+class SettingsField(serializers.DictField):
+    """Settings of the recipe by name; those not given take their defaults."""
+
+
+class StartShape(Shape):
+    """A run to start."""
+
+    project = serializers.SlugField(max_length=60, help_text="Slug.")
+    kind = serializers.ChoiceField(choices=Run.Kind.choices, default=Run.Kind.REWARD)
+    snapshot = serializers.IntegerField(min_value=1, max_value=MAX_ID)
+    base_model = serializers.CharField(
+        max_length=300, help_text="smollm2, tiny, registry:ID, a folder of the models folder, or owner/name on the hub."
+    )
+    config = SettingsField(required=False, default=dict)
+    name = serializers.CharField(required=False, allow_blank=True, default="", max_length=MAX_NAME_CHARACTERS)
+
+
+class AccuracyAnswer(serializers.Serializer[Any]):
+    """A share of held-out pairs, with its 95 % interval."""
+
+    value = serializers.FloatField()
+    low = serializers.FloatField(allow_null=True)
+    high = serializers.FloatField(allow_null=True)
+    pairs = serializers.IntegerField()
+    prompts = serializers.IntegerField()
+
+
+class RunRow(serializers.ModelSerializer[Run]):
+    """A run in a list."""
+
+    project = serializers.SlugField(source="project.slug")
+    started_by = serializers.CharField(source="started_by.username", allow_null=True, default=None)
+    snapshot = serializers.IntegerField(source="snapshot_id", allow_null=True)
+    model = serializers.IntegerField(source="model.pk", allow_null=True, default=None, help_text="What it made.")
+
+    class Meta:
+        model = Run
+        fields: tuple[str, ...] = (
+            "id",
+            "project",
+            "name",
+            "kind",
+            "state",
+            "suspect",
+            "snapshot",
+            "base_model",
+            "step",
+            "total_steps",
+            "reason",
+            "model",
+            "started_by",
+            "created_at",
+            "started_at",
+            "finished_at",
+        )
+
+
+class AttemptAnswer(serializers.Serializer[Any]):
+    """One worker's try."""
+
+    number = serializers.IntegerField()
+    worker = serializers.CharField()
+    from_step = serializers.IntegerField(allow_null=True)
+    started_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField(allow_null=True)
+    outcome = serializers.CharField(help_text="succeeded, failed, cancelled, released, lost; empty while it goes on.")
+
+
+class RunDetails(RunRow):
+    """The columns of one run."""
+
+    config = SettingsField()
+    attempts = AttemptAnswer(many=True)
+    exit = serializers.DictField(allow_null=True)
+    report = serializers.DictField(allow_null=True)
+
+    class Meta(RunRow.Meta):
+        fields = (
+            *RunRow.Meta.fields,
+            "config",
+            "queue",
+            "attempt",
+            "attempts",
+            "worker",
+            "heartbeat_at",
+            "cancel_requested_at",
+            "log_tail",
+            "exit",
+            "report",
+        )
+
+
+class RunAnswer(RunDetails):
+    """All there is to know of a run but its measurements."""
+
+    seconds_left = serializers.FloatField(allow_null=True, help_text="An estimate from the pace of the last steps.")
+
+    class Meta(RunDetails.Meta):
+        fields = (*RunDetails.Meta.fields, "seconds_left")
+
+
+class StepAnswer(serializers.Serializer[Any]):
+    """What was measured at a step; null for what was not finite."""
+
+    step = serializers.IntegerField()
+    attempt = serializers.IntegerField()
+    values = serializers.DictField(child=serializers.FloatField(allow_null=True))
+
+
+class MetricsAnswer(serializers.Serializer[Any]):
+    """Measurements after a step, in order."""
+
+    state = serializers.ChoiceField(choices=Run.State.choices)
+    attempt = serializers.IntegerField(help_text="Send it with the next request.")
+    discard_after = serializers.IntegerField(
+        allow_null=True, help_text="Rows beyond this step that you have were cut when the run was resumed."
+    )
+    more = serializers.BooleanField(help_text="There are further rows: ask again from the last step here.")
+    metrics = StepAnswer(many=True)
+
+
+class ModelDetails(serializers.ModelSerializer[ModelVersion]):
+    """The columns of a model."""
+
+    project = serializers.SlugField(source="project.slug")
+    snapshot = serializers.IntegerField(source="run.snapshot_id", allow_null=True, default=None)
+    base_model = serializers.CharField(source="run.base_model", allow_null=True, default=None)
+
+    class Meta:
+        model = ModelVersion
+        fields: tuple[str, ...] = (
+            "id",
+            "project",
+            "name",
+            "kind",
+            "stage",
+            "run",
+            "parent",
+            "snapshot",
+            "base_model",
+            "size_bytes",
+            "shared",
+            "created_at",
+            "deleted_at",
+        )
+
+
+class ModelRow(ModelDetails):
+    """A model in the registry."""
+
+    withdrawn = serializers.BooleanField(
+        help_text="Trained, itself or through a parent, from a snapshot that was withdrawn since."
+    )
+    accuracy = AccuracyAnswer(allow_null=True, help_text="On held-out pairs.")
+    length_baseline = AccuracyAnswer(allow_null=True, help_text="`The longer response wins` on the same pairs.")
+
+    class Meta(ModelDetails.Meta):
+        fields = (*ModelDetails.Meta.fields, "withdrawn", "accuracy", "length_baseline")
+
+
+class ModelAnswer(ModelRow):
+    """A model with its report and the models it descends from, the nearest first."""
+
+    lineage = serializers.ListField(child=serializers.IntegerField())
+    report = serializers.DictField()
+
+    class Meta(ModelRow.Meta):
+        fields = (*ModelRow.Meta.fields, "lineage", "report")
+
+
+class RunPage(serializers.Serializer[Any]):
+    results = RunRow(many=True)
+    next = serializers.CharField(allow_null=True)
+
+
+class ModelPage(serializers.Serializer[Any]):
+    results = ModelRow(many=True)
+    next = serializers.CharField(allow_null=True)

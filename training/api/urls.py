@@ -1,0 +1,15 @@
+"""Addresses under /api/v1/."""
+
+from django.urls import path
+
+from training.api import views
+
+urlpatterns = [
+    path("runs/", views.Runs.as_view(), name="api-runs"),
+    path("runs/<int:run>/", views.OneRun.as_view(), name="api-run"),
+    path("runs/<int:run>/cancel/", views.Cancel.as_view(), name="api-run-cancel"),
+    path("runs/<int:run>/resume/", views.Resume.as_view(), name="api-run-resume"),
+    path("runs/<int:run>/metrics/", views.Metrics.as_view(), name="api-run-metrics"),
+    path("models/", views.Models.as_view(), name="api-models"),
+    path("models/<int:model>/", views.OneModel.as_view(), name="api-model"),
+]

@@ -1,0 +1,185 @@
+"""Runs and models over REST. Everything here needs the engineer right in the project."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from annotate.api.authentication import Scope
+from annotate.api.base import Endpoint, asking
+from annotate.api.idempotency import idempotent
+from annotate.api.pagination import PAGE_PARAMETERS, page_of
+from annotate.api.queries import whole_number
+from annotate.errors import Invalid
+from annotate.models import Project, Snapshot, User
+from annotate.selectors.projects import get_project_for
+from training.api.serializers import (
+    MAX_STEP,
+    MetricsAnswer,
+    ModelAnswer,
+    ModelDetails,
+    ModelPage,
+    RunAnswer,
+    RunDetails,
+    RunPage,
+    RunRow,
+    StartShape,
+    StepAnswer,
+)
+from training.models import ModelVersion, Run
+from training.selectors import (
+    accuracy_of,
+    get_model_for,
+    get_run_for,
+    lineage_of,
+    metrics_since,
+    models_for,
+    runs_for,
+    seconds_left,
+    withdrawn_among,
+)
+from training.services.runs import cancel_run, resume_run, start_run
+
+TRAIN = {"GET": Scope.READ, "POST": Scope.TRAIN}
+ROWS_A_REPLY = 5_000
+
+OF_PROJECT = OpenApiParameter("project", str, description="Slug: only this project's.")
+
+
+class Runs(Endpoint):
+    required_scope = TRAIN
+
+    @extend_schema(
+        operation_id="list_runs",
+        parameters=[*PAGE_PARAMETERS, OF_PROJECT, OpenApiParameter("state", str, enum=Run.State.values)],
+        responses=RunPage,
+    )
+    def get(self, request: Request) -> Response:
+        """The runs of the projects whose engineer the caller is, oldest first."""
+        user = asking(request)
+        runs = runs_for(user, project=_project(request, user))
+        if (state := request.query_params.get("state")) is not None:
+            if state not in Run.State.values:
+                raise ValidationError({"state": [f"One of {', '.join(Run.State.values)}."]})
+            runs = runs.filter(state=state)
+        return Response(page_of(runs, request, lambda rows: [*RunRow(rows, many=True).data]))
+
+    @extend_schema(operation_id="start_run", request=StartShape, responses={201: RunAnswer})
+    @idempotent
+    def post(self, request: Request) -> Response:
+        """Queues a run from a snapshot; a worker with a free device takes it."""
+        user = asking(request)
+        shape = StartShape(data=request.data)
+        shape.is_valid(raise_exception=True)
+        given = shape.validated_data
+        project = get_project_for(user, given["project"], engineer=True)
+        snapshot = Snapshot.objects.filter(project=project, pk=given["snapshot"]).first()
+        if snapshot is None:
+            message = "There is no such snapshot in this project."
+            raise Invalid("The run cannot be started.", fields={"snapshot": message})
+        run = start_run(
+            project=project,
+            started_by=user,
+            snapshot=snapshot,
+            **{name: given[name] for name in ("kind", "base_model", "config", "name")},
+        )
+        return Response(run_content(run), status=201)
+
+
+class OneRun(Endpoint):
+    @extend_schema(operation_id="read_run", responses=RunAnswer)
+    def get(self, request: Request, run: int) -> Response:
+        """Where the run stands."""
+        return Response(run_content(get_run_for(asking(request), run)))
+
+
+class Cancel(Endpoint):
+    required_scope = TRAIN
+
+    @extend_schema(operation_id="cancel_run", request=None, responses=RunAnswer)
+    def post(self, request: Request, run: int) -> Response:
+        """Stops the run: at once if no worker has it, else within seconds. Repeating it is harmless."""
+        return Response(run_content(cancel_run(get_run_for(asking(request), run))))
+
+
+class Resume(Endpoint):
+    required_scope = TRAIN
+
+    @extend_schema(operation_id="resume_run", request=None, responses=RunAnswer)
+    def post(self, request: Request, run: int) -> Response:
+        """Queues a failed or cancelled run again; it goes on from its last checkpoint."""
+        return Response(run_content(resume_run(get_run_for(asking(request), run))))
+
+
+class Metrics(Endpoint):
+    @extend_schema(
+        operation_id="read_run_metrics",
+        parameters=[
+            OpenApiParameter("since_step", int, description="Rows after this step.", default=0),
+            OpenApiParameter("attempt", int, description="The `attempt` of your last answer, if you have rows."),
+            OpenApiParameter("limit", int, description="Rows at most.", default=ROWS_A_REPLY),
+        ],
+        responses=MetricsAnswer,
+    )
+    def get(self, request: Request, run: int) -> Response:
+        """What was measured after a step. A resumed run cuts back: drop your rows beyond `discard_after`."""
+        found = get_run_for(asking(request), run)
+        answer = metrics_since(
+            found,
+            since_step=whole_number(request, "since_step", high=MAX_STEP) or 0,
+            seen_attempt=whole_number(request, "attempt", high=MAX_STEP),
+            limit=whole_number(request, "limit", low=1, high=ROWS_A_REPLY) or ROWS_A_REPLY,
+        )
+        return Response(
+            {
+                "state": found.state,
+                "attempt": answer.attempt,
+                "discard_after": answer.discard_after,
+                "more": answer.more,
+                "metrics": StepAnswer(answer.rows, many=True).data,
+            }
+        )
+
+
+class Models(Endpoint):
+    @extend_schema(operation_id="list_models", parameters=[*PAGE_PARAMETERS, OF_PROJECT], responses=ModelPage)
+    def get(self, request: Request) -> Response:
+        """The registry: models of the projects whose engineer the caller is, and shared ones, oldest first."""
+        user = asking(request)
+        models = models_for(user, project=_project(request, user))
+        return Response(page_of(models, request, model_rows))
+
+
+class OneModel(Endpoint):
+    @extend_schema(operation_id="read_model", responses=ModelAnswer)
+    def get(self, request: Request, model: int) -> Response:
+        """The model, what it scored on held-out data, and where it came from."""
+        found = get_model_for(asking(request), model)
+        lineage = [one.pk for one in lineage_of(found)]
+        return Response({**model_rows([found])[0], "lineage": lineage, "report": found.report})
+
+
+def run_content(run: Run) -> dict[str, Any]:
+    """What RunAnswer describes."""
+    return {**RunDetails(run).data, "seconds_left": seconds_left(run)}
+
+
+def model_rows(models: list[ModelVersion]) -> list[dict[str, Any]]:
+    """What ModelRow describes, for each."""
+    withdrawn = withdrawn_among(models)
+    return [
+        {
+            **ModelDetails(model).data,
+            "withdrawn": model.pk in withdrawn,
+            "accuracy": accuracy_of(model.report),
+            "length_baseline": accuracy_of(model.report, what="length_baseline"),
+        }
+        for model in models
+    ]
+
+
+def _project(request: Request, user: User) -> Project | None:
+    slug = request.query_params.get("project")
+    return None if slug is None else get_project_for(user, slug, engineer=True)

@@ -1,0 +1,112 @@
+"""`manage.py start_run`: queues a run from a snapshot and, if asked, watches it to its end."""
+
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+from tqdm import tqdm
+
+from annotate.errors import Refused
+from annotate.models import Project, Snapshot, User
+from training.models import Run
+from training.selectors import accuracy_of, trainable_snapshots
+from training.services.runs import start_run
+
+LOOK_SECONDS = 1.0
+
+
+class DryRun(Exception):
+    """Everything was checked; nothing is to be kept."""
+
+
+class Command(BaseCommand):
+    help = "Queue a run that trains from a snapshot; a worker of the run's queue carries it out."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--project", required=True, metavar="SLUG", help="slug of the project")
+        parser.add_argument("--snapshot", type=int, metavar="ID", help="id of the snapshot (default: the newest)")
+        parser.add_argument("--kind", default="reward", help="what to train (default: reward)")
+        parser.add_argument(
+            "--base-model",
+            default="smollm2",
+            help="smollm2, tiny, registry:ID, a folder, or a hub id (default: smollm2)",
+        )
+        parser.add_argument("--name", default="", help="name of the run (default: after the snapshot)")
+        parser.add_argument("--user", metavar="NAME", help="on whose behalf (default: nobody's)")
+        parser.add_argument(
+            "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the recipe; repeatable"
+        )
+        parser.add_argument("--follow", action="store_true", help="show a progress bar until the run has ended")
+        parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        project = Project.objects.filter(slug=options["project"]).first()
+        if project is None:
+            raise CommandError(f"There is no project {options['project']}.")
+        try:
+            with transaction.atomic():
+                run = start_run(
+                    project=project,
+                    started_by=_user(options["user"]),
+                    kind=options["kind"],
+                    snapshot=_snapshot(project, options["snapshot"]),
+                    base_model=options["base_model"],
+                    config=_settings(options["set"]),
+                    name=options["name"],
+                )
+                if options["dry_run"]:
+                    raise DryRun
+        except Refused as refused:
+            faults = "; ".join(f"{field}: {text}" for field, text in refused.fields.items())
+            raise CommandError(faults or refused.message) from None
+        except DryRun:
+            self.stdout.write("Nothing is wrong with it. 0 runs were queued (dry run).")
+            return
+        self.stdout.write(f"Run {run.pk} was queued: {run.name}, from snapshot {run.snapshot}.")
+        if options["follow"]:
+            self._follow(run)
+
+    def _follow(self, run: Run) -> None:
+        with tqdm(total=None, unit="step", desc="queued") as bar:
+            while not run.is_finished:
+                time.sleep(LOOK_SECONDS)
+                run.refresh_from_db(fields=["state", "step", "total_steps", "reason", "report"])
+                bar.total = run.total_steps
+                bar.set_description(run.state, refresh=False)
+                bar.update(run.step - bar.n)
+                bar.refresh()
+        if run.state != Run.State.SUCCEEDED:
+            raise CommandError(f"The run has {run.state}: {run.reason or 'no reason given'}")
+        accuracy = accuracy_of(run.report)
+        told = f"held-out accuracy {accuracy['value']:.1%}" if accuracy else "held-out accuracy unknown"
+        self.stdout.write(f"The run succeeded after {run.step} steps: {told}.")
+
+
+def _user(name: str | None) -> User | None:
+    if name is None:
+        return None
+    user = User.objects.filter(username=name).first()
+    if user is None:
+        raise CommandError(f"There is no user {name}.")
+    return user
+
+
+def _snapshot(project: Project, snapshot_id: int | None) -> Snapshot:
+    snapshots = trainable_snapshots(project)
+    found = snapshots.first() if snapshot_id is None else Snapshot.objects.filter(pk=snapshot_id).first()
+    if found is None:
+        which = "no snapshot yet" if snapshot_id is None else f"no snapshot {snapshot_id}"
+        raise CommandError(f"There is {which} in {project.slug}; manage.py create_snapshot makes one.")
+    return found
+
+
+def _settings(given: list[str]) -> dict[str, object]:
+    settings: dict[str, object] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise CommandError(f"--set takes NAME=VALUE, not {one!r}.")
+        settings[name.replace("-", "_")] = value
+    return settings

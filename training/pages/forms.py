@@ -1,0 +1,132 @@
+"""The form that starts a run: one field for each setting of the recipe, made from its declaration."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+
+from annotate.models import Project, Snapshot
+from training import base_models
+from training.models import Run
+from training.recipes.configs import FieldDescription, RewardConfig, describe
+from training.selectors import base_versions, train_pairs, trainable_snapshots
+from training.services.runs import MAX_NAME_CHARACTERS, SET_BY_SERVER
+
+MAIN = ("epochs", "batch_size", "learning_rate", "max_length", "lora_rank", "ties", "seed")
+HUB = "hub"
+
+
+@dataclass(frozen=True)
+class FieldGroup:
+    """A part of a form, in the shape that templates/_fields.html shows."""
+
+    visible_fields: list[forms.BoundField]
+    non_field_errors: list[str]
+
+    def has_errors(self) -> bool:
+        """Whether any of its fields is wrong."""
+        return any(field.errors for field in self.visible_fields)
+
+
+class SnapshotField(forms.ModelChoiceField):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Snapshots with what there is to know before training from one."""
+
+    def label_from_instance(self, obj: Snapshot) -> str:
+        return f"{obj.name} · {train_pairs(obj)} pairs to train from · {obj.sha256[:8]}"
+
+
+class TrainForm(forms.Form):
+    """What a reward model is trained from and how. Bounds are checked by the service, as for the API."""
+
+    snapshot = SnapshotField(
+        queryset=Snapshot.objects.none(), empty_label=None, help_text="The frozen rankings to train from."
+    )
+    base_model = forms.ChoiceField(label="Base model", help_text="The language model that learns to score.")
+    hub_model = forms.CharField(
+        label="Model of the hub", required=False, max_length=200, help_text="owner/name, if you chose the hub above."
+    )
+    name = forms.CharField(
+        label="Name of the run",
+        required=False,
+        max_length=MAX_NAME_CHARACTERS,
+        help_text="Named after the snapshot if left empty.",
+    )
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        snapshots = self.fields["snapshot"]
+        assert isinstance(snapshots, SnapshotField)
+        snapshots.queryset = trainable_snapshots(project)
+        choices = self.fields["base_model"]
+        assert isinstance(choices, forms.ChoiceField)
+        choices.choices = base_model_choices(project)
+        self.fields.update({f"config.{field.name}": form_field(field) for field in settable_fields()})
+
+    def main_fields(self) -> "FieldGroup":
+        """What one should look at before pressing the button."""
+        names = ["snapshot", "base_model", "hub_model", "name", *(f"config.{name}" for name in MAIN)]
+        return FieldGroup([self[name] for name in names], list(map(str, self.non_field_errors())))
+
+    def advanced_fields(self) -> "FieldGroup":
+        """Everything else, whose defaults are good."""
+        return FieldGroup([self[f"config.{field.name}"] for field in settable_fields() if field.name not in MAIN], [])
+
+    def chosen(self) -> dict[str, Any]:
+        """What services.runs.start_run takes; only settings that were given."""
+        given = self.cleaned_data
+        settings = {name.removeprefix("config."): value for name, value in given.items() if name.startswith("config.")}
+        model = given["hub_model"].strip() if given["base_model"] == HUB else given["base_model"]
+        return {
+            "kind": Run.Kind.REWARD,
+            "snapshot": given["snapshot"],
+            "base_model": model,
+            "name": given["name"],
+            "config": {name: value for name, value in settings.items() if value not in (None, "")},
+        }
+
+    def add_refusal(self, message: str, fields: dict[str, str]) -> None:
+        """Puts a service's refusal where it belongs."""
+        for name, text in fields.items():
+            place = "hub_model" if name == "base_model" and self.cleaned_data.get("base_model") == HUB else name
+            self.add_error(place if place in self.fields else None, text)
+        if not fields:
+            self.add_error(None, message)
+
+
+def settable_fields() -> list[FieldDescription]:
+    """The settings that a person may choose."""
+    return [field for field in describe(RewardConfig) if field.name not in SET_BY_SERVER]
+
+
+def form_field(field: FieldDescription) -> forms.Field:
+    """A form field with the setting's default shown and its unit in the help."""
+    common: dict[str, Any] = {
+        "label": field.name.replace("_", " ")
+        .capitalize()
+        .replace("Lora", "LoRA")
+        .replace("grad norm", "gradient norm"),
+        "required": False,
+        "initial": field.default,
+        "help_text": f"In {field.unit}: {field.help}."
+        if field.unit
+        else f"{field.help}."[0].upper() + f"{field.help}."[1:],
+    }
+    if field.kind == "boolean":
+        return forms.BooleanField(**common)
+    if field.kind == "choice":
+        return forms.ChoiceField(choices=[(choice, choice) for choice in field.choices], **common)
+    # Read as text: the service says what is wrong with a number in the same words as for API and command line.
+    mode = {"integer": "numeric", "number": "decimal"}.get(field.kind, "text")
+    placeholder = "not set" if field.default is None else str(field.default)
+    return forms.CharField(
+        widget=forms.TextInput(attrs={"inputmode": mode, "placeholder": placeholder, "autocomplete": "off"}), **common
+    )
+
+
+def base_model_choices(project: Project) -> list[tuple[str, Any]]:
+    """Base models that this server knows, by where they are from."""
+    built_in = [(model.name, model.label) for model in base_models.BUILT_IN.values() if model.is_possible()]
+    folders = [(name, name) for name in base_models.local_folders()]
+    registry = [(f"registry:{model.pk}", str(model)) for model in base_versions(project)]
+    groups = [("Built in", built_in), ("Folders of this server", folders), ("Registry", registry)]
+    return [(label, choices) for label, choices in groups if choices] + [("Elsewhere", [(HUB, "A model of the hub …")])]

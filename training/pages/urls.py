@@ -1,0 +1,16 @@
+"""Addresses of the pages of runs and models."""
+
+from django.urls import path
+
+from training.pages import views
+
+urlpatterns = [
+    path("runs/", views.runs, name="runs"),
+    path("runs/<int:run_id>/", views.run, name="run"),
+    path("runs/<int:run_id>/live/", views.run_live, name="run-live"),
+    path("runs/<int:run_id>/cancel/", views.cancel, name="run-cancel"),
+    path("runs/<int:run_id>/resume/", views.resume, name="run-resume"),
+    path("p/<slug:slug>/train/", views.train, name="train"),
+    path("models/", views.models, name="models"),
+    path("models/<int:model_id>/", views.model, name="model"),
+]

@@ -1,0 +1,209 @@
+"""Runs, the form that starts one, and the registry of models. Everything needs the engineer right in the project."""
+
+import hashlib
+import json
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from annotate.errors import Invalid, NotFound, Refused
+from annotate.models import Snapshot
+from annotate.pages.access import page, visitor
+from annotate.selectors.projects import get_project_for
+from training.models import ModelVersion, Run
+from training.pages.forms import TrainForm
+from training.recipes.configs import RECIPES, describe
+from training.selectors import (
+    accuracy_of,
+    engineered_projects,
+    get_model_for,
+    get_run_for,
+    health_of,
+    latest_metrics,
+    lineage_of,
+    models_for,
+    runs_for,
+    seconds_left,
+    trainable_snapshots,
+    withdrawn_among,
+)
+from training.services.runs import cancel_run, resume_run, start_run
+
+ROWS_A_PAGE = 50
+MAX_ID = 2**63 - 1
+
+COLOUR_OF_STATE = {
+    Run.State.SUCCEEDED: "good",
+    Run.State.FAILED: "bad",
+    Run.State.STARTING: "now",
+    Run.State.RUNNING: "now",
+    Run.State.STOPPING: "warn",
+}
+
+
+@require_safe
+@page
+def runs(request: HttpRequest) -> HttpResponse:
+    """The runs of the visitor's projects, the newest first."""
+    user = visitor(request)
+    found, older = _newest(runs_for(user), request)
+    context = {
+        "rows": [
+            {"run": run, "colour": COLOUR_OF_STATE.get(Run.State(run.state), ""), "accuracy": accuracy_of(run.report)}
+            for run in found
+        ],
+        "older": older,
+        "projects": list(engineered_projects(user)),
+    }
+    return render(request, "training/runs.html", context)
+
+
+@require_safe
+@page
+def run(request: HttpRequest, run_id: int) -> HttpResponse:
+    """One run: what it is, how far, whether it is well, what came out."""
+    found = get_run_for(visitor(request), run_id)
+    return render(request, "training/run.html", {**_live(found), "settings": _settings_of(found)})
+
+
+@require_safe
+@page
+def run_live(request: HttpRequest, run_id: int) -> HttpResponse:
+    """The parts of the run's page that move; 204 when they are what the page has already."""
+    content = _live(get_run_for(visitor(request), run_id))
+    if request.GET.get("seen") == content["seen"]:
+        return HttpResponse(status=204)
+    return render(request, "training/_run_live.html", content)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@page
+def cancel(request: HttpRequest, run_id: int) -> HttpResponse:
+    """Asks whether to cancel; cancels on POST."""
+    found = get_run_for(visitor(request), run_id)
+    if request.method != "POST":
+        return render(request, "training/cancel.html", {"run": found})
+    try:
+        cancelled = cancel_run(found)
+    except Refused as refused:
+        messages.error(request, refused.message)
+    else:
+        messages.success(request, "The run is being stopped." if cancelled.is_active else "The run was cancelled.")
+    return redirect(found)
+
+
+@require_POST
+@page
+def resume(request: HttpRequest, run_id: int) -> HttpResponse:
+    """Queues a failed or cancelled run again."""
+    found = get_run_for(visitor(request), run_id)
+    try:
+        resume_run(found)
+    except Refused as refused:
+        messages.error(request, refused.message)
+    else:
+        messages.success(request, "The run is queued and goes on from its last checkpoint.")
+    return redirect(found)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@page
+def train(request: HttpRequest, slug: str) -> HttpResponse:
+    """The form *Train reward model*; a good one leads to the live page of its run."""
+    project = get_project_for(visitor(request), slug, engineer=True)
+    initial = {"snapshot": request.GET.get("snapshot")}
+    form = TrainForm(request.POST if request.method == "POST" else None, project=project, initial=initial)
+    if form.is_bound and form.is_valid():
+        try:
+            return redirect(start_run(project=project, started_by=visitor(request), **form.chosen()))
+        except Invalid as refused:
+            form.add_refusal(refused.message, refused.fields)
+    context = {"project": project, "form": form, "has_snapshots": trainable_snapshots(project).exists()}
+    return render(request, "training/train.html", context, status=422 if form.errors else 200)
+
+
+@require_safe
+@page
+def models(request: HttpRequest) -> HttpResponse:
+    """The registry: models of the visitor's projects and shared ones, the newest first."""
+    found, older = _newest(models_for(visitor(request)), request)
+    return render(request, "training/models.html", {"rows": _model_rows(found), "older": older})
+
+
+@require_safe
+@page
+def model(request: HttpRequest, model_id: int) -> HttpResponse:
+    """One model: what it scored on held-out data, and where it came from."""
+    found = get_model_for(visitor(request), model_id)
+    context = {**_model_rows([found])[0], "lineage": lineage_of(found), "children": found.children.all()}
+    return render(request, "training/model.html", context)
+
+
+def _live(run: Run) -> dict[str, Any]:
+    """What moves on a run's page, and `seen`, which changes when something of it does."""
+    health = health_of(run)
+    content: dict[str, Any] = {
+        "run": run,
+        "colour": COLOUR_OF_STATE.get(Run.State(run.state), ""),
+        "health": health,
+        "left": seconds_left(run),
+        "latest": latest_metrics(run),
+        "attempts": list(run.attempts.order_by("number")),
+        "model": ModelVersion.objects.filter(run=run).first(),
+        "snapshot_withdrawn": run.snapshot is not None and run.snapshot.state == Snapshot.State.WITHDRAWN,
+        "accuracy": accuracy_of(run.report),
+        "length_baseline": accuracy_of(run.report, what="length_baseline"),
+    }
+    moving = [run.state, run.step, run.total_steps, run.reason, run.log_tail, run.attempt, run.worker, health.sentence]
+    moving += [
+        content["latest"],
+        content["left"],
+        [(one.number, one.outcome, one.from_step) for one in content["attempts"]],
+    ]
+    content["seen"] = hashlib.sha256(json.dumps(moving, default=str).encode()).hexdigest()[:16]
+    return content
+
+
+def _settings_of(run: Run) -> list[dict[str, Any]]:
+    """The run's settings with their help, those that differ from the defaults first."""
+    if run.kind not in RECIPES:
+        return [{"name": name, "value": value, "help": "", "changed": False} for name, value in run.config.items()]
+    fields = {field.name: field for field in describe(RECIPES[run.kind])}
+    rows = [
+        {
+            "name": name,
+            "value": value,
+            "unit": fields[name].unit if name in fields else "",
+            "help": fields[name].help if name in fields else "",
+            "changed": name in fields and value != fields[name].default,
+        }
+        for name, value in run.config.items()
+    ]
+    return sorted(rows, key=lambda row: not row["changed"])
+
+
+def _model_rows(models: list[ModelVersion]) -> list[dict[str, Any]]:
+    withdrawn = withdrawn_among(models)
+    return [
+        {
+            "model": model,
+            "withdrawn": model.pk in withdrawn,
+            "accuracy": accuracy_of(model.report),
+            "length_baseline": accuracy_of(model.report, what="length_baseline"),
+        }
+        for model in models
+    ]
+
+
+def _newest(rows: Any, request: HttpRequest) -> tuple[list[Any], int | None]:
+    """A page of rows that come newest first, and where the next older page begins."""
+    before = request.GET.get("before", "")
+    if before:
+        if not before.isascii() or not before.isdecimal() or int(before[:20]) > MAX_ID:
+            raise NotFound("There is no such page.")
+        rows = rows.filter(pk__lt=int(before))
+    found = list(rows[: ROWS_A_PAGE + 1])
+    return found[:ROWS_A_PAGE], found[ROWS_A_PAGE - 1].pk if len(found) > ROWS_A_PAGE else None

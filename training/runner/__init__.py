@@ -1,0 +1,9 @@
+"""Carrying out runs in a worker: claims them, starts recipes as processes, mirrors their files, never imports one.
+
+station.py   the thread of a worker that looks for runs
+attempt.py   one attempt at one run, from claim to outcome
+lease.py     renewing the claim, and killing the trainer when that fails
+trainer.py   the trainer's process group
+prepare.py   data, base model and command line
+mirror.py    run.json, metrics.jsonl, exit.json and report.json into the database
+"""

@@ -1,0 +1,203 @@
+"""Following the files that a recipe writes: what it says stands in them, and the database only mirrors them."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.services.claims import Claim
+from training.services.metrics import StepMetrics, begin_attempt, record_metrics
+
+LOG_TAIL_BYTES = 64_000
+LOG_TAIL_LINES = 40
+LOG_LINE_CHARACTERS = 500
+MAX_ROWS_AT_ONCE = 5_000
+
+
+class Mirror:
+    """One attempt's view of the output folder; make it before the trainer starts."""
+
+    def __init__(self, claim: Claim, output: Path) -> None:
+        self.claim = claim
+        self.output = output
+        self.step = 0
+        self._begins_before = len(_begins(read_json(output / "run.json")))
+        self._begin: _Begin | None = None
+        self._reader = LineReader(output / "metrics.jsonl")
+
+    def update(self) -> None:
+        """Writes what is new to the database; nothing until the trainer has said where it goes on.
+
+        Raises:
+            StaleAttempt: the run is no longer this attempt's.
+        """
+        if self._begin is None and not self._see_begin():
+            return
+        assert self._begin is not None
+        rows = _parse(self._reader.read_new())
+        if any(row.step > self._begin.from_step and row.attempt != self._begin.number for row in rows):
+            # The trainer has yet to cut off what an earlier attempt did beyond its checkpoint.
+            self._reader.start_over()
+            return
+        self._record(rows, from_step=self._begin.from_step)
+
+    def finish(self) -> None:
+        """Writes the rest, once the trainer has ended.
+
+        Raises:
+            StaleAttempt: the run is no longer this attempt's.
+        """
+        self.update()
+        if self._begin is None:  # it found its work already done, or never came so far: the file is as it was
+            rows = _parse(self._reader.read_new())
+            self._record(rows, from_step=rows[-1].step if rows else 0)
+
+    def _record(self, rows: list["Row"], *, from_step: int) -> None:
+        for start in range(0, len(rows), MAX_ROWS_AT_ONCE):
+            some = [StepMetrics(row.step, row.values) for row in rows[start : start + MAX_ROWS_AT_ONCE]]
+            record_metrics(self.claim, rows=some, from_step=from_step)
+            self.step = some[-1].step
+
+    def _see_begin(self) -> bool:
+        told = read_json(self.output / "run.json")
+        begins = _begins(told)
+        if len(begins) <= self._begins_before:
+            return False
+        begin = _Begin(number=_whole(begins[-1].get("number")) or 0, from_step=_whole(begins[-1].get("from_step")) or 0)
+        begin_attempt(self.claim, from_step=begin.from_step, total_steps=_whole((told or {}).get("steps")))
+        self.step, self._begin = begin.from_step, begin
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """What run.json says of the trainer's own start: its number there (not ours) and the steps already done."""
+
+    number: int
+    from_step: int
+
+
+class LineReader:
+    """New whole lines of a growing file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+
+    def read_new(self) -> list[str]:
+        """Whole lines after those read before; none if there is no file."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                content = file.read()
+        except FileNotFoundError:
+            return []
+        whole, end, _ = content.rpartition(b"\n")
+        self._offset += len(whole) + len(end)
+        return whole.decode(errors="replace").split("\n") if end else []
+
+    def start_over(self) -> None:
+        """Reads from the beginning next time."""
+        self._offset = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """What exit.json says: the recipe's own code, and its sentence."""
+
+    code: int
+    reason: str
+    content: dict[str, Any]
+
+
+def exit_mark(output: Path) -> tuple[int, int] | None:
+    """Tells one writing of exit.json from another, even of the same words; None if there is none."""
+    try:
+        status = (output / "exit.json").stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def read_exit(output: Path) -> Exit | None:
+    """The recipe's last word; None if it left none."""
+    content = read_json(output / "exit.json")
+    code = _whole((content or {}).get("code"))
+    if content is None or code is None:
+        return None
+    return Exit(code=code, reason=str(content.get("reason") or ""), content=content)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object as Postgres takes it (no NUL, no NaN); None if it is not there or is no object."""
+    try:
+        found = json.loads(path.read_text(errors="replace"), parse_constant=lambda _: None)
+    except (OSError, ValueError):
+        return None
+    return clean(found) if isinstance(found, dict) else None
+
+
+def clean(value: Any) -> Any:
+    """The same JSON value without what Postgres refuses: NUL, lone surrogates, numbers that are not finite."""
+    if isinstance(value, str):
+        return value.replace("\0", "�").encode(errors="replace").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(str(key)): clean(item) for key, item in value.items()}
+    return value
+
+
+def log_tail(log: Path) -> str:
+    """The last lines of a log; of a progress bar, which overwrites its line, only what stood there last."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
+            content = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in content.split("\n")]
+    kept = [line[:LOG_LINE_CHARACTERS] for line in lines if line.strip()][-LOG_TAIL_LINES:]
+    return str(clean("\n".join(kept)))
+
+
+def _begins(told: dict[str, Any] | None) -> list[dict[str, Any]]:
+    attempts = (told or {}).get("attempts")
+    return [one for one in attempts if isinstance(one, dict)] if isinstance(attempts, list) else []
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of metrics.jsonl; `attempt` counts as run.json does."""
+
+    step: int
+    attempt: int
+    values: dict[str, float | None]
+
+
+def _parse(lines: list[str]) -> list[Row]:
+    return [row for row in map(_row, lines) if row is not None]
+
+
+def _row(line: str) -> Row | None:
+    try:
+        found = json.loads(line, parse_constant=lambda _: None)
+    except ValueError:
+        return None
+    step = _whole(found.get("step")) if isinstance(found, dict) else None
+    if step is None or step < 1:
+        return None
+    values = {clean(name): _number(value) for name, value in found.items() if name not in {"step", "attempt"}}
+    return Row(step=step, attempt=_whole(found.get("attempt")) or 0, values=values)
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

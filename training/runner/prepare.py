@@ -1,0 +1,121 @@
+"""What a trainer needs before it can start: its data, its base model, its command line."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from django.core.files.storage import default_storage
+
+from annotate.models import Snapshot
+from training import base_models
+from training.models import Run
+from training.recipes.configs import RECIPES, ConfigError, build, to_arguments
+from training.runner.trainer import Trainer
+
+CHUNK_BYTES = 1 << 20
+POLL_SECONDS = 0.25
+
+Pulse = Callable[[], None]
+"""Called at least once a second while something takes its time; raises when the attempt is to end."""
+
+
+class CannotStart(Exception):
+    """The run cannot begin, however often it is tried; the message is for people."""
+
+
+def prepare(run: Run, *, data: Path, log: Path, pulse: Pulse, started: Callable[[int | None], None]) -> list[str]:
+    """Brings data and base model to this machine and returns the trainer's command line.
+
+    Args:
+        data: where the snapshot is copied to; copies that lost attempts left beside it are removed.
+        started: told the process group of whatever is started meanwhile, and None when that has ended.
+
+    Raises:
+        CannotStart: with the reason.
+    """
+    snapshot = run.snapshot
+    if snapshot is None:
+        raise CannotStart("The run has no snapshot.")
+    data.parent.mkdir(parents=True, exist_ok=True)
+    for left_behind in data.parent.glob("data-*"):
+        left_behind.unlink(missing_ok=True)
+    copy_snapshot(snapshot, data, pulse=pulse)
+    model = bring_base_model(run, log=log, pulse=pulse, started=started)
+    return command_line(run, model=model, data=data)
+
+
+def copy_snapshot(snapshot: Snapshot, target: Path, *, pulse: Pulse) -> None:
+    """Copies the snapshot's file from the artifact store and checks its hash.
+
+    Raises:
+        CannotStart: it was withdrawn, cannot be read, or is not what was frozen.
+    """
+    snapshot.refresh_from_db()
+    if snapshot.state != Snapshot.State.FROZEN:
+        raise CannotStart(f"The snapshot {snapshot.name} was withdrawn: nothing may be trained from it.")
+    digest = hashlib.sha256()
+    draft = target.with_suffix(".part")
+    try:
+        with default_storage.open(snapshot.file, "rb") as source, draft.open("wb") as copy:
+            while chunk := source.read(CHUNK_BYTES):
+                digest.update(chunk)
+                copy.write(chunk)
+                pulse()
+    except OSError as error:
+        raise CannotStart(f"The file of the snapshot {snapshot.name} cannot be copied: {error}.") from error
+    if digest.hexdigest() != snapshot.sha256:
+        draft.unlink()
+        raise CannotStart(f"The file of the snapshot {snapshot.name} is not the one that was frozen (sha256 differs).")
+    os.replace(draft, target)
+
+
+def bring_base_model(run: Run, *, log: Path, pulse: Pulse, started: Callable[[int | None], None]) -> str:
+    """What --model is to be: a folder on this machine, or a hub id that the recipe fetches.
+
+    Raises:
+        CannotStart: the model is not here and cannot be made.
+    """
+    if run.base_version is not None:
+        if run.base_version.deleted_at is not None or not base_models.is_model_folder(run.base_version.path):
+            raise CannotStart(f"The files of the model {run.base_version} are gone.")
+        return str(run.base_version.path)
+    if (built_in := base_models.BUILT_IN.get(run.base_model)) is not None:
+        if not base_models.is_model_folder(built_in.folder):
+            _make(built_in, log=log, pulse=pulse, started=started)
+        return str(built_in.folder)
+    if fault := base_models.name_fault(run.base_model):
+        raise CannotStart(fault)
+    is_hub_id = base_models.HUB_ID.fullmatch(run.base_model)
+    return run.base_model if is_hub_id else str(base_models.models_root() / run.base_model)
+
+
+def _make(model: base_models.BuiltIn, *, log: Path, pulse: Pulse, started: Callable[[int | None], None]) -> None:
+    """Runs the module that writes the model's folder; it publishes by rename, so two at once are harmless."""
+    maker = Trainer([sys.executable, "-m", model.module, "--output", str(model.folder)], log=log)
+    started(maker.process_id)
+    try:
+        while (status := maker.wait(POLL_SECONDS)) is None:
+            pulse()
+    finally:
+        maker.end()
+        started(None)
+    if status != 0:
+        raise CannotStart(f"The base model {model.name} could not be made (exit {status}); the log says why.")
+
+
+def command_line(run: Run, *, model: str, data: Path) -> list[str]:
+    """The trainer's command: always with --resume once the output folder holds something.
+
+    Raises:
+        CannotStart: the stored config is not one that this version's recipe takes.
+    """
+    output = run.folder / "out"
+    resume = output.is_dir() and any(output.iterdir())
+    places = {"model": model, "data": str(data), "output": str(output), "resume": resume}
+    try:
+        config = build(RECIPES[run.kind], {**run.config, **places})
+    except (ConfigError, KeyError) as error:
+        raise CannotStart(f"This version cannot run the stored settings: {error}.") from error
+    return [sys.executable, "-m", f"training.recipes.{run.kind}", *to_arguments(config)]

@@ -1,0 +1,98 @@
+"""A process of ours in its own group, with a lifeline: when we die, however violently, it ends itself."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+from django.conf import settings
+
+# What a recipe has no use for: it reads files, so it needs no way into the database, the broker or people's sessions.
+SECRETS = ("DATABASE_URL", "REDIS_URL", "PLACKETT_SECRET_KEY", "PGPASSWORD")
+START_TIME_TOLERANCE_SECONDS = 2.0
+
+
+class Trainer:
+    """A started process; its standard output and error go to a log."""
+
+    def __init__(self, command: list[str], *, log: Path) -> None:
+        """Starts the command in the repository's root.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            # The write end of the pipe is open in this process alone: it is what the trainer's life hangs on.
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=settings.BASE_DIR,
+                env=_environment(),
+                start_new_session=True,
+            )
+        self.process_id = self._process.pid
+        self.started_at = _start_time(self.process_id) or 0.0
+
+    def poll(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def wait(self, seconds: float) -> int | None:
+        """Waits up to so many seconds for the end; the exit status, or None if it still runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=max(seconds, 0))
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        """Asks the whole group to end (SIGTERM)."""
+        signal_group(self.process_id, signal.SIGTERM)
+
+    def end(self) -> None:
+        """Kills whatever is left of the group, and waits for it."""
+        signal_group(self.process_id, signal.SIGKILL)
+        self._process.wait()
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+
+def signal_group(process_id: int, number: signal.Signals) -> None:
+    """Sends a signal to the group that the process leads, if there still is one."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process_id, number)
+
+
+def end_left_behind(process_id: int, started_at: float) -> bool:
+    """Kills the group of a trainer that an attempt before us left on this host, if that very process still lives."""
+    now = _start_time(process_id)
+    if now is None or abs(now - started_at) > START_TIME_TOLERANCE_SECONDS:
+        return False
+    signal_group(process_id, signal.SIGKILL)
+    with contextlib.suppress(psutil.Error):
+        psutil.wait_procs([psutil.Process(process_id)], timeout=10)
+    return True
+
+
+def _start_time(process_id: int) -> float | None:
+    try:
+        process = psutil.Process(process_id)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    ours = {"PLACKETT_LIFELINE": "stdin", "PYTHONUNBUFFERED": "1"}
+    return {"OMP_NUM_THREADS": str(_cpus()), **kept, **ours}
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,253 @@
+"""Reads: who may see which runs and models, what a page shows of a run, and where a model came from.
+
+Runs and models are the business of a project's engineers: an outsider learns nothing of them (404), a member who is no
+engineer is told so (403).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser
+from django.db import connection
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from annotate.errors import Forbidden, NotFound
+from annotate.models import Project, Snapshot, User
+from annotate.selectors.projects import get_project_for, projects_of
+from training.models import ModelVersion, Run, RunAttempt, RunMetric
+
+Someone = User | AnonymousUser
+
+SILENT_SECONDS = 25  # two heartbeats missed
+RATE_WINDOW = 50  # steps from whose pace the time left is told
+
+
+def engineered_projects(user: Someone) -> QuerySet[Project]:
+    """The projects whose runs and models the user may see and start."""
+    projects = projects_of(user)
+    if not user.is_authenticated or user.is_superuser:
+        return projects
+    return projects.filter(memberships__user=user, memberships__engineer=True)
+
+
+def runs_for(user: Someone, *, project: Project | None = None) -> QuerySet[Run]:
+    """Runs that the user may see, the newest first; of one project if it is given (and was authorised)."""
+    runs = Run.objects.select_related("project", "snapshot", "started_by", "base_version", "model").order_by("-pk")
+    runs = runs.defer("log_tail", "exit", "config")
+    if project is not None:
+        return runs.filter(project=project)
+    return runs.filter(project__in=engineered_projects(user))
+
+
+def get_run_for(user: Someone, run_id: int) -> Run:
+    """The run, for an engineer of its project.
+
+    Raises:
+        NotFound: no such run, or none of the caller's business.
+        Forbidden: a member who is no engineer.
+    """
+    run = Run.objects.select_related("project", "snapshot", "started_by", "base_version", "parent", "model")
+    found = run.filter(pk=run_id).first()
+    if found is None:
+        raise NotFound("There is no such run.")
+    _engineer_of(user, found.project, otherwise="There is no such run.")
+    return found
+
+
+def models_for(user: Someone, *, project: Project | None = None) -> QuerySet[ModelVersion]:
+    """Models that the user may see, the newest first: those of engineered projects, and shared ones."""
+    models = ModelVersion.objects.select_related("project", "run__snapshot", "parent").order_by("-pk")
+    if project is not None:
+        return models.filter(project=project)
+    mine = engineered_projects(user)
+    if not mine.exists():
+        return models.none()
+    return models.filter(Q(project__in=mine) | Q(shared=True))
+
+
+def get_model_for(user: Someone, model_id: int) -> ModelVersion:
+    """The model, for an engineer of its project, or of any project if it is shared.
+
+    Raises:
+        NotFound: no such model, or none of the caller's business.
+        Forbidden: a member who is no engineer.
+    """
+    found = ModelVersion.objects.select_related("project", "run__snapshot", "parent").filter(pk=model_id).first()
+    if found is None:
+        raise NotFound("There is no such model.")
+    if found.shared and engineered_projects(user).exists():
+        return found
+    _engineer_of(user, found.project, otherwise="There is no such model.")
+    return found
+
+
+def _engineer_of(user: Someone, project: Project, *, otherwise: str) -> None:
+    try:
+        get_project_for(user, project.slug, engineer=True)
+    except NotFound:
+        raise NotFound(otherwise) from None
+    except Forbidden:
+        raise Forbidden("Runs and models need the engineer right in the project; a manager can give it.") from None
+
+
+# --- what a run may start from ---------------------------------------------------------------------------------------
+
+
+def train_pairs(snapshot: Snapshot) -> int:
+    """How many strict preferences the snapshot has in its train split."""
+    return int(snapshot.counts.get("pairs_by_split", {}).get("train", 0))
+
+
+def trainable_snapshots(project: Project) -> QuerySet[Snapshot]:
+    """Snapshots of the project that runs may start from, the newest first."""
+    return Snapshot.objects.filter(project=project, state=Snapshot.State.FROZEN).order_by("-pk")
+
+
+def base_versions(project: Project) -> QuerySet[ModelVersion]:
+    """Models of the registry that runs of this project may start from."""
+    usable = ModelVersion.objects.filter(deleted_at=None, kind=ModelVersion.Kind.POLICY)
+    return usable.filter(Q(project=project) | Q(shared=True)).order_by("-pk")
+
+
+def base_version_for(*, project: Project, version_id: int) -> ModelVersion | None:
+    """A model of the registry that a run of this project may name."""
+    models = ModelVersion.objects.filter(pk=version_id, deleted_at=None)
+    return models.filter(Q(project=project) | Q(shared=True)).first()
+
+
+# --- for workers -----------------------------------------------------------------------------------------------------
+
+
+def trainers_left_behind(*, run_id: int, host: str) -> list[tuple[int, float]]:
+    """(process id, start time) of the trainers on this host whose attempts ended without a word."""
+    lost = RunAttempt.objects.filter(run_id=run_id, host=host, outcome=RunAttempt.Outcome.LOST)
+    found = lost.values_list("process_id", "process_started_at")
+    return [(pid, started_at) for pid, started_at in found if pid is not None and started_at is not None]
+
+
+# --- what a page shows of a run --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsAnswer:
+    """Rows after a step, and which of those seen before no longer hold.
+
+    Attributes:
+        attempt: the attempt that has the run, or had it last.
+        discard_after: rows beyond this step, read under the caller's earlier attempt, were cut; null if none were.
+        more: there are further rows after the last one here.
+    """
+
+    attempt: int
+    discard_after: int | None
+    rows: list[RunMetric]
+    more: bool
+
+
+def metrics_since(run: Run, *, since_step: int, seen_attempt: int | None, limit: int) -> MetricsAnswer:
+    """Measurements after `since_step`, in order; a resumed run starts over from where it went on.
+
+    Args:
+        seen_attempt: the attempt that the caller's last answer named; None for a caller who has nothing yet.
+    """
+    discard_after = None
+    if seen_attempt is not None and seen_attempt < run.attempt:
+        later = RunAttempt.objects.filter(run=run, number__gt=seen_attempt, from_step__isnull=False)
+        starts = list(later.values_list("from_step", flat=True))
+        discard_after = min((step for step in starts if step is not None), default=None)
+    begin = since_step if discard_after is None else min(since_step, discard_after)
+    rows = list(RunMetric.objects.filter(run=run, step__gt=begin).order_by("step")[: limit + 1])
+    return MetricsAnswer(run.attempt, discard_after, rows[:limit], len(rows) > limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """One word and one sentence on whether a run is well."""
+
+    word: str  # good, warn, bad, or soft for nothing to say
+    sentence: str
+
+
+def health_of(run: Run, *, now: datetime | None = None) -> Health:
+    """Whether the run is well, from its state, its worker's sign of life and its marks."""
+    now = now or timezone.now()
+    if run.state == Run.State.FAILED:
+        return Health("bad", "It failed; see the reason and the log below.")
+    if run.is_finished:
+        return Health("warn", "Marked suspect: look before you trust it.") if run.suspect else Health("soft", "")
+    if run.state == Run.State.QUEUED:
+        return Health("warn" if run.times_lost else "soft", f"Waits for a worker of the queue {run.queue}.")
+    if run.state == Run.State.WAITING:
+        return Health("soft", "Waits for the run it builds on.")
+    assert run.heartbeat_at is not None and run.lease_expires_at is not None
+    silent = max(now - run.heartbeat_at, timedelta()).total_seconds()
+    if run.lease_expires_at < now:
+        return Health("bad", f"Its worker has not been heard of for {silent:.0f} s; another takes over.")
+    if silent > SILENT_SECONDS:
+        return Health("warn", f"Its worker has not been heard of for {silent:.0f} s.")
+    return Health("warn", "Marked suspect: look before you trust it.") if run.suspect else Health("good", "")
+
+
+def seconds_left(run: Run) -> float | None:
+    """An estimate from the pace of the last steps of this attempt; None while there is nothing to tell from."""
+    if run.state != Run.State.RUNNING or run.total_steps is None or run.step >= run.total_steps:
+        return None
+    recent = RunMetric.objects.filter(run=run, attempt=run.attempt).order_by("-step")[:RATE_WINDOW]
+    times = [row.values.get("time/step_seconds") for row in recent]
+    known = [seconds for seconds in times if isinstance(seconds, int | float)]
+    if not known:
+        return None
+    return sum(known) / len(known) * (run.total_steps - run.step)
+
+
+def latest_metrics(run: Run) -> dict[str, float]:
+    """Each measurement's last known value; some are not taken at every step."""
+    recent = RunMetric.objects.filter(run=run).order_by("-step").values_list("values", flat=True)
+    evaluated = recent.filter(values__has_key="validation/accuracy")
+    latest: dict[str, float] = {}
+    for values in [*recent[:1], *evaluated[:1]]:
+        latest = {name: value for name, value in values.items() if value is not None} | latest
+    return latest
+
+
+# --- lineage ---------------------------------------------------------------------------------------------------------
+
+
+def lineage_of(model: ModelVersion) -> list[ModelVersion]:
+    """The models that this one was trained from, the nearest first."""
+    chain: list[ModelVersion] = []
+    parent = model.parent
+    while parent is not None:
+        chain.append(parent)
+        parent = parent.parent
+    return chain
+
+
+WITHDRAWN = """
+    WITH RECURSIVE tainted AS (
+        SELECT model.id FROM training_modelversion model
+        JOIN training_run run ON run.id = model.run_id
+        JOIN annotate_snapshot snapshot ON snapshot.id = run.snapshot_id AND snapshot.state = 'withdrawn'
+        UNION
+        SELECT child.id FROM training_modelversion child JOIN tainted ON child.parent_id = tainted.id
+    )
+    SELECT id FROM tainted WHERE id = ANY (%s)
+"""
+
+
+def withdrawn_among(models: list[ModelVersion]) -> set[int]:
+    """Ids of those models that were trained, themselves or through their parents, from a snapshot since withdrawn."""
+    if not models:
+        return set()
+    with connection.cursor() as cursor:
+        cursor.execute(WITHDRAWN, [[model.pk for model in models]])
+        return {row[0] for row in cursor.fetchall()}
+
+
+def accuracy_of(report: Mapping[str, Any] | None, *, what: str = "accuracy") -> dict[str, Any] | None:
+    """The held-out `accuracy` or `length_baseline` of a report: {"value", "low", "high", …}; None if it has none."""
+    found = ((report or {}).get("validation") or {}).get(what)
+    return dict(found) if isinstance(found, Mapping) and found.get("value") is not None else None

@@ -1,0 +1,1 @@
+"""Writes: starting and stopping runs for people, claims and results for workers."""

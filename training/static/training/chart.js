@@ -1,0 +1,94 @@
+// One small line chart as SVG: axes, a main curve, a dashed one beside it, a horizontal reference. Colours come from CSS.
+
+const SVG = "http://www.w3.org/2000/svg";
+const FRAME = { left: 40, right: 312, top: 10, bottom: 148 };
+const MAX_POINTS = 600;
+
+export function drawChart(svg, { name, points, beside, steps, percent, line, floor }) {
+  const shown = thin(points);
+  const aside = thin(beside);
+  const write = percent ? (value) => `${(value * 100).toFixed(1)} %` : (value) => shortNumber(value);
+  svg.replaceChildren();
+  svg.append(element("path", { class: "axis", d: `M${FRAME.left} ${FRAME.top}V${FRAME.bottom}H${FRAME.right}` }));
+  if (shown.length === 0) {
+    svg.setAttribute("aria-label", `${name}: nothing measured yet`);
+    return;
+  }
+  const values = [...shown, ...aside].map((point) => point[1]);
+  const range = rangeOf(values, { line, floor });
+  const place = scales(steps, range);
+  if (line !== null) drawLine(svg, line, place);
+  if (aside.length > 1) svg.append(element("path", { class: "curve two", d: pathOf(aside, place) }));
+  svg.append(element("path", { class: "curve", d: pathOf(shown, place) }));
+  if (shown.length < 40) for (const point of shown) svg.append(dot(point, place, `step ${point[0]}: ${write(point[1])}`));
+  svg.append(label(FRAME.left - 4, FRAME.top + 8, write(range[1]), "end"), label(FRAME.left - 4, FRAME.bottom, write(range[0]), "end"));
+  svg.append(label(FRAME.right, 164, `step ${steps[1]}`, "end"));
+  const [first, last] = [points[0], points.at(-1)];
+  svg.setAttribute("aria-label", `${name}: ${write(first[1])} at step ${first[0]}, ${write(last[1])} at step ${last[0]}`);
+  const told = svg.parentElement.querySelector("[data-last]");
+  if (told) told.textContent = write(last[1]);
+}
+
+// Of every stretch of steps the lowest and the highest point stay, so that no spike is lost.
+function thin(points) {
+  if (points.length <= MAX_POINTS) return points;
+  const size = Math.ceil((points.length / MAX_POINTS) * 2);
+  const kept = [];
+  for (let start = 0; start < points.length; start += size) {
+    const part = points.slice(start, start + size);
+    const low = part.reduce((a, b) => (b[1] < a[1] ? b : a));
+    const high = part.reduce((a, b) => (b[1] > a[1] ? b : a));
+    kept.push(...(low[0] < high[0] ? [low, high] : low === high ? [low] : [high, low]));
+  }
+  if (kept.at(-1) !== points.at(-1)) kept.push(points.at(-1));
+  return kept;
+}
+
+function rangeOf(values, { line, floor }) {
+  let low = Math.min(...values, ...(line ? [line.value] : []), ...(floor === null ? [] : [floor]));
+  let high = Math.max(...values, ...(line ? [line.value] : []));
+  if (high - low < 1e-9) [low, high] = [low - 0.5, high + 0.5];
+  const room = (high - low) * 0.06;
+  return [floor !== null && low >= floor ? Math.max(floor, low - room) : low - room, high + room];
+}
+
+function scales([first, last], [low, high]) {
+  const wide = (FRAME.right - FRAME.left) / Math.max(last - first, 1);
+  const tall = (FRAME.bottom - FRAME.top) / (high - low);
+  return ([step, value]) => [FRAME.left + (step - first) * wide, FRAME.bottom - (value - low) * tall];
+}
+
+function pathOf(points, place) {
+  return points.map((point, index) => `${index ? "L" : "M"}${place(point).map((part) => part.toFixed(1)).join(" ")}`).join("");
+}
+
+function drawLine(svg, { value, name }, place) {
+  const y = place([0, value])[1].toFixed(1);
+  svg.append(element("path", { class: "axis dashed", d: `M${FRAME.left} ${y}H${FRAME.right}` }), label(FRAME.right, Number(y) - 4, name, "end"));
+}
+
+function dot(point, place, text) {
+  const [cx, cy] = place(point);
+  const circle = element("circle", { class: "dot", cx: cx.toFixed(1), cy: cy.toFixed(1), r: 2.5 });
+  const title = element("title", {});
+  title.textContent = text;
+  circle.append(title);
+  return circle;
+}
+
+function label(x, y, text, anchor) {
+  const found = element("text", { x, y, "text-anchor": anchor });
+  found.textContent = text;
+  return found;
+}
+
+function element(tag, attributes) {
+  const made = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+function shortNumber(value) {
+  if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(1);
+  return Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
+}
