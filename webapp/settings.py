@@ -217,6 +217,10 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "ProjectRole": "annotate.models.Role",
         "Need": "annotate.models.ProjectVersion.Strength",
+        "RunKind": "training.models.Run.Kind",
+        "RunState": "training.models.Run.State",
+        "ModelKind": "training.models.ModelVersion.Kind",
+        "ModelStage": "training.models.ModelVersion.Stage",
     },
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

@@ -8,44 +8,39 @@ from rest_framework import serializers
 from annotate.api.queries import MAX_ID
 from annotate.api.serializers import Shape
 from training.models import ModelVersion, Run
-from training.recipes.configs import FieldDescription, RewardConfig, describe
+from training.recipes.configs import CommonConfig, FieldDescription, RewardConfig, describe
 from training.services.runs import MAX_NAME_CHARACTERS, SET_BY_SERVER
 
 MAX_STEP = 2**31 - 1
-Fields = dict[str, "serializers.Field[Any, Any, Any, Any]"]
+TYPES = {"integer": "integer", "number": "number", "boolean": "boolean", "choice": "string", "text": "string"}
 
 
-def settings_fields(config_class: type[RewardConfig]) -> Fields:
-    """One documented serializer field for each setting that a person may give."""
-    described = [field for field in describe(config_class) if field.name not in SET_BY_SERVER]
-    return {field.name: _documented(field) for field in described}
+def settings_schema(config_class: type[CommonConfig]) -> dict[str, Any]:
+    """The JSON schema of the settings that a person may give, for the OpenAPI document."""
+    fields = [field for field in describe(config_class) if field.name not in SET_BY_SERVER]
+    return {
+        "type": "object",
+        "properties": {field.name: _property(field) for field in fields},
+        "additionalProperties": False,
+    }
 
 
-def _documented(field: FieldDescription) -> "serializers.Field[Any, Any, Any, Any]":
-    about = f"{field.help} ({field.unit})" if field.unit else field.help
-    common: dict[str, Any] = {"required": False, "help_text": about, "allow_null": field.optional}
-    if field.default is not None:
-        common["default"] = field.default
-        del common["required"]
-    low, high = field.minimum, field.maximum
-    match field.kind:
-        case "integer":
-            least, most = None if low is None else int(low), None if high is None else int(high)
-            return serializers.IntegerField(**common, min_value=least, max_value=most)
-        case "number":
-            return serializers.FloatField(**common, min_value=low, max_value=high)
-        case "boolean":
-            return serializers.BooleanField(**common)
-        case "choice":
-            return serializers.ChoiceField(choices=list(field.choices), **common)
-        case "text":
-            return serializers.CharField(**common)
+def _property(field: FieldDescription) -> dict[str, Any]:
+    """One setting in the words of OpenAPI 3.0."""
+    bounds = {"minimum": field.minimum, "maximum": field.maximum}
+    if field.above is not None:
+        bounds = {"minimum": field.above, "exclusiveMinimum": True, "maximum": field.maximum}
+    return {
+        "type": TYPES[field.kind],
+        "nullable": field.optional,
+        "description": f"{field.help} ({field.unit})" if field.unit else field.help,
+        "default": field.default,
+        **({"enum": list(field.choices)} if field.choices else {}),
+        **{name: bound for name, bound in bounds.items() if bound is not None},
+    }
 
 
-RewardSettings = type("RewardSettings", (serializers.Serializer,), settings_fields(RewardConfig))
-
-
-@extend_schema_field(RewardSettings)
+@extend_schema_field(settings_schema(RewardConfig))
 class SettingsField(serializers.DictField):
     """Settings of the recipe by name; those not given take their defaults."""
 
