@@ -1,0 +1,350 @@
+"""Native records out of the database: the one form in which rankings leave annotate.
+
+Reading is by keyset over the feed, a page at a time, each page a handful of queries in autocommit: whatever the size
+of the project, memory stays level and no transaction stays open.
+"""
+
+import hashlib
+import hmac
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from django.db.models import (
+    BooleanField,
+    Count,
+    ExpressionWrapper,
+    F,
+    Model,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Sum,
+)
+
+from annotate.interchange.native import VERSION, canonical, instant_text
+from annotate.models import (
+    Change,
+    Demonstration,
+    Entry,
+    Membership,
+    Project,
+    Prompt,
+    Ranking,
+    Response,
+    TaskResponse,
+)
+from annotate.preferences import normalise_split_text
+
+PAGE = 500
+PSEUDONYM_CHARACTERS = 20
+RANKED = (Change.Kind.RANKING, Change.Kind.REVISION)
+
+
+def pseudonym_of(project: Project, user_id: int) -> str:
+    """Stands for a person in everything that leaves: the same throughout a project, another in every other."""
+    digest = hmac.new(bytes.fromhex(project.pseudonym_key), f"user {user_id}".encode(), hashlib.sha256)
+    return digest.hexdigest()[:PSEUDONYM_CHARACTERS]
+
+
+@dataclass(frozen=True, slots=True)
+class RankingFilter:
+    """Which rankings are wanted; None means any. `counted`: only those that count towards their task's overlap."""
+
+    counted: bool = False
+    kinds: tuple[str, ...] | None = None
+    annotator_kinds: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
+
+
+ALL_RANKINGS = RankingFilter()
+
+
+# --- the feed ---------------------------------------------------------------------------------------------------------
+
+
+def records_since(
+    project: Project,
+    *,
+    after_change: int = 0,
+    up_to_change: int,
+    wanted: RankingFilter = ALL_RANKINGS,
+    markers: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Yields the rankings that were written after one change and are current at another, in the order of the feed.
+
+    A ranking that was superseded at or before `up_to_change`, or is withdrawn, is not yielded. With `markers`, a line
+    of type `superseded` or `withdrawn` says which earlier line is taken back; a reader that starts at 0 needs none.
+    Equal questions give equal records, unless something was withdrawn in between.
+    """
+    builder = _RecordBuilder(project)
+    feed = _feed(project, after_change, up_to_change, wanted, markers=markers)
+    last = after_change
+    while page := list(feed.filter(number__gt=last)[:PAGE]):
+        last = page[-1].number
+        yield from builder.build(page, markers=markers)
+
+
+def count_records(
+    project: Project,
+    *,
+    after_change: int = 0,
+    up_to_change: int,
+    wanted: RankingFilter = ALL_RANKINGS,
+    markers: bool = False,
+) -> int:
+    """How many records records_since yields."""
+    found = _current(project, after_change, up_to_change, wanted).count()
+    if markers:
+        changes = _changes(project, after_change, up_to_change)
+        found += changes.filter(_MARKED).count()
+    return found
+
+
+def count_strict_pairs(
+    project: Project, *, after_change: int = 0, up_to_change: int, wanted: RankingFilter = ALL_RANKINGS
+) -> int:
+    """How many pairs of a better and a worse response the rankings hold: Σ over rankings of Σ_{i<j} nᵢ nⱼ over tiers.
+
+    Which is (Σ n² of the placed responses of each ranking − Σ n² of the responses of each tier) / 2.
+    """
+    rankings = _current(project, after_change, up_to_change, wanted).values("ranking")
+    placed = Entry.objects.filter(ranking__in=rankings, tier__isnull=False)
+    of_rankings = placed.values("ranking").annotate(n=Count("pk")).aggregate(total=Sum(F("n") * F("n")))["total"]
+    of_tiers = placed.values("ranking", "tier").annotate(n=Count("pk")).aggregate(total=Sum(F("n") * F("n")))["total"]
+    return ((of_rankings or 0) - (of_tiers or 0)) // 2
+
+
+_MARKED = Q(kind=Change.Kind.REVISION) | Q(kind=Change.Kind.WITHDRAWAL, ranking__isnull=False)
+
+
+def _changes(project: Project, after: int, up_to: int) -> QuerySet[Change]:
+    """The changes of a window, each with the ranking that supersedes its ranking within the window's end, or None."""
+    superseding = Change.objects.filter(
+        ranking__supersedes=OuterRef("ranking"), kind=Change.Kind.REVISION, number__lte=up_to
+    )
+    # A scalar subquery stays a lookup per row; the planner may turn EXISTS into a join that reads every page's table.
+    return Change.objects.filter(project=project, number__gt=after, number__lte=up_to).annotate(
+        superseded_by=Subquery(superseding.values("ranking")[:1])
+    )
+
+
+def _is_current(wanted: RankingFilter) -> Q:
+    """Of a change: it wrote a ranking that still stands at the window's end, and that is wanted."""
+    condition = Q(
+        kind__in=RANKED, superseded_by=None, ranking__withdrawn_at=None, ranking__task__prompt__withdrawn_at=None
+    )
+    if wanted.counted:
+        condition &= Q(ranking__counted=True)
+    if wanted.kinds is not None:
+        condition &= Q(ranking__task__kind__in=wanted.kinds)
+    if wanted.annotator_kinds is not None:
+        condition &= Q(ranking__annotator__kind__in=wanted.annotator_kinds)
+    if wanted.splits is not None:
+        condition &= Q(ranking__task__prompt__split_group__split__in=wanted.splits)
+    return condition
+
+
+def _current(project: Project, after: int, up_to: int, wanted: RankingFilter) -> QuerySet[Change]:
+    return _changes(project, after, up_to).filter(_is_current(wanted))
+
+
+def _feed(project: Project, after: int, up_to: int, wanted: RankingFilter, *, markers: bool) -> QuerySet[Change]:
+    found = _changes(project, after, up_to).annotate(
+        current=ExpressionWrapper(_is_current(wanted), output_field=BooleanField())
+    )
+    found = found.filter(Q(current=True) | _MARKED) if markers else found.filter(_is_current(wanted))
+    return found.order_by("number").select_related(
+        "ranking__annotator", "ranking__version", "ranking__task__prompt__split_group"
+    )
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+class _RecordBuilder:
+    """Makes records of a page of changes: two queries a page, one at the start."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        unusual = Membership.objects.filter(project=project).exclude(weight=1.0)
+        self._weights = dict(unusual.values_list("user_id", "weight"))
+
+    def build(self, page: Sequence[Change], *, markers: bool) -> Iterator[dict[str, Any]]:
+        rankings = [_ranking(change) for change in page if change.current]  # type: ignore[attr-defined]
+        tiers = _tiers_of(rankings)
+        responses = _responses_of({ranking.task_id for ranking in rankings})
+        for change in page:
+            if markers and change.kind != Change.Kind.RANKING:
+                yield self._marker(change)
+            if change.current:  # type: ignore[attr-defined]
+                ranking = _ranking(change)
+                shown = responses[ranking.task_id]
+                # Withdrawn since this page was read: its texts are gone.
+                if all(response.withdrawn_at is None for response in shown):
+                    yield self._record(change, ranking, shown, tiers[ranking.pk])
+
+    def _marker(self, change: Change) -> dict[str, Any]:
+        """What takes an earlier line back."""
+        ranking = _ranking(change)
+        marker: dict[str, Any] = {
+            "format": VERSION,
+            "project": self.project.slug,
+            "task": str(ranking.task_id),
+            "external_id": ranking.task.prompt.external_id,
+        }
+        if change.kind == Change.Kind.WITHDRAWAL:
+            marker |= {"type": "withdrawn", "id": str(ranking.pk)}
+        else:
+            marker |= {"type": "superseded", "id": str(ranking.supersedes_id), "superseded_by": str(ranking.pk)}
+        return canonical(marker | {"change": change.number})
+
+    def _record(
+        self, change: Change, ranking: Ranking, responses: Sequence[Response], tiers: Mapping[int, int | None]
+    ) -> dict[str, Any]:
+        task, prompt = ranking.task, ranking.task.prompt
+        keys = {response.pk: response.key for response in responses}
+        said = ranking.extra
+        record = dict(said) | _head(self.project, prompt) | {
+            "id": str(ranking.pk),
+            "task": str(task.pk),
+            "kind": task.kind,
+            "counted": ranking.counted,
+            "responses": [_response_object(response) for response in responses],
+            "ranking": _tiers(tiers, keys),
+            "unranked": [key for pk, key in keys.items() if tiers[pk] is None],
+            "strengths": ranking.strengths,
+            "all_bad": ranking.all_bad,
+            "ratings": _by_key(ranking.ratings, keys),
+            "flags": _by_key(ranking.flags, keys),
+            "rationale": ranking.rationale,
+            "rewrite": _rewrite(ranking, keys),
+            "annotator": pseudonym_of(self.project, ranking.annotator_id),
+            "annotator_kind": ranking.annotator.kind,
+            "weight": said.get("weight", 1.0) * self._weights.get(ranking.annotator_id, 1.0),
+            "revision": said.get("revision", ranking.revision),
+            "guideline_version": _guideline_version(ranking),
+            "presented_order": [keys[pk] for pk in ranking.presented_order] or None,
+            "seconds": ranking.seconds,
+            "change": change.number,
+            "submitted_at": instant_text(ranking.submitted_at),
+        }  # fmt: skip
+        return canonical(record)
+
+
+def _ranking(change: Change) -> Ranking:
+    assert change.ranking is not None
+    return change.ranking
+
+
+def _tiers_of(rankings: Sequence[Ranking]) -> dict[int, dict[int, int | None]]:
+    """Ranking id → response id → tier."""
+    found: dict[int, dict[int, int | None]] = defaultdict(dict)
+    rows = Entry.objects.filter(ranking__in=[ranking.pk for ranking in rankings])
+    for ranking, response, tier in rows.values_list("ranking_id", "response_id", "tier"):
+        found[ranking][response] = tier
+    return found
+
+
+def _responses_of(tasks: Iterable[int]) -> dict[int, list[Response]]:
+    """Task id → its responses in the order in which they came."""
+    found: dict[int, list[Response]] = defaultdict(list)
+    rows = TaskResponse.objects.filter(task__in=tasks).select_related("response").order_by("response_id")
+    for row in rows:
+        found[row.task_id].append(row.response)
+    return found
+
+
+def _head(project: Project, prompt: Prompt) -> dict[str, Any]:
+    """What every kind of line says about its prompt."""
+    return {
+        "format": VERSION,
+        "project": project.slug,
+        "external_id": prompt.external_id,
+        "split_group": _split_group(prompt),
+        "split": prompt.split_group.split,
+        "prompt": prompt.messages,
+    }
+
+
+def _split_group(prompt: Prompt) -> str:
+    """The group's key. That of a group named by its first user message is not stored but made from the message."""
+    group = prompt.split_group
+    made = normalise_split_text(prompt.messages)
+    if group.key or hashlib.sha256(made.encode()).hexdigest() != group.key_sha256:
+        return group.key or f"sha256:{group.key_sha256}"
+    return made
+
+
+def _response_object(response: Response) -> dict[str, Any]:
+    found = dict(response.extra) | {
+        "id": response.key,
+        "text": response.text,
+        "thinking": response.thinking,
+        "model": response.model or None,
+    }
+    if response.settings:
+        found["settings"] = response.settings
+    known = {key: found.pop(key) for key in ("id", "text", "thinking", "model", "settings") if key in found}
+    return known | {key: found[key] for key in sorted(found)}
+
+
+def _tiers(tiers: Mapping[int, int | None], keys: Mapping[int, str]) -> list[list[str]]:
+    """Tiers best first; within a tier in the order of the responses, which says nothing."""
+    placed = sorted({tier for tier in tiers.values() if tier is not None})
+    return [[key for pk, key in keys.items() if tiers[pk] == tier] for tier in placed]
+
+
+def _by_key(values: Mapping[str, Any], keys: Mapping[int, str]) -> dict[str, Any]:
+    """Stored per response id, said per response key, in the order of the responses."""
+    return {key: values[str(pk)] for pk, key in keys.items() if str(pk) in values}
+
+
+def _rewrite(ranking: Ranking, keys: Mapping[int, str]) -> dict[str, str] | None:
+    if ranking.rewrite_of_id is None or ranking.rewrite_text is None:
+        return None
+    return {"of": keys[ranking.rewrite_of_id], "text": ranking.rewrite_text}
+
+
+def _guideline_version(ranking: Ranking) -> int | None:
+    """The rules that the annotator saw: ours, or those that an import names; ours mean nothing to an import."""
+    if ranking.source == Ranking.Source.IMPORT:
+        found: int | None = ranking.extra.get("guideline_version")
+        return found
+    return ranking.version.number
+
+
+# --- lines that are no rankings ---------------------------------------------------------------------------------------
+
+
+def demonstration_records(project: Project, *, splits: tuple[str, ...] | None = None) -> Iterator[dict[str, Any]]:
+    """Yields the demonstrations that are not withdrawn, in the order in which they came."""
+    found = Demonstration.objects.filter(project=project, withdrawn_at=None, prompt__withdrawn_at=None)
+    found = found.filter(prompt__split_group__split__in=splits) if splits is not None else found
+    for demonstration in _by_id(found.select_related("prompt__split_group")):
+        head = dict(demonstration.prompt.extra) | _head(project, demonstration.prompt)
+        own = {"type": "demonstration", "id": f"d{demonstration.pk}", "response": demonstration.text}
+        yield canonical(head | own)
+
+
+def prompt_records(project: Project, *, splits: tuple[str, ...] | None = None) -> Iterator[dict[str, Any]]:
+    """Yields the prompts that came without responses, unless only as a demonstration's, in the order of coming."""
+    bare = Q(demonstrations=None) | Q(answer__isnull=False) | Q(tests__isnull=False)
+    found = Prompt.objects.filter(bare, project=project, withdrawn_at=None, responses=None)
+    found = found.filter(split_group__split__in=splits) if splits is not None else found
+    for prompt in _by_id(found.select_related("split_group")):
+        head = dict(prompt.extra) | _head(project, prompt) | {"type": "prompt", "id": f"p{prompt.pk}"}
+        checked = {"answer": prompt.answer, "tests": prompt.tests}
+        yield canonical(head | {key: value for key, value in checked.items() if value is not None})
+
+
+M = TypeVar("M", bound=Model)
+
+
+def _by_id(found: QuerySet[M]) -> Iterator[M]:
+    last = 0
+    while page := list(found.filter(pk__gt=last).order_by("pk").distinct()[:PAGE]):
+        last = page[-1].pk
+        yield from page

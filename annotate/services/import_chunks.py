@@ -1,0 +1,541 @@
+"""Writing one chunk of imported records: what is new is collected first, then copied in, queue and feed last."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count
+from typing import Any, NamedTuple, cast
+
+from django.contrib.auth.hashers import make_password
+from django.db.models import Model
+from django.utils import timezone
+
+from annotate.assignment import lane_of
+from annotate.interchange.records import BadRecord, ImportedRecord, ImportedResponse
+from annotate.models import (
+    Change,
+    Counter,
+    Demonstration,
+    Entry,
+    ImportBatch,
+    Project,
+    ProjectVersion,
+    Prompt,
+    Ranking,
+    RankingTask,
+    Response,
+    Slot,
+    SplitGroup,
+    TaskResponse,
+    User,
+)
+from annotate.preferences import Answer, Rewrite, split_for_group
+from annotate.selectors.records import pseudonym_of
+from annotate.services.copying import Ids, copy_rows
+from annotate.services.counters import draw, record_changes
+from annotate.services.import_known import (
+    Group,
+    KnownPrompt,
+    KnownRanking,
+    content_sha256,
+    group_key_of,
+    key_of,
+    known_groups,
+    known_prompts,
+    known_rankings,
+    known_users,
+    sha256_of,
+)
+from annotate.services.import_reports import Fault, ImportReport
+from annotate.services.rankings import answer_sha256
+
+ANONYMOUS = "anonymous"
+MAX_USERNAME = 150
+MAX_LANGUAGE = 20
+
+#: Whom an imported annotator stands for. A person of another database is no person here.
+_USER_KINDS = {
+    "human": User.Kind.IMPORTED,
+    "imported": User.Kind.IMPORTED,
+    "machine": User.Kind.MACHINE,
+    "example": User.Kind.EXAMPLE,
+}
+
+#: The order of writing: referenced rows first.
+_TABLES: tuple[type[Model], ...] = (
+    SplitGroup, User, Prompt, Response, RankingTask, TaskResponse, Demonstration, Ranking, Entry,
+)  # fmt: skip
+_PLURALS: dict[type[Model], str] = {
+    SplitGroup: "split_groups", User: "annotators", Prompt: "prompts", Response: "responses", RankingTask: "tasks",
+    TaskResponse: "task_responses", Demonstration: "demonstrations", Ranking: "rankings", Entry: "entries",
+}  # fmt: skip
+
+
+class _NotTaken(Exception):
+    """A record that the chunk leaves out, as `skipped` or `conflict`."""
+
+    def __init__(self, reason: str, *, kind: str = "skipped") -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def _conflict(reason: str) -> _NotTaken:
+    return _NotTaken(reason, kind="conflict")
+
+
+@dataclass(slots=True)
+class ImportPlan:
+    """What holds for every chunk of one import. `users` and `batch_saved` are set as chunks commit."""
+
+    project: Project
+    version: ProjectVersion
+    batch: ImportBatch
+    overlap: int | None
+    priority: int
+    dry_run: bool
+    ids: Ids
+    users: dict[str, int] = field(default_factory=dict)
+    batch_saved: bool = False
+
+
+class Chunk:
+    """One transaction's worth of records. To try again, make a new one."""
+
+    def __init__(self, plan: ImportPlan, records: Sequence[ImportedRecord | BadRecord]) -> None:
+        self.plan = plan
+        self.report = ImportReport()
+        self._records = records
+        self._now = timezone.now()
+        self._rows: dict[type[Model], list[Any]] = defaultdict(list)
+        good = [record for record in records if isinstance(record, ImportedRecord)]
+        groups = {sha256_of(group_key_of(record)) for record in good}
+        self._prompts = known_prompts(project=plan.project, records=good)
+        self._groups = known_groups(project=plan.project, hashes=groups)
+        self._rankings = known_rankings(self._prompts.values())
+        self.users = dict(plan.users)
+        self._look_up_users({_username(plan.project, record) for record in good if record.ranking is not None})
+
+    def write(self) -> bool:
+        """Writes what is new and returns whether anything was. Locks the offer and change counters, at the end.
+
+        Must run in the transaction in which the chunk was made.
+        """
+        for record in self._records:
+            self._take(record)
+        if not any(self._rows.values()):
+            return False
+        if not self.plan.batch_saved:
+            self.plan.batch.save(force_insert=True)
+        for model in _TABLES:
+            if rows := self._rows[model]:
+                self.report.rows[_PLURALS[model]] += copy_rows(model, rows)
+        if not self.plan.dry_run:
+            self._offer_slots()
+            self._record_rankings()
+        return True
+
+    # --- records, one by one ----------------------------------------------------------------------------------------
+
+    def _take(self, record: ImportedRecord | BadRecord) -> None:
+        if isinstance(record, BadRecord) and not record.fault:
+            self.report.count_left_out(record.reason)
+        elif isinstance(record, BadRecord):
+            self._refuse(record, "skipped", record.reason)
+        else:
+            try:
+                self.report.count_taken(new=self._add(record))
+            except _NotTaken as why:
+                self._refuse(record, why.kind, str(why))
+
+    def _refuse(self, record: ImportedRecord | BadRecord, kind: str, reason: str) -> None:
+        self.report.count_fault(Fault(self.plan.batch.source, record.line, record.item, kind, reason))
+
+    def _add(self, record: ImportedRecord) -> bool:
+        """Collects what the record brings; True if that is anything new.
+
+        Raises:
+            _NotTaken: nothing of the record was collected.
+        """
+        prompt = self._prompts.get(key_of(record))
+        _refuse_lone_repeat(prompt, record)
+        if prompt is None:
+            self._add_parts(self._new_prompt(record), record)
+            return True
+        _check_same(prompt, record)
+        return self._add_parts(prompt, record)
+
+    def _add_parts(self, prompt: KnownPrompt, record: ImportedRecord) -> bool:
+        if record.type == "demonstration":
+            return self._add_demonstration(prompt, record)
+        if record.type == "ranking" and record.ranking is not None:
+            return self._add_ranking(prompt, record)
+        if record.type == "ranking" and _task_key(prompt, record) not in prompt.tasks:
+            self._new_task(prompt, record)
+            return True
+        return False
+
+    def _add_demonstration(self, prompt: KnownPrompt, record: ImportedRecord) -> bool:
+        text = record.responses[0].text
+        sha256 = sha256_of(text)
+        if (withdrawn := prompt.demonstrations.get(sha256)) is not None:
+            if withdrawn:
+                raise _NotTaken("the demonstration was withdrawn here")
+            return False
+        prompt.demonstrations[sha256] = False
+        self._put(Demonstration, project=self.plan.project, prompt_id=prompt.id, text=text, text_sha256=sha256)
+        return True
+
+    def _add_ranking(self, prompt: KnownPrompt, record: ImportedRecord) -> bool:
+        """Collects the ranking, if it is new, as the next revision of its annotator's on this task."""
+        answer = _answer(record, prompt.responses)
+        sha256 = answer_sha256(answer)
+        task_id = prompt.tasks.get(_task_key(prompt, record))
+        known = self._rankings[task_id] if task_id else []
+        if any(one.withdrawn and one.content_sha256 == sha256 for one in known):
+            raise _NotTaken("the ranking was withdrawn here")
+        if ours := _exported_from_here(self.plan.project, record, known):
+            return _compare(ours, sha256, record)
+        annotator = _annotator_of(self.plan.project, record, known)
+        mine = [one for one in known if one.username == annotator.username]
+        if same := next((one for one in mine if one.given_revision == record.revision), None):
+            return _compare(same, sha256, record)
+        last = mine[-1] if mine else None
+        _check_follows(last, record)
+        task_id = task_id or self._new_task(prompt, record)
+        self._new_ranking(prompt, task_id, self._user(annotator), answer, record, last)
+        return True
+
+    # --- new rows ---------------------------------------------------------------------------------------------------
+
+    def _put(self, model: type[Model], /, **values: Any) -> int:
+        pk = self.plan.ids.next(model)
+        self._rows[model].append(model(pk=pk, **values))
+        return pk
+
+    def _group(self, record: ImportedRecord) -> Group:
+        """The record's split group, made if it is new. A split given by the record decides a new group."""
+        key = group_key_of(record)
+        sha256 = sha256_of(key)
+        if group := self._groups.get(sha256):
+            _check_split(group, record)
+            return group
+        split = record.split or split_for_group(key)
+        # The first user message itself is not stored a second time: a withdrawal could not blank it here.
+        stored = record.split_group if record.split_group is not None else ""
+        pk = self._put(SplitGroup, project=self.plan.project, key=stored, key_sha256=sha256, split=split)
+        self._groups[sha256] = Group(pk, sha256, split)
+        return self._groups[sha256]
+
+    def _new_prompt(self, record: ImportedRecord) -> KnownPrompt:
+        group = self._group(record)
+        messages = [dict(message) for message in record.prompt]
+        sha256 = content_sha256(record)
+        pk = self._put(
+            Prompt,
+            project=self.plan.project,
+            batch=self.plan.batch,
+            external_id=record.external_id,
+            content_sha256=sha256,
+            messages=messages,
+            split_group_id=group.id,
+            answer=record.answer,
+            tests=record.tests,
+            language=_language(record),
+            tags=_tags(record),
+            extra={} if record.ranking is not None else dict(record.extra),
+        )
+        known = self._prompts[key_of(record)] = KnownPrompt(pk, sha256, messages, group)
+        if record.type == "ranking":
+            known.responses = {response.id: self._new_response(pk, response) for response in record.responses}
+        return known
+
+    def _new_response(self, prompt_id: int, response: ImportedResponse) -> int:
+        return self._put(
+            Response,
+            prompt_id=prompt_id,
+            key=response.id,
+            text=response.text,
+            thinking=response.thinking,
+            model=response.model or "",
+            settings=dict(response.settings or {}),
+            extra=dict(response.extra),
+            text_sha256=sha256_of(response.text),
+        )
+
+    def _new_task(self, prompt: KnownPrompt, record: ImportedRecord) -> int:
+        places = self.plan.overlap
+        if places is None:
+            places = self.plan.project.overlap if record.ranking is None else 0
+        key = _task_key(prompt, record)
+        repeat_of = _original(prompt, record) if record.kind == "repeat" else None
+        task_id = self._put(
+            RankingTask,
+            project=self.plan.project,
+            prompt_id=prompt.id,
+            kind=record.kind,
+            overlap=0 if repeat_of else places,
+            priority=self.plan.priority,
+            repeat_of_id=repeat_of,
+        )
+        for response_id in sorted(key[1]):
+            self._put(TaskResponse, task_id=task_id, prompt_id=prompt.id, response_id=response_id)
+        prompt.tasks[key] = task_id
+        return task_id
+
+    def _new_ranking(
+        self,
+        prompt: KnownPrompt,
+        task_id: int,
+        user: "_Annotator",
+        answer: Answer,
+        record: ImportedRecord,
+        last: KnownRanking | None,
+    ) -> None:
+        revision = last.revision + 1 if last else 1
+        sha256 = answer_sha256(answer)
+        pk = self._put(
+            Ranking,
+            project=self.plan.project,
+            task_id=task_id,
+            annotator_id=self.users[user.username],
+            version=self.plan.version,
+            revision=revision,
+            supersedes_id=last.id if last else None,
+            counted=record.counted,
+            source=Ranking.Source.IMPORT,
+            strengths=list(answer.strengths or ()),
+            all_bad=answer.all_bad,
+            ratings={name: dict(values) for name, values in answer.ratings.items()},
+            flags={name: list(flags) for name, flags in answer.flags.items() if flags},
+            rationale=answer.rationale,
+            rewrite_of_id=int(answer.rewrite.of) if answer.rewrite else None,
+            rewrite_text=answer.rewrite.text if answer.rewrite else None,
+            content_sha256=sha256,
+            presented_order=[prompt.responses[key] for key in record.presented_order or ()],
+            seconds=record.seconds,
+            extra=_kept(record, revision),
+            submitted_at=record.submitted_at or self._now,
+        )
+        tiers = {int(name): number for number, tier in enumerate(answer.ranking, start=1) for name in tier}
+        for response_id in sorted(_task_key(prompt, record)[1]):
+            self._put(Entry, ranking_id=pk, task_id=task_id, response_id=response_id, tier=tiers.get(response_id))
+        self._rankings[task_id].append(
+            KnownRanking(
+                id=pk,
+                annotator_id=self.users[user.username],
+                username=user.username,
+                revision=revision,
+                given_revision=record.revision,
+                given_id=record.id,
+                content_sha256=sha256,
+                counted=record.counted,
+                withdrawn=False,
+            )
+        )
+
+    # --- annotators -------------------------------------------------------------------------------------------------
+
+    def _look_up_users(self, usernames: set[str]) -> None:
+        self.users |= known_users(usernames - self.users.keys())
+
+    def _user(self, annotator: "_Annotator") -> "_Annotator":
+        """Makes the user who stands for an annotator, if there is none."""
+        if annotator.username not in self.users:
+            self._look_up_users({annotator.username})
+        if annotator.username not in self.users:
+            self.users[annotator.username] = self._put(
+                User,
+                username=annotator.username,
+                first_name=annotator.name,
+                kind=annotator.kind,
+                is_active=False,
+                password=make_password(None),
+            )
+        return annotator
+
+    # --- the end of the transaction ---------------------------------------------------------------------------------
+
+    def _offer_slots(self) -> None:
+        tasks: list[RankingTask] = self._rows[RankingTask]
+        places = sum(task.overlap for task in tasks)
+        if not places:
+            return
+        offer = draw(project=self.plan.project, name=Counter.Name.OFFER, count=places)
+        lane = lane_of(priority=self.plan.priority, reoffered=False)
+        numbers = ((task, number) for task in tasks for number in range(1, task.overlap + 1))
+        slots = [
+            Slot(
+                pk=self.plan.ids.next(Slot),
+                task=task,
+                project=self.plan.project,
+                number=number,
+                lane=lane,
+                offer=offer + index,
+            )
+            for index, (task, number) in enumerate(numbers)
+        ]
+        copy_rows(Slot, slots)
+
+    def _record_rankings(self) -> None:
+        record_changes(
+            project=self.plan.project,
+            changes=[
+                {
+                    "kind": Change.Kind.RANKING if ranking.revision == 1 else Change.Kind.REVISION,
+                    "ranking_id": ranking.pk,
+                }
+                for ranking in self._rows[Ranking]
+            ],
+        )
+
+
+# --- what may be taken ------------------------------------------------------------------------------------------------
+
+
+def _refuse_lone_repeat(prompt: KnownPrompt | None, record: ImportedRecord) -> None:
+    if record.kind != "repeat":
+        return
+    if record.ranking is None:
+        raise _NotTaken("a repeat without a ranking: repeats are made here, for one person")
+    if prompt is None or _original(prompt, record) is None:
+        raise _NotTaken("a repeat of a task that is not known here")
+
+
+def _task_key(prompt: KnownPrompt, record: ImportedRecord) -> tuple[str, frozenset[int]]:
+    return record.kind, frozenset(prompt.responses[response.id] for response in record.responses)
+
+
+def _original(prompt: KnownPrompt, record: ImportedRecord) -> int | None:
+    """The task that a repeat repeats."""
+    if not prompt.responses.keys() >= {response.id for response in record.responses}:
+        return None
+    _, chosen = _task_key(prompt, record)
+    return prompt.tasks.get(("normal", chosen)) or prompt.tasks.get(("gold", chosen))
+
+
+def _check_same(prompt: KnownPrompt, record: ImportedRecord) -> None:
+    """A known prompt stays as it is: the record agrees with it, or is not taken."""
+    name = f"external_id {record.external_id!r}" if record.external_id is not None else "the prompt"
+    if prompt.withdrawn:
+        raise _NotTaken(f"{name} was withdrawn here")
+    if prompt.content_sha256 != content_sha256(record) and not _says_nothing_else(prompt, record):
+        raise _conflict(f"{name} is known with other content")
+    if record.split_group is not None and sha256_of(record.split_group) != prompt.group.sha256:
+        raise _conflict(f"{name} is known in another split group")
+    _check_split(prompt.group, record)
+
+
+def _says_nothing_else(prompt: KnownPrompt, record: ImportedRecord) -> bool:
+    """A demonstration or bare prompt under the external_id of a prompt with responses, its messages the same."""
+    bare = record.type != "ranking" and record.answer is None and record.tests is None
+    return bare and prompt.messages == [dict(message) for message in record.prompt]
+
+
+def _check_split(group: Group, record: ImportedRecord) -> None:
+    if record.split is not None and record.split != group.split:
+        raise _NotTaken(f"split {record.split}, but its split group is in {group.split} here")
+
+
+def _compare(known: KnownRanking, sha256: str, record: ImportedRecord) -> bool:
+    """False, for nothing new.
+
+    Raises:
+        _NotTaken: the same revision says something else.
+    """
+    if known.withdrawn:
+        raise _NotTaken("the ranking was withdrawn here")
+    if (known.content_sha256, known.counted) != (sha256, record.counted):
+        who = record.annotator or "an unnamed annotator"
+        raise _conflict(f"revision {record.revision} by {who!r} is known with another answer")
+    return False
+
+
+def _check_follows(last: KnownRanking | None, record: ImportedRecord) -> None:
+    if last is None:
+        return
+    if last.withdrawn:
+        raise _NotTaken("the annotator's ranking was withdrawn here")
+    if record.revision < last.given_revision:
+        raise _NotTaken(f"revision {record.revision} comes after revision {last.given_revision}")
+    if record.counted != last.counted:
+        raise _NotTaken("a revision counts if and only if the one before it does")
+
+
+# --- parts of a record ------------------------------------------------------------------------------------------------
+
+
+class _Annotator(NamedTuple):
+    username: str
+    name: str
+    kind: str
+
+
+def _username(project: Project, record: ImportedRecord) -> str:
+    return _annotator(project, record.annotator or ANONYMOUS, record).username
+
+
+def _annotator(project: Project, name: str, record: ImportedRecord) -> _Annotator:
+    """The account that stands for a name: `imported:PROJECT:NAME`, cut and told apart by a hash where that is long."""
+    kind = _USER_KINDS[record.annotator_kind]
+    username = f"{kind}:{project.slug}:{name}"
+    if len(username) > MAX_USERNAME:
+        username = f"{username[: MAX_USERNAME - 33]}:{sha256_of(name)[:32]}"
+    return _Annotator(username, name, kind)
+
+
+def _annotator_of(project: Project, record: ImportedRecord, known: Sequence[KnownRanking]) -> _Annotator:
+    """Whose ranking this is. Unnamed answers with ids of their own are different people where they share a task."""
+    if record.annotator is not None or record.id is None:
+        return _annotator(project, record.annotator or ANONYMOUS, record)
+    same_id = (one.username.split(":", 2)[-1] for one in known if one.given_id == record.id)
+    if name := next((name for name in same_id if name.startswith(ANONYMOUS)), None):
+        return _annotator(project, name, record)
+    names = chain([ANONYMOUS], (f"{ANONYMOUS} {number}" for number in count(2)))
+    people = (_annotator(project, name, record) for name in names)
+    taken = {one.username for one in known}
+    return next(person for person in people if person.username not in taken)
+
+
+def _exported_from_here(project: Project, record: ImportedRecord, known: Sequence[KnownRanking]) -> KnownRanking | None:
+    """The ranking that this record was exported from, where the export comes back to its own database."""
+    if record.project != project.slug:
+        return None
+    found = (one for one in known if str(one.id) == record.id)
+    return next((one for one in found if pseudonym_of(project, one.annotator_id) == record.annotator), None)
+
+
+def _answer(record: ImportedRecord, ids: Mapping[str, int]) -> Answer:
+    """The record's answer with response ids as they are in the database, as text."""
+    names = {key: str(pk) for key, pk in ids.items()}
+    rewrite = record.rewrite
+    return Answer(
+        ranking=[[names[key] for key in tier] for tier in record.ranking or ()],
+        unranked=[names[key] for key in record.unranked],
+        strengths=list(record.strengths),
+        all_bad=record.all_bad,
+        ratings={names[key]: cast(Mapping[str, int], values) for key, values in record.ratings.items()},
+        flags={names[key]: list(flags) for key, flags in record.flags.items() if flags},
+        rationale=(record.rationale or "").strip() or None,
+        rewrite=Rewrite(names[rewrite.of], rewrite.text) if rewrite else None,
+    )
+
+
+def _kept(record: ImportedRecord, revision: int) -> dict[str, Any]:
+    """What has no column: unknown keys, and what the record said of itself elsewhere."""
+    said = {
+        "id": record.id,
+        "revision": record.revision if record.revision != revision else None,
+        "weight": record.weight if record.weight != 1.0 else None,
+        "guideline_version": record.guideline_version,
+    }
+    return dict(record.extra) | {key: value for key, value in said.items() if value is not None}
+
+
+def _language(record: ImportedRecord) -> str:
+    language = record.extra.get("language", record.extra.get("lang"))
+    return language if isinstance(language, str) and len(language) <= MAX_LANGUAGE else ""
+
+
+def _tags(record: ImportedRecord) -> list[str]:
+    tags = record.extra.get("tags")
+    return tags if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else []

@@ -1,0 +1,276 @@
+"""Imports: records of any format into a project, chunk by chunk, and the way back while nothing was made of them."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from annotate import interchange
+from annotate.errors import Invalid
+from annotate.interchange.records import BadRecord, FileError, ImportedRecord
+from annotate.interchange.streams import Source, read_texts
+from annotate.models import ImportBatch, Project, RankingTask, User
+from annotate.selectors.projects import current_version
+from annotate.services.copying import Ids, draw_ids
+from annotate.services.import_chunks import Chunk, ImportPlan
+from annotate.services.import_reports import ImportReport
+from annotate.services.import_undo import undo_import
+from annotate.services.locks import lock_imports
+
+__all__ = ["ImportReport", "StrictImportRefused", "import_files", "import_records", "undo_import"]
+
+CHUNK_RECORDS = 500
+CHUNK_CHARACTERS = 16_000_000
+MAX_OVERLAP = 50
+#: Somebody else may write the same prompt or split group between a chunk's look and its writing.
+ATTEMPTS = 3
+
+Records = Iterable[ImportedRecord | BadRecord]
+Progress = Callable[[int], None]
+
+
+class StrictImportRefused(Invalid):
+    """A strict import that would not have been free of faults, and therefore changed nothing."""
+
+    def __init__(self, report: ImportReport) -> None:
+        message = f"{report.fault_count} of {report.read} records have faults; nothing was imported."
+        super().__init__(message, code="strict", extra={"report": report.as_json()})
+        self.report = report
+
+
+def import_records(
+    *,
+    project: Project,
+    records: Records,
+    format: str = "plackett",
+    source: str = "",
+    created_by: User | None = None,
+    overlap: int | None = None,
+    priority: int = RankingTask.Priority.NORMAL,
+    dry_run: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Writes what is new of the records; doing it again changes nothing.
+
+    A prompt is named by its `external_id`, else by its content (messages and responses). Known with equal content it
+    is unchanged, with other content a conflict that is reported and not written. Lines of one prompt share one task
+    and add their rankings to it; a ranking belongs to an account that stands for its annotator and cannot log in, and
+    is known by task, annotator and revision. Split groups keep the split they first got.
+
+    Each chunk of 500 records is a transaction that locks the project's other imports out, and at its end the offer
+    and change counters. Call it outside a transaction, or those locks last until yours ends.
+
+    Args:
+        records: read once, twice if `strict` (an iterator is then held in memory). If reading raises FileError, what
+            was written is undone as `undo_import` does; `import_files` looks at whole files first.
+        overlap: how many annotators shall rank each new task; if not given, the project's overlap for tasks that come
+            without a ranking, 0 for those that bring one.
+        dry_run: report what would happen, and write nothing. Takes one long transaction.
+        strict: any fault, conflicts included, refuses the whole import.
+        progress: called with the number of records read since the last call.
+
+    Raises:
+        Invalid: overlap or priority out of range.
+        StrictImportRefused: `strict`, and some record has a fault.
+    """
+    options = _Options(project, format, created_by, overlap, priority)
+    options.check()
+    if strict and isinstance(records, Iterator):
+        records = list(records)
+    if strict or dry_run:
+        report = _rehearse([(source, records)], options, progress)[0]
+        _refuse_faults([report], strict=strict)
+        if dry_run:
+            return report
+    return _import(source, records, options, progress)
+
+
+def import_files(
+    *,
+    project: Project,
+    files: Sequence[Source],
+    format: str,
+    created_by: User | None = None,
+    overlap: int | None = None,
+    priority: int = RankingTask.Priority.NORMAL,
+    dry_run: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> list[ImportReport]:
+    """Imports files, each as a batch of its own, after every one of them was found readable. As import_records.
+
+    Args:
+        files: paths, or binary streams that can go back to their start (their `name` is the batch's source).
+
+    Raises:
+        Invalid: an unknown format; and as import_records.
+        FileError: a file cannot be read (the message names it); nothing was changed.
+    """
+    options = _Options(project, format, created_by, overlap, priority)
+    options.check()
+    if format not in interchange.FORMATS:
+        known = ", ".join(sorted(interchange.FORMATS))
+        raise Invalid(f"There is no format {format!r}; there are {known}.", fields={"format": f"One of {known}."})
+    readable = [_File(format, file) for file in files]
+    for file in readable:
+        file.check()
+    if strict or dry_run:
+        reports = _rehearse([(file.name, file) for file in readable], options, progress)
+        _refuse_faults(reports, strict=strict)
+        if dry_run:
+            return reports
+    return [_import(file.name, file, options, progress) for file in readable]
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    project: Project
+    format: str
+    created_by: User | None
+    overlap: int | None
+    priority: int
+
+    def check(self) -> None:
+        if self.overlap is not None and not 0 <= self.overlap <= MAX_OVERLAP:
+            raise Invalid(f"The overlap is 0 to {MAX_OVERLAP}.", fields={"overlap": f"0 to {MAX_OVERLAP}."})
+        if self.priority not in RankingTask.Priority.values:
+            raise Invalid("The priority is 0 (urgent) to 3 (low).", fields={"priority": "0 to 3."})
+
+    def plan(self, source: str, *, dry_run: bool) -> ImportPlan:
+        batch = ImportBatch(
+            pk=draw_ids(ImportBatch, 1)[0],
+            project=self.project,
+            format=self.format,
+            source=source[:300],
+            created_by=self.created_by,
+        )
+        return ImportPlan(
+            project=self.project,
+            version=current_version(self.project),
+            batch=batch,
+            overlap=self.overlap,
+            priority=self.priority,
+            dry_run=dry_run,
+            ids=Ids(block=2000),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file whose records can be read again and again."""
+
+    format: str
+    file: Source
+
+    @property
+    def name(self) -> str:
+        if isinstance(self.file, str | os.PathLike):
+            return os.path.basename(os.fspath(self.file))
+        return str(getattr(self.file, "name", "a stream"))
+
+    def __iter__(self) -> Iterator[ImportedRecord | BadRecord]:
+        with self._from_start() as file:
+            yield from interchange.read_file(self.format, file)
+
+    def check(self) -> None:
+        """Reads the file to its end. Raises FileError if that is not possible."""
+        with self._from_start() as file:
+            for _ in read_texts(file):
+                pass
+
+    @contextmanager
+    def _from_start(self) -> Iterator[Source]:
+        """Says in a FileError which file it is about."""
+        if not isinstance(self.file, str | os.PathLike):
+            self.file.seek(0)
+        try:
+            yield self.file
+        except FileError as error:
+            raise FileError(f"{self.name}: {error}") from error
+
+
+def _rehearse(
+    sources: Sequence[tuple[str, Records]], options: _Options, progress: Progress | None
+) -> list[ImportReport]:
+    """What importing these sources one after the other would report; everything is rolled back."""
+    with transaction.atomic():
+        reports = [_run(options.plan(name, dry_run=True), records, progress) for name, records in sources]
+        transaction.set_rollback(True)
+    return reports
+
+
+def _refuse_faults(reports: Sequence[ImportReport], *, strict: bool) -> None:
+    total = ImportReport()
+    for report in reports:
+        total.add(report)
+    if strict and total.fault_count:
+        raise StrictImportRefused(total)
+
+
+def _import(source: str, records: Records, options: _Options, progress: Progress | None) -> ImportReport:
+    plan = options.plan(source, dry_run=False)
+    try:
+        report = _run(plan, records, progress)
+    except FileError:
+        if plan.batch_saved:
+            undo_import(batch=plan.batch, by=options.created_by)
+        raise
+    if plan.batch_saved:
+        report.batch_id = plan.batch.pk
+        ImportBatch.objects.filter(pk=plan.batch.pk).update(counts=report.counts(), finished_at=Now())
+    return report
+
+
+def _run(plan: ImportPlan, records: Records, progress: Progress | None) -> ImportReport:
+    report = ImportReport(dry_run=plan.dry_run)
+    for chunk in _chunks(records):
+        report.add(_write(plan, chunk))
+        if progress is not None:
+            progress(len(chunk))
+    return report
+
+
+def _write(plan: ImportPlan, records: Sequence[ImportedRecord | BadRecord]) -> ImportReport:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _write_once(plan, records)
+        except IntegrityError:
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _write_once(plan: ImportPlan, records: Sequence[ImportedRecord | BadRecord]) -> ImportReport:
+    with transaction.atomic():
+        if not plan.dry_run:
+            lock_imports(plan.project)
+        chunk = Chunk(plan, records)
+        written = chunk.write()
+    plan.users = chunk.users
+    plan.batch_saved |= written
+    return chunk.report
+
+
+def _chunks(records: Records) -> Iterator[list[ImportedRecord | BadRecord]]:
+    """Records in groups of CHUNK_RECORDS, or fewer where they are long."""
+    chunk: list[ImportedRecord | BadRecord] = []
+    characters = 0
+    for record in records:
+        chunk.append(record)
+        characters += _characters(record)
+        if len(chunk) == CHUNK_RECORDS or characters > CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _characters(record: ImportedRecord | BadRecord) -> int:
+    if isinstance(record, BadRecord):
+        return len(record.reason)
+    prompt = sum(len(message["content"]) for message in record.prompt)
+    return prompt + sum(len(one.text) + len(one.thinking or "") for one in record.responses)
