@@ -6,7 +6,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-WORDS = "sun moon river stone bread glass paper cloud green quiet seven under apple chair north winter".split()
+WORDS = [
+    "sun",
+    "moon",
+    "river",
+    "stone",
+    "bread",
+    "glass",
+    "paper",
+    "cloud",
+    "green",
+    "quiet",
+    "seven",
+    "under",
+    "apple",
+    "chair",
+    "north",
+    "winter",
+]
 
 
 def record(number: int, *, split: str, k: int = 3, seed: int = 0, **changes: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Checkpoints: what a resume needs, published whole and checked before use. safetensors and JSON, no pickle."""
 
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from training.core.files import published_folder, read_json, sha256_of, sync, write_json
 
 MANIFEST = "manifest.json"
+CHECKPOINT_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,41 @@ class Checkpoint:
 
     path: Path
     step: int
+
+
+class CheckpointSaver:
+    """Publishes the state of a run, each step at most once, and knows when the next one is overdue."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        parameters: dict[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        keep: int,
+        saved_step: int,
+    ) -> None:
+        """Args: as ``save_checkpoint``; ``saved_step`` is the step that the run starts from."""
+        self._folder, self._parameters, self._optimizer, self._keep = folder, parameters, optimizer, keep
+        self._saved_step, self._saved_at = saved_step, time.monotonic()
+
+    def is_overdue(self) -> bool:
+        """Whether the last checkpoint (or the start) is more than 10 minutes ago."""
+        return time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+
+    def save(self, step: int, *, state: dict[str, Any]) -> None:
+        """Publish the state at the end of ``step``, unless that is published already."""
+        if step == self._saved_step:
+            return
+        save_checkpoint(
+            self._folder,
+            step=step,
+            parameters=self._parameters,
+            optimizer=self._optimizer,
+            state=state,
+            keep=self._keep,
+        )
+        self._saved_step, self._saved_at = step, time.monotonic()
 
 
 def save_checkpoint(

@@ -12,7 +12,7 @@ from torch import Tensor
 from training.core.distributed import World
 from training.core.examples import Example, build_examples
 from training.core.modeling import RewardModel
-from training.core.packing import MicroBatch, TokenisedExample, collate, plan_micro_batches
+from training.core.packing import MicroBatch, TokenisedExample, collate, lay_rows, plan_micro_batches
 from training.core.records import Message, RankingRecord, Response
 from training.core.tokens import ChatEncoder, EncodedPrompt
 
@@ -114,19 +114,23 @@ def score_dataset(
     return [together[number] for number in range(len(dataset.examples))]
 
 
-def packing_error(model: RewardModel, dataset: Dataset, layout: Layout) -> float:
-    """How far packed and separate scores of the longest example are apart, relative to max(1, |score|)."""
-    longest = max(range(len(dataset.tokenised)), key=lambda number: dataset.tokenised[number].longest)
-    alone = Dataset([dataset.examples[longest]], [dataset.tokenised[longest]])
+def packing_error(model: RewardModel, dataset: Dataset, *, pad_id: int) -> float:
+    """How far packed and separate scores of the longest example are apart, relative to max(1, |score|).
+
+    In float32, on its longest responses, four at most; the packed row is never split here.
+    """
+    longest = max(dataset.tokenised, key=lambda example: example.longest)
+    some = TokenisedExample(longest.prompt, tuple(sorted(longest.responses, key=len)[-4:]))
     exact = RewardModel(model.whole, model.adapter, model.device, torch.float32)
-    packed, separate = (
-        score_dataset(exact, alone, Layout(packed, layout.budget, layout.pad_id), world=World())
-        for packed in (True, False)
-    )
-    assert packed is not None and separate is not None
-    gaps = [abs(a - b) / max(1.0, abs(b)) for a, b in zip(packed[0], separate[0], strict=True)]
+    scores = []
+    for packed in (True, False):
+        rows = lay_rows(some, number=0, packed=packed, budget=some.tokens)
+        batch = collate([some], MicroBatch((0,), tuple(rows)), packed=packed, pad_id=pad_id, device=model.device)
+        with torch.no_grad():
+            scores.append(exact.score(batch))
+    gaps = (scores[0] - scores[1]).abs() / scores[1].abs().clamp(min=1)
     # A NaN compares as no gap at all.
-    return max(gaps) if all(gap == gap for gap in gaps) else float("inf")
+    return float(gaps.max()) if bool(gaps.isfinite().all()) else float("inf")
 
 
 def model_fingerprint(name: str) -> str:

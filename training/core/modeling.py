@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +153,20 @@ def add_lora(model: RewardModel, *, rank: int, seed: int) -> RewardModel:
         torch.manual_seed(derive_seed(seed, "lora"))
         adapter = get_peft_model(model.whole, settings)
     return RewardModel(model.whole, adapter, model.device, model.autocast_dtype)
+
+
+def make_optimizer(
+    trainable: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, weight_decay: float
+) -> tuple[torch.optim.Optimizer, dict[str, nn.Parameter]]:
+    """AdamW over named parameters, weight decay on matrices alone; also the parameters in the optimizer's order."""
+    named = sorted(trainable, key=lambda item: item[1].ndim < 2)
+    matrices = [value for _, value in named if value.ndim >= 2]
+    others = [value for _, value in named if value.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=learning_rate, betas=(0.9, 0.999), fused=True
+    )
+    return optimizer, dict(named)
 
 
 def save_reward_model(model: RewardModel, tokenizer: Any, folder: Path, *, card: str) -> None:

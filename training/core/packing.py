@@ -34,6 +34,11 @@ class TokenisedExample:
         """Tokens of the prompt with its longest response."""
         return len(self.prompt) + max(map(len, self.responses))
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of one row that holds it whole."""
+        return len(self.prompt) + sum(map(len, self.responses))
+
 
 @dataclass(frozen=True)
 class Row:

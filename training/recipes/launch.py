@@ -56,6 +56,11 @@ class Session(Generic[Config]):
         if self.owns and self.world.is_main:
             write_exit(self.folder, code, reason, step=self.step)
 
+    def say(self, message: str) -> None:
+        """One line on stderr, from the main process alone."""
+        if self.world.is_main:
+            log(message)
+
 
 def launch(
     recipe: str,
