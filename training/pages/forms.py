@@ -62,10 +62,14 @@ class TrainForm(forms.Form):
         choices.choices = base_model_choices(project)
         self.fields.update({f"config.{field.name}": form_field(field) for field in settable_fields()})
 
-    def main_fields(self) -> "FieldGroup":
-        """What one should look at before pressing the button."""
-        names = ["snapshot", "base_model", "hub_model", "name", *(f"config.{name}" for name in MAIN)]
+    def source_fields(self) -> "FieldGroup":
+        """What to train from."""
+        names = ("snapshot", "base_model", "hub_model", "name")
         return FieldGroup([self[name] for name in names], list(map(str, self.non_field_errors())))
+
+    def main_fields(self) -> "FieldGroup":
+        """The settings one should look at before pressing the button."""
+        return FieldGroup([self[f"config.{name}"] for name in MAIN], [])
 
     def advanced_fields(self) -> "FieldGroup":
         """Everything else, whose defaults are good."""
@@ -99,17 +103,13 @@ def settable_fields() -> list[FieldDescription]:
 
 
 def form_field(field: FieldDescription) -> forms.Field:
-    """A form field with the setting's default shown and its unit in the help."""
+    """A form field with its unit in the label and the setting's default filled in."""
+    words = field.name.replace("_", " ").replace("lora", "LoRA").replace("grad norm", "gradient norm")
     common: dict[str, Any] = {
-        "label": field.name.replace("_", " ")
-        .capitalize()
-        .replace("Lora", "LoRA")
-        .replace("grad norm", "gradient norm"),
+        "label": words[0].upper() + words[1:] + (f", {field.unit}" if field.unit not in ("", words) else ""),
         "required": False,
         "initial": field.default,
-        "help_text": f"In {field.unit}: {field.help}."
-        if field.unit
-        else f"{field.help}."[0].upper() + f"{field.help}."[1:],
+        "help_text": f"{field.help[0].upper()}{field.help[1:]}.",
     }
     if field.kind == "boolean":
         return forms.BooleanField(**common)

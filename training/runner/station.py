@@ -74,10 +74,12 @@ class Station:
 
     def _sweep(self) -> None:
         """Also while this worker is busy for hours, somebody must notice that another one died."""
-        while not self._closing.wait(LOOK_EVERY_SECONDS):
+        while True:
             try:
                 if count := release_expired():
                     logger.warning("%s runs were taken from workers that were lost", count)
             except (DatabaseError, InterfaceError) as error:
                 logger.warning("cannot look for lost workers: %s", error)
             forget_connection()
+            if self._closing.wait(LOOK_EVERY_SECONDS):
+                return

@@ -10,8 +10,8 @@ NOTHING = "–"
 
 @register.filter
 def percent(share: Number) -> str:
-    """0.714 → `71.4 %`; a dash for nothing."""
-    return NOTHING if share is None or isinstance(share, str) else f"{share * 100:.1f} %"
+    """0.714 → `71.4 %`, kept on one line; a dash for nothing."""
+    return NOTHING if share is None or isinstance(share, str) else f"{share * 100:.1f}\N{NO-BREAK SPACE}%"
 
 
 @register.filter

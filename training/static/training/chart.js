@@ -1,32 +1,45 @@
 // One small line chart as SVG: axes, a main curve, a dashed one beside it, a horizontal reference. Colours come from CSS.
 
 const SVG = "http://www.w3.org/2000/svg";
-const FRAME = { left: 40, right: 312, top: 10, bottom: 148 };
+const FRAME = { left: 44, right: 312, top: 10, bottom: 148 };
 const MAX_POINTS = 600;
+const SMOOTH_FROM = 60; // shorter curves are shown as they are
 
 export function drawChart(svg, { name, points, beside, steps, percent, line, floor }) {
-  const shown = thin(points);
-  const aside = thin(beside);
-  const write = percent ? (value) => `${(value * 100).toFixed(1)} %` : (value) => shortNumber(value);
+  const write = percent ? (value) => `${(value * 100).toFixed(1)} %` : shortNumber;
   svg.replaceChildren();
   svg.append(element("path", { class: "axis", d: `M${FRAME.left} ${FRAME.top}V${FRAME.bottom}H${FRAME.right}` }));
-  if (shown.length === 0) {
+  if (points.length === 0) {
     svg.setAttribute("aria-label", `${name}: nothing measured yet`);
     return;
   }
-  const values = [...shown, ...aside].map((point) => point[1]);
-  const range = rangeOf(values, { line, floor });
+  const raw = thin(points);
+  const aside = thin(smooth(beside));
+  const range = rangeOf([...raw, ...aside].map((point) => point[1]), { line, floor, ceiling: percent ? 1 : Infinity });
   const place = scales(steps, range);
   if (line !== null) drawLine(svg, line, place);
   if (aside.length > 1) svg.append(element("path", { class: "curve two", d: pathOf(aside, place) }));
-  svg.append(element("path", { class: "curve", d: pathOf(shown, place) }));
-  if (shown.length < 40) for (const point of shown) svg.append(dot(point, place, `step ${point[0]}: ${write(point[1])}`));
-  svg.append(label(FRAME.left - 4, FRAME.top + 8, write(range[1]), "end"), label(FRAME.left - 4, FRAME.bottom, write(range[0]), "end"));
+  const isLong = points.length >= SMOOTH_FROM;
+  if (isLong) svg.append(element("path", { class: "curve raw", d: pathOf(raw, place) }));
+  svg.append(element("path", { class: "curve", d: pathOf(isLong ? thin(smooth(points)) : raw, place) }));
+  if (!isLong) for (const point of raw) svg.append(dot(point, place, `step ${point[0]}: ${write(point[1])}`));
+  const short = percent ? (value) => `${(value * 100).toFixed(0)} %` : shortNumber;
+  svg.append(label(FRAME.left - 4, FRAME.top + 8, short(range[1]), "end"), label(FRAME.left - 4, FRAME.bottom, short(range[0]), "end"));
   svg.append(label(FRAME.right, 164, `step ${steps[1]}`, "end"));
   const [first, last] = [points[0], points.at(-1)];
   svg.setAttribute("aria-label", `${name}: ${write(first[1])} at step ${first[0]}, ${write(last[1])} at step ${last[0]}`);
-  const told = svg.parentElement.querySelector("[data-last]");
-  if (told) told.textContent = write(last[1]);
+  svg.parentElement.querySelector("[data-last]").textContent = write(last[1]);
+}
+
+// The mean over the last fortieth of the curve, at every point.
+function smooth(points) {
+  if (points.length < SMOOTH_FROM) return points;
+  const size = Math.ceil(points.length / 40);
+  let sum = 0;
+  return points.map(([step, value], index) => {
+    sum += value - (index >= size ? points[index - size][1] : 0);
+    return [step, sum / Math.min(index + 1, size)];
+  });
 }
 
 // Of every stretch of steps the lowest and the highest point stay, so that no spike is lost.
@@ -44,12 +57,13 @@ function thin(points) {
   return kept;
 }
 
-function rangeOf(values, { line, floor }) {
-  let low = Math.min(...values, ...(line ? [line.value] : []), ...(floor === null ? [] : [floor]));
-  let high = Math.max(...values, ...(line ? [line.value] : []));
+function rangeOf(values, { line, floor, ceiling }) {
+  const known = [...values, ...(line ? [line.value] : []), ...(floor === null ? [] : [floor])];
+  let [low, high] = [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))];
   if (high - low < 1e-9) [low, high] = [low - 0.5, high + 0.5];
   const room = (high - low) * 0.06;
-  return [floor !== null && low >= floor ? Math.max(floor, low - room) : low - room, high + room];
+  const bottom = ceiling === 1 ? 0 : (floor ?? -Infinity);
+  return [low >= bottom ? Math.max(bottom, low - room) : low - room, Math.min(ceiling, high + room)];
 }
 
 function scales([first, last], [low, high]) {
