@@ -5,6 +5,7 @@ against an allow-list; nothing is fetched (no images); links open elsewhere and 
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any, Final, cast
@@ -58,6 +59,7 @@ ATTRIBUTES: Final[dict[str, set[str]]] = {
     **{tag: set(MATHML_ATTRIBUTES) for tag in MATHML_TAGS},
 }
 ALIGNMENTS: Final = {"text-align:left": "left", "text-align:center": "center", "text-align:right": "right"}
+logging.getLogger("markdown_it").setLevel(logging.WARNING)  # it tells each rule it enters, for each line
 _SAFE_LINK = re.compile(r"^(https?://|mailto:)", re.IGNORECASE)
 _PYGMENTS = HtmlFormatter[str](nowrap=True)
 

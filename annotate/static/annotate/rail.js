@@ -1,7 +1,7 @@
 // The rail: tiers with lettered chips, the gaps between them, the unranked. Drawn from the state each time; keyboard
 // focus stays on what it was on, by data-key.
 
-import {STRENGTHS, letterOf, ordinal, sentence, tierOf, unranked} from "./ranking_state.js";
+import {STRENGTHS, letterOf, ordinal, sentenceParts, tierOf, unranked} from "./ranking_state.js";
 
 const SHORT = {1: "slightly", 2: "clearly", 3: "much better"};
 
@@ -109,8 +109,8 @@ export function placeOf(state, id) {
 
 // The big sentence, and the small one under it that says what is left to do.
 export function drawSentence(big, small, state, {focus, problem}) {
-  const [said, tail] = sentence(state).split(/(?=, [^>=]* unranked$)/);
-  big.replaceChildren(said || "Nothing placed yet", ...(tail ? [element("span", {class: "rest"}, tail)] : []));
+  const [said, left] = sentenceParts(state);
+  big.replaceChildren(said || "Nothing placed yet", ...(left ? [element("span", {class: "rest"}, `, ${left}`)] : []));
   const rest = unranked(state);
   const hint = focus !== null && tierOf(state, focus) < 0 && state.tiers.length < 9;
   if (problem) small.textContent = problem;

@@ -87,14 +87,14 @@ const same = (one, two) => JSON.stringify(one) === JSON.stringify(two);
 // --- saying ----------------------------------------------------------------------------------------------------
 
 // "B > A = D, C unranked": what would be saved, as the page shows it.
-export function sentence(state) {
+export const sentence = (state) => sentenceParts(state).filter(Boolean).join(", ");
+
+// The same as [what is said, what is left unranked].
+export function sentenceParts(state) {
   const letters = (ids) => ids.map((id) => letterOf(state, id));
   const ranking = state.tiers.map((tier) => letters(tier).join(" = ")).join(" > ");
-  const rest = unranked(state);
-  const parts = state.allBad ? ["All bad"] : [];
-  if (ranking) parts.push(ranking);
-  if (ranking && rest.length) parts.push(`${letters(rest).join(", ")} unranked`);
-  return parts.join(", ");
+  const rest = ranking ? letters(unranked(state)).join(", ") : "";
+  return [[state.allBad && "All bad", ranking].filter(Boolean).join(", "), rest && `${rest} unranked`];
 }
 
 // The same for ears.

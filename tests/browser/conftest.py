@@ -1,0 +1,73 @@
+"""A real Chromium on a live server. A missing browser fails these tests; it never skips them."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page
+from pytest_django.live_server_helper import LiveServer
+
+from annotate.models import User
+
+# Playwright's own loop runs in this thread, so Django takes every query for one made in a coroutine.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+
+DEBIAN_CHROMIUM = "/usr/bin/chromium"
+QUIET = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    """PLACKETT_CHROMIUM, else Debian's Chromium, else the one that Playwright installed for itself."""
+    chosen = os.environ.get("PLACKETT_CHROMIUM") or (DEBIAN_CHROMIUM if Path(DEBIAN_CHROMIUM).exists() else None)
+    no_sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return browser_type_launch_args | {"args": [*QUIET, *no_sandbox], **({"executable_path": chosen} if chosen else {})}
+
+
+@pytest.fixture
+def login(live_server: LiveServer) -> Callable[[BrowserContext, User], None]:
+    """Logs a user in by cookie; test_log_in.py goes through the form."""
+
+    def log_in(context: BrowserContext, user: User) -> None:
+        client = Client()
+        client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+        cookie = client.cookies["sessionid"]
+        context.add_cookies([{"name": "sessionid", "value": cookie.value, "url": live_server.url, "httpOnly": True}])
+
+    return log_in
+
+
+@pytest.fixture(autouse=True)
+def quiet_console(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Collects what pages complain of; anything unexpected fails the test. Use `.clear()` for what a test provokes."""
+    complaints: list[str] = []
+
+    def watch(page: Page) -> None:
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: _note(message, complaints))
+
+    request.getfixturevalue("context").on("page", watch)
+    yield complaints
+    assert complaints == []
+
+
+def _note(message: ConsoleMessage, complaints: list[str]) -> None:
+    if message.type == "error":
+        complaints.append(f"{message.text} ({message.location.get('url')})")
