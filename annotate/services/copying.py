@@ -1,9 +1,11 @@
 """Many rows at once through COPY, with ids drawn beforehand so that rows can name each other before any is written."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from typing import Any
 
 from django.db import connection
-from django.db.models import Model
+from django.db.models import Field, JSONField, Model
 
 
 class Ids:
@@ -35,17 +37,27 @@ def copy_rows(model: type[Model], rows: Iterable[Model]) -> int:
     """Writes instances with COPY and returns how many; every value, primary key included, must be set.
 
     `rows` must not query the database while it is read: the connection is busy copying.
+
     Triggers and constraints apply as to any INSERT; signals and save() do not run.
     """
-    fields = model._meta.concrete_fields
+    readers = [_reader(field) for field in model._meta.concrete_fields]
     quote = connection.ops.quote_name
-    columns = ", ".join(quote(str(field.column)) for field in fields)
+    columns = ", ".join(quote(str(field.column)) for field in model._meta.concrete_fields)
     written = 0
     with (
         connection.cursor() as cursor,
         cursor.copy(f"COPY {quote(model._meta.db_table)} ({columns}) FROM STDIN") as copy,
     ):
         for row in rows:
-            copy.write_row([field.get_db_prep_save(field.pre_save(row, add=True), connection) for field in fields])
+            copy.write_row([read(row) for read in readers])
             written += 1
     return written
+
+
+def _reader(field: "Field[Any, Any]") -> Callable[[Model], Any]:
+    """What the database gets of a field. Most Python values go as they are, which is several times quicker."""
+    if isinstance(field, JSONField):
+        return lambda row: field.get_db_prep_save(getattr(row, field.attname), connection)
+    if getattr(field, "auto_now_add", False):
+        return lambda row: field.pre_save(row, add=True)
+    return attrgetter(field.attname)
