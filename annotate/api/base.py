@@ -1,12 +1,16 @@
 """What every endpoint has in common."""
 
-from typing import ClassVar, cast
+from collections.abc import Sequence
+from typing import cast
 
+from rest_framework.parsers import BaseParser
 from rest_framework.permissions import BasePermission
+from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from annotate.api.authentication import HasScope, PageSession, RequiredScope, TokenAuthentication
+from annotate.api.negotiation import OneFormat
 from annotate.api.parsers import StrictJSONParser
 from annotate.models import User
 
@@ -19,8 +23,10 @@ class Endpoint(APIView):
     """
 
     authentication_classes = (TokenAuthentication, PageSession)
-    permission_classes: ClassVar[tuple[type[BasePermission], ...]] = (HasScope,)  # type: ignore[misc]
-    parser_classes = (StrictJSONParser,)
+    permission_classes: Sequence[type[BasePermission]] = (HasScope,)
+    parser_classes: Sequence[type[BaseParser]] = (StrictJSONParser,)
+    renderer_classes: Sequence[type[BaseRenderer]] = (JSONRenderer,)
+    content_negotiation_class = OneFormat
     required_scope: RequiredScope = None
 
 

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from annotate.models import User
-from annotate.services.idempotency import Answer, answer_once
+from annotate.services.idempotency import Answer, answer_once, answer_once_finished
 
 HEADER = "Idempotency-Key"
 MAX_KEY_CHARACTERS = 200
@@ -32,7 +32,15 @@ def idempotent(post: Post[View, P]) -> Post[View, P]:
     raising: then nothing is kept, and the request may be corrected or tried again under the same key. Without the
     header nothing changes.
     """
+    return _with_key(post, answer_once)
 
+
+def idempotent_once_finished(post: Post[View, P]) -> Post[View, P]:
+    """As idempotent, for a POST that is too long for one transaction and writes nothing twice by its own nature."""
+    return _with_key(post, answer_once_finished)
+
+
+def _with_key(post: Post[View, P], once: Callable[..., Answer]) -> Post[View, P]:
     @functools.wraps(post)
     def wrapped(self: View, request: Request, *args: P.args, **kwargs: P.kwargs) -> Response:
         key = key_of(request)
@@ -44,7 +52,7 @@ def idempotent(post: Post[View, P]) -> Post[View, P]:
             first.append(post(self, request, *args, **kwargs))
             return Answer(first[0].status_code, json.loads(JSONRenderer().render(first[0].data) or "null"))
 
-        answer = answer_once(
+        answer = once(
             user=cast(User, request.user),
             endpoint=request.path,
             key=key,

@@ -1,7 +1,6 @@
 """The annotator's loop: take the next task, stay on it, hand it back, pass it on, keep a draft."""
 
 import uuid
-from typing import ClassVar
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -78,7 +77,7 @@ class SkipTask(Endpoint):
 
 class DraftOfLease(Endpoint):
     required_scope = Scope.ANNOTATE
-    http_method_names: ClassVar[list[str]] = ["put", "options"]  # type: ignore[misc]
+    http_method_names = ["put", "options"]
 
     @extend_schema(operation_id="save_draft", request=DraftShape, responses=DraftAnswer)
     def put(self, request: Request, lease: uuid.UUID) -> Response:

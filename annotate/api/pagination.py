@@ -10,11 +10,12 @@ from drf_spectacular.utils import OpenApiParameter
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
+from annotate.api.queries import MAX_ID, whole_number
+
 M = TypeVar("M", bound=Model)
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
-MAX_ID = 2**63 - 1
 
 PAGE_PARAMETERS = [
     OpenApiParameter("cursor", str, description="`next` of the page before; absent for the first page."),
@@ -33,17 +34,10 @@ def page_of(rows: QuerySet[M], request: Request, show: Callable[[list[M]], list[
     Raises:
         ValidationError: a cursor that we did not make, or a limit out of range.
     """
-    limit = _limit(request)
+    limit = whole_number(request, "limit", low=1, high=MAX_LIMIT) or DEFAULT_LIMIT
     found = list(rows.filter(pk__gt=_decode(request.query_params.get("cursor"))).order_by("pk")[: limit + 1])
     page = found[:limit]
     return {"results": show(page), "next": _encode(page[-1].pk) if len(found) > limit else None}
-
-
-def _limit(request: Request) -> int:
-    given = request.query_params.get("limit", str(DEFAULT_LIMIT))
-    if not given.isascii() or not given.isdecimal() or len(given) > 9 or not 1 <= int(given) <= MAX_LIMIT:
-        raise ValidationError({"limit": [f"A whole number from 1 to {MAX_LIMIT}."]})
-    return int(given)
 
 
 def _encode(last: int) -> str:

@@ -3,7 +3,6 @@
 from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -11,7 +10,8 @@ from annotate.api.authentication import Scope
 from annotate.api.base import Endpoint, asking
 from annotate.api.idempotency import idempotent
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
-from annotate.api.serializers import MAX_ID, RankingAnswer, RankingPage, ReviseShape, SubmitShape
+from annotate.api.queries import whole_number
+from annotate.api.serializers import RankingAnswer, RankingPage, ReviseShape, SubmitShape
 from annotate.errors import NotFound
 from annotate.models import Ranking, Role
 from annotate.selectors.access import get_lease_for, get_ranking_for
@@ -32,8 +32,8 @@ class Rankings(Endpoint):
         """Every revision, oldest first: reviewers and managers see all, everybody else their own."""
         user = asking(request)
         rankings = rankings_for(user, get_project_for(user, slug))
-        if (task := request.query_params.get("task")) is not None:
-            rankings = rankings.filter(task=_task_id(task))
+        if (task := whole_number(request, "task")) is not None:
+            rankings = rankings.filter(task=task)
         return Response(page_of(rankings, request, lambda rows: [ranking_content(row) for row in rows]))
 
     @extend_schema(operation_id="submit_ranking", request=SubmitShape, responses={201: RankingAnswer})
@@ -80,9 +80,3 @@ class Revise(Endpoint):
 
 def _content(ranking: Ranking) -> dict[str, Any]:
     return ranking_content(with_content(Ranking.objects.filter(pk=ranking.pk)).get())
-
-
-def _task_id(given: str) -> int:
-    if not (given.isascii() and given.isdecimal() and len(given) < 20 and int(given) <= MAX_ID):
-        raise ValidationError({"task": ["The id of a task."]})
-    return int(given)

@@ -8,10 +8,10 @@ from typing import Any
 
 from rest_framework import serializers
 
-from annotate.models import Project, ProjectVersion, Ranking, Role, Skip
+from annotate.api.queries import MAX_ID
+from annotate.models import Project, ProjectVersion, Ranking, Role, Skip, Snapshot, Split
 from annotate.preferences import MAX_RATIONALE_CHARACTERS, MAX_REWRITE_CHARACTERS, Answer, Rewrite
 
-MAX_ID = 2**63 - 1
 MAX_RESPONSES = 9
 MAX_CRITERIA = 30
 MAX_SECONDS = 7 * 24 * 3600
@@ -339,6 +339,94 @@ class RankingAnswer(serializers.Serializer[Any]):
     withdrawn_at = serializers.DateTimeField(allow_null=True)
 
 
+# --- prompts ---------------------------------------------------------------------------------------------------------
+
+
+class RecordsShape(serializers.Serializer[Any]):
+    """Records in the native format: `prompt` and `responses` at least; see the formats guide."""
+
+    records = serializers.ListField(child=serializers.DictField())
+
+
+class ResponseAnswer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    key = serializers.CharField(help_text="Its id within the imported record.")
+    text = serializers.CharField()
+    thinking = serializers.CharField(allow_null=True)
+    model = serializers.CharField()
+    settings = serializers.DictField()
+
+
+class PromptAnswer(serializers.Serializer[Any]):
+    """A prompt with its responses."""
+
+    id = serializers.CharField()
+    external_id = serializers.CharField(allow_null=True)
+    prompt = MessageShape(many=True)
+    responses = ResponseAnswer(many=True)
+    split = serializers.ChoiceField(choices=Split.choices)
+    language = serializers.CharField()
+    tags = serializers.ListField(child=serializers.CharField())
+    created_at = serializers.DateTimeField()
+    withdrawn_at = serializers.DateTimeField(allow_null=True)
+
+
+class FaultAnswer(serializers.Serializer[Any]):
+    """A record that was not taken."""
+
+    file = serializers.CharField()
+    line = serializers.IntegerField()
+    item = serializers.IntegerField(allow_null=True, help_text="Place in a list, from 1.")
+    kind = serializers.ChoiceField(choices=["skipped", "conflict"])
+    reason = serializers.CharField()
+
+
+class ImportAnswer(serializers.Serializer[Any]):
+    """read = written + unchanged + conflicts + skipped + left_out."""
+
+    read = serializers.IntegerField()
+    written = serializers.IntegerField()
+    unchanged = serializers.IntegerField()
+    conflicts = serializers.IntegerField(help_text="Known with other content; never overwritten.")
+    skipped = serializers.IntegerField()
+    left_out = serializers.IntegerField(help_text="Left out by the format's own rule; no fault.")
+    reasons = serializers.DictField(child=serializers.IntegerField())
+    rows = serializers.DictField(child=serializers.IntegerField(), help_text="Rows written, by kind.")
+    batch = serializers.IntegerField(allow_null=True)
+    dry_run = serializers.BooleanField()
+    errors = FaultAnswer(many=True)  # type: ignore[assignment]
+    errors_left_off = serializers.IntegerField()
+
+
+# --- snapshots -------------------------------------------------------------------------------------------------------
+
+
+class FreezeShape(Shape):
+    """A name, and which records to take; what is not said of them is the default."""
+
+    name = serializers.CharField(max_length=120)
+    filters = serializers.DictField(
+        required=False,
+        help_text="counted, demonstrations, prompts: true or false; kinds, annotator_kinds, splits: lists.",
+    )
+
+
+class SnapshotAnswer(serializers.Serializer[Any]):
+    """A snapshot's manifest."""
+
+    format = serializers.CharField()
+    project = serializers.CharField()
+    snapshot = serializers.IntegerField()
+    name = serializers.CharField()
+    filters = serializers.DictField()
+    counts = serializers.DictField()
+    sha256 = serializers.CharField()
+    size_bytes = serializers.IntegerField()
+    change = serializers.IntegerField(help_text="Everything up to this change was looked at.")
+    state = serializers.ChoiceField(choices=Snapshot.State.choices)
+    created_at = serializers.DateTimeField()
+
+
 # --- the caller ------------------------------------------------------------------------------------------------------
 
 
@@ -372,3 +460,11 @@ class ProjectPage(_Page):
 
 class RankingPage(_Page):
     results = RankingAnswer(many=True)
+
+
+class PromptPage(_Page):
+    results = PromptAnswer(many=True)
+
+
+class SnapshotPage(_Page):
+    results = SnapshotAnswer(many=True)

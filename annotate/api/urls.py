@@ -2,15 +2,19 @@
 
 from django.urls import path
 
-from annotate.api import leases, projects, rankings
+from annotate.api import exports, leases, projects, prompts, rankings, snapshots
 from annotate.api import schema as schema  # registers how the OpenAPI document describes our authentication
 
 urlpatterns = [
     path("me/", projects.Me.as_view(), name="api-me"),
     path("projects/", projects.Projects.as_view(), name="api-projects"),
     path("projects/<slug:slug>/", projects.OneProject.as_view(), name="api-project"),
+    path("projects/<slug:slug>/prompts/", prompts.Prompts.as_view(), name="api-prompts"),
     path("projects/<slug:slug>/next/", leases.Next.as_view(), name="api-next"),
     path("projects/<slug:slug>/rankings/", rankings.Rankings.as_view(), name="api-rankings"),
+    path("projects/<slug:slug>/export/", exports.Exports.as_view(), name="api-export"),
+    path("projects/<slug:slug>/snapshots/", snapshots.Snapshots.as_view(), name="api-snapshots"),
+    path("snapshots/<int:snapshot>/download/", snapshots.SnapshotFile.as_view(), name="api-snapshot-download"),
     path("rankings/<int:ranking>/revise/", rankings.Revise.as_view(), name="api-revise"),
     path("leases/<uuid:lease>/extend/", leases.Extend.as_view(), name="api-lease-extend"),
     path("leases/<uuid:lease>/release/", leases.Release.as_view(), name="api-lease-release"),

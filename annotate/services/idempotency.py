@@ -39,6 +39,26 @@ def answer_once(*, user: User, endpoint: str, key: str, body_sha256: str, act: C
         return answer
 
 
+def answer_once_finished(*, user: User, endpoint: str, key: str, body_sha256: str, act: Callable[[], Answer]) -> Answer:
+    """As answer_once, for an `act` that is too long for one transaction and harmless when it runs twice.
+
+    The answer is kept when `act` has finished. Whoever comes before that acts too, and then gets the answer of whoever
+    finished first.
+
+    Raises:
+        as answer_once.
+    """
+    who = {"user": user, "endpoint": endpoint, "key": key}
+    if IdempotencyKey.objects.filter(**who).exists():
+        return _first_answer(user=user, endpoint=endpoint, key=key, body_sha256=body_sha256)
+    answer = act()
+    with transaction.atomic():
+        if not _claim(user=user, endpoint=endpoint, key=key, body_sha256=body_sha256):
+            return _first_answer(user=user, endpoint=endpoint, key=key, body_sha256=body_sha256)
+        _remember(answer, user=user, endpoint=endpoint, key=key)
+    return answer
+
+
 def _claim(*, user: User, endpoint: str, key: str, body_sha256: str) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(
