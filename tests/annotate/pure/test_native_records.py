@@ -260,6 +260,21 @@ def test_another_annotator_or_revision_is_no_duplicate(second):
     ]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": "prompt", "prompt": "Add 1 and 1."},
+        {"type": "demonstration", "prompt": "Hi", "response": "Hello."},
+        {"prompt": "Hi", "responses": GOOD["responses"]},
+        {"prompt": "Hi", "responses": GOOD["responses"], "external_id": "x-1"},
+    ],
+)
+def test_the_same_nameless_content_twice_is_a_duplicate(value):
+    first, bad = read(json.dumps(value).encode(), json.dumps(value | {"seconds": 3}).encode())
+    assert isinstance(first, ImportedRecord) and isinstance(bad, BadRecord)
+    assert "duplicate" in bad.reason
+
+
 def test_anonymous_answers_with_ids_of_their_own_are_no_duplicates():
     lines = [json.dumps(GOOD | {"annotator": None, "id": one}).encode() for one in ("k1", "k2")]
     assert all(isinstance(one, ImportedRecord) for one in read(*lines))
