@@ -1,0 +1,89 @@
+"""A tiny model on the spot, and recipes as real processes that need not load torch each time."""
+
+import multiprocessing
+import os
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.core.local_models import make_tiny_model
+from training.core.modeling import RewardModel, load_reward_model
+
+StartRecipe = Callable[..., ForkServerProcess]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama with a byte tokenizer, as a folder."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def tiny_reward(tiny_model: Path) -> RewardModel:
+    """The tiny model with a fresh head, on CPU in float32."""
+    return load_reward_model(str(tiny_model), seed=0, device=torch.device("cpu"), autocast_dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[multiprocessing.context.ForkServerContext]:
+    """Processes forked from one that has imported the recipe and done nothing with it."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.recipes.reward"])
+    process = context.Process(target=int)
+    process.start()
+    process.join()
+    if before is None:
+        del os.environ["OMP_NUM_THREADS"]
+    else:
+        os.environ["OMP_NUM_THREADS"] = before
+    yield context
+
+
+@pytest.fixture
+def start_recipe(fork_server: multiprocessing.context.ForkServerContext, tmp_path: Path) -> Iterator[StartRecipe]:
+    """Start ``python -m training.recipes.reward`` with these flags (None = leave out) as a process of its own."""
+    started: list[ForkServerProcess] = []
+
+    def start(**flags: object) -> ForkServerProcess:
+        arguments = [
+            f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')}={value}"
+            for name, value in flags.items()
+            if value is not None and value is not False
+        ]
+        process = fork_server.Process(target=run_as_main, args=(arguments, str(tmp_path / "stderr.txt")))
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+@pytest.fixture
+def run_recipe(start_recipe: StartRecipe) -> Callable[..., int]:
+    """As ``start_recipe``, to its end; the exit code."""
+
+    def run(**flags: object) -> int:
+        process = start_recipe(**flags)
+        process.join()
+        assert process.exitcode is not None
+        return process.exitcode
+
+    return run
+
+
+def run_as_main(arguments: list[str], stderr: str) -> None:
+    """What ``python -m training.recipes.reward`` does, with stderr in a file."""
+    target = os.open(stderr, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+    os.dup2(target, 2)
+    sys.argv = ["reward", *arguments]
+    runpy.run_module("training.recipes.reward", run_name="__main__", alter_sys=True)

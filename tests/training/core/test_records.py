@@ -1,0 +1,91 @@
+"""Reading a snapshot: what is used, what is dropped and counted, and errors that name the line."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.snapshots import record, write_jsonl
+from training.core.errors import UsageError
+from training.core.records import read_rankings
+
+
+def test_a_ranking_is_read_with_its_tiers_as_positions(tmp_path: Path) -> None:
+    line = record(1, split="train", ranking=[["r2"], ["r0", "r1"]], weight=2, annotator=None)
+    path = write_jsonl(tmp_path / "data.jsonl", [line])
+    snapshot = read_rankings(path)
+    (ranking,) = snapshot.rankings
+    assert ranking.tiers == ((2,), (0, 1))
+    assert (ranking.split, ranking.split_group, ranking.weight, ranking.line) == ("train", "group 1", 2.0, 1)
+    assert snapshot.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_what_is_not_to_be_trained_on_is_dropped_by_reason(tmp_path: Path) -> None:
+    lines = [
+        record(0, split="train"),
+        record(1, split="train", counted=False),
+        record(2, split="train", kind="gold"),
+        record(3, split="train", kind="repeat"),
+        record(4, split="train", weight=0),
+        record(5, split="train", superseded_by="k9"),
+        record(6, split="train", ranking=None),
+        record(7, split="train", revision=1),
+        record(7, split="train", revision=2, id="k7b"),
+        record(8, split="train"),
+        {"type": "withdrawn", "id": "k8"},
+        {"type": "prompt", "prompt": [{"role": "user", "content": "2+2?"}], "answer": "4"},
+        {"type": "demonstration", "prompt": [{"role": "user", "content": "2+2?"}], "response": "4"},
+    ]
+    snapshot = read_rankings(write_jsonl(tmp_path / "data.jsonl", lines))
+    assert [ranking.line for ranking in snapshot.rankings] == [1, 9]
+    assert snapshot.read == len(lines)
+    assert snapshot.dropped == {
+        "uncounted": 1, "gold": 1, "repeat": 1, "zero_weight": 1, "superseded": 2, "unanswered": 1, "withdrawn": 1,
+        "marker": 1, "prompt": 1, "demonstration": 1,
+    }  # fmt: skip
+    assert snapshot.read == len(snapshot.rankings) + snapshot.dropped.total()
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in record(1, split="train").items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (without("split"), "no split"),
+        (record(1, split="dev"), "split must be"),
+        (record(1, split="train", format="plackett/2"), "plackett/2"),
+        (record(1, split="train", ranking=[["r0"], ["r9"]]), "'r9'"),
+        (record(1, split="train", ranking=[["r0"], ["r0"]]), "twice"),
+        (record(1, split="train", ranking=["r0"]), "tiers"),
+        (record(1, split="train", weight=-1), "weight"),
+        (record(1, split="train", kind="silver"), "kind"),
+        (record(1, split="train", responses=[{"id": "r0", "text": "a"}, {"id": "r0", "text": "b"}]), "'r0'"),
+        (record(1, split="train", prompt=[]), "prompt"),
+        (record(1, split="train", prompt=[{"role": "user", "content": 3}]), "content"),
+        (record(1, split="train", prompt="\ud800"), "surrogate"),
+        ([1], "JSON object"),
+    ],
+)
+def test_a_line_that_breaks_the_format_is_named(tmp_path: Path, line: Any, message: str) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps(record(0, split="train")) + "\n\n" + json.dumps(line) + "\n")
+    with pytest.raises(UsageError, match="data.jsonl line 3: ") as error:
+        read_rankings(path)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("raw", [b"{", b'{"weight": NaN}', b"\xff\xfe", b"[" * 100_000])
+def test_bytes_that_are_no_json_are_named_by_line(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(raw + b"\n")
+    with pytest.raises(UsageError, match="line 1: not JSON"):
+        read_rankings(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="missing.jsonl"):
+        read_rankings(tmp_path / "missing.jsonl")
