@@ -37,6 +37,7 @@ def record_changes(*, project: Project, changes: Iterable[dict[str, Any]]) -> in
         return 0
     first = draw(project=project, name=Counter.Name.CHANGE, count=len(fields))
     Change.objects.bulk_create(
-        [Change(project=project, number=first + index, **values) for index, values in enumerate(fields)], batch_size=1000
+        [Change(project=project, number=first + index, **values) for index, values in enumerate(fields)],
+        batch_size=1000,
     )
     return first + len(fields) - 1
