@@ -1,9 +1,44 @@
 """Forms of the pages."""
 
+from typing import Any
+
 from django import forms
+
+from annotate.models import RankingTask, User
+from annotate.services.snapshots import SnapshotFilters
+
+_DEFAULTS = SnapshotFilters()
+_ANNOTATORS = [
+    (User.Kind.HUMAN, "people"),
+    (User.Kind.EXAMPLE, "the demo's example rankings"),
+    (User.Kind.IMPORTED, "imported data"),
+    (User.Kind.MACHINE, "machines: model judges"),
+]
+_KINDS = [
+    (RankingTask.Kind.NORMAL, "normal tasks"),
+    (RankingTask.Kind.GOLD, "gold tasks, whose answer is known"),
+    (RankingTask.Kind.REPEAT, "repeats, shown twice to one person"),
+]
 
 
 class FreezeForm(forms.Form):
-    """A name for a new snapshot."""
+    """What a new snapshot is called and what it takes in; the defaults are those of the service."""
 
-    name = forms.CharField(max_length=120, label="Name", help_text="For people; the content is known by its hash.")
+    name = forms.CharField(max_length=120, help_text="For people; the content is known by its hash.")
+    annotator_kinds = forms.MultipleChoiceField(
+        label="Rankings by", choices=_ANNOTATORS, initial=_DEFAULTS.annotator_kinds, widget=forms.CheckboxSelectMultiple
+    )
+    kinds = forms.MultipleChoiceField(
+        label="From", choices=_KINDS, initial=_DEFAULTS.kinds, widget=forms.CheckboxSelectMultiple
+    )
+    extras = forms.BooleanField(label="Also rankings beyond the overlap", required=False, initial=not _DEFAULTS.counted)
+    demonstrations = forms.BooleanField(
+        label="Also demonstrations, for SFT", required=False, initial=_DEFAULTS.demonstrations
+    )
+    prompts = forms.BooleanField(label="Also bare prompts, for PPO", required=False, initial=_DEFAULTS.prompts)
+
+    def filters(self) -> dict[str, Any]:
+        """What services.snapshots.freeze_snapshot takes."""
+        given = self.cleaned_data
+        chosen = {name: given[name] for name in ("annotator_kinds", "kinds", "demonstrations", "prompts")}
+        return chosen | {"counted": not given["extras"]}

@@ -2,16 +2,19 @@
 
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.views.decorators.http import require_safe
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST, require_safe
 
+from annotate.errors import Refused
 from annotate.models import Membership, Project, Role, User
 from annotate.pages.access import page, visitor
 from annotate.pages.forms import FreezeForm
 from annotate.pages.rendering import render_text
 from annotate.selectors.progress import own_progress, project_progress, recent_rankings
 from annotate.selectors.projects import RANK, current_version, get_project_for, membership_of, projects_of
+from annotate.services.snapshots import freeze_snapshot
 
 
 @require_safe
@@ -49,9 +52,29 @@ def project_context(project: Project, *, user: User, freeze_form: FreezeForm | N
         "recent": recent_rankings(project),
         "version": current_version(project),
         "snapshots": project.snapshots.select_related("created_by") if engineer else None,
-        "freeze_form": (freeze_form or FreezeForm()) if engineer else None,
+        "freeze_form": (freeze_form or _new_freeze_form(project)) if engineer else None,
         "members": _members(project) if rights["manages"] else None,
     }
+
+
+@require_POST
+@page
+def freeze(request: HttpRequest, slug: str) -> HttpResponse:
+    """Freezes a snapshot, or shows the project page again with what was wrong."""
+    user = visitor(request)
+    found = get_project_for(user, slug, engineer=True)
+    form = FreezeForm(request.POST)
+    if form.is_valid():
+        try:
+            snapshot = freeze_snapshot(
+                project=found, name=form.cleaned_data["name"], filters=form.filters(), created_by=user
+            )
+        except Refused as refused:
+            form.add_error(None, refused.message)
+        else:
+            messages.success(request, f"Frozen: {snapshot.name}, {snapshot.counts['rankings']:,} rankings.")
+            return redirect(f"{found.get_absolute_url()}#snapshots-title")
+    return render(request, "annotate/project.html", project_context(found, user=user, freeze_form=form), status=422)
 
 
 def _rights(project: Project, *, user: User) -> dict[str, Any]:
@@ -62,6 +85,10 @@ def _rights(project: Project, *, user: User) -> dict[str, Any]:
         "may_rank": rank >= RANK[Role.ANNOTATOR],
         "manages": rank >= RANK[Role.MANAGER],
     }
+
+
+def _new_freeze_form(project: Project) -> FreezeForm:
+    return FreezeForm(initial={"name": f"{project.name} {project.snapshots.count() + 1}"[:120]})
 
 
 def _members(project: Project) -> list[Membership]:

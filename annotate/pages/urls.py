@@ -9,6 +9,7 @@ urlpatterns = [
     path("preferences/shortcuts/", workbench.shortcuts, name="shortcuts"),
     path("p/<slug:slug>/", projects.project, name="project"),
     path("p/<slug:slug>/guidelines/", projects.guidelines, name="guidelines"),
+    path("p/<slug:slug>/snapshots/", projects.freeze, name="freeze"),
     path("p/<slug:slug>/rank/", workbench.rank, name="rank"),
     path("p/<slug:slug>/rank/next/", workbench.rank_next, name="rank_next"),
     path("p/<slug:slug>/rank/<uuid:lease>/flag/", workbench.rank_flag, name="rank_flag"),
