@@ -144,8 +144,8 @@ class Stack:
         began = time.monotonic()
         child.start(check=self._while_starting)
         self._while_starting()
-        if not isinstance(child, CommandChild):
-            say(f"{child.name} is up ({time.monotonic() - began:.1f} s).")
+        if isinstance(child, EmbeddedPostgres | EmbeddedValkey):
+            say(f"{child.name} is up ({time.monotonic() - began:.1f} s){_data_elsewhere(child.data_dir)}.")
         self._restarts.started(child.name, at=time.monotonic())
 
     def _while_starting(self) -> None:
@@ -277,6 +277,11 @@ def check_data_version(home: Path) -> None:
             f"{home} was made by a newer Plackett (data version {text}, this one knows {DATA_VERSION}): "
             "update Plackett, or set PLACKETT_HOME to another folder."
         )
+
+
+def _data_elsewhere(data_dir: Path) -> str:
+    """A word about data that the server's account could not reach in the data folder."""
+    return f"; its data is in {data_dir.resolve()}" if data_dir.is_symlink() else ""
 
 
 def _ended(child: Child) -> bool:
