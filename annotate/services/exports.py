@@ -54,6 +54,9 @@ _FORMATS: dict[str, _Format] = {
 }
 
 
+FORMATS = tuple(sorted(_FORMATS))
+
+
 def open_export(project: Project, *, format: str = "plackett", since: str | None = None) -> Export:
     """Fixes what an export holds, and returns it to be read.
 
@@ -66,7 +69,7 @@ def open_export(project: Project, *, format: str = "plackett", since: str | None
         Conflict: as change_of.
     """
     if format not in _FORMATS:
-        known = ", ".join(sorted(_FORMATS))
+        known = ", ".join(FORMATS)
         raise Invalid(f"There is no format {format!r}; there are {known}.", fields={"format": f"One of {known}."})
     chosen = _FORMATS[format]
     after = change_of(since, project=project) if since else 0

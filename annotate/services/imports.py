@@ -20,7 +20,14 @@ from annotate.services.import_reports import ImportReport
 from annotate.services.import_undo import undo_import
 from annotate.services.locks import lock_imports
 
-__all__ = ["ImportReport", "StrictImportRefused", "import_files", "import_records", "undo_import"]
+__all__ = [
+    "ImportReport",
+    "StrictImportRefused",
+    "check_files",
+    "import_files",
+    "import_records",
+    "undo_import",
+]
 
 CHUNK_RECORDS = 500
 CHUNK_CHARACTERS = 16_000_000
@@ -29,7 +36,7 @@ MAX_OVERLAP = 50
 ATTEMPTS = 3
 
 Records = Iterable[ImportedRecord | BadRecord]
-Progress = Callable[[int], None]
+Progress = Callable[[int], object]
 
 
 class StrictImportRefused(Invalid):
@@ -112,18 +119,28 @@ def import_files(
     """
     options = _Options(project, format, created_by, overlap, priority)
     options.check()
-    if format not in interchange.FORMATS:
-        known = ", ".join(sorted(interchange.FORMATS))
-        raise Invalid(f"There is no format {format!r}; there are {known}.", fields={"format": f"One of {known}."})
+    check_files(files=files, format=format)
     readable = [_File(format, file) for file in files]
-    for file in readable:
-        file.check()
     if strict or dry_run:
         reports = _rehearse([(file.name, file) for file in readable], options, progress)
         _refuse_faults(reports, strict=strict)
         if dry_run:
             return reports
     return [_import(file.name, file, options, progress) for file in readable]
+
+
+def check_files(*, files: Sequence[Source], format: str) -> None:
+    """Reads every file to its end, looking at bytes and encoding, not at records.
+
+    Raises:
+        Invalid: an unknown format.
+        FileError: a file cannot be read.
+    """
+    if format not in interchange.FORMATS:
+        known = ", ".join(sorted(interchange.FORMATS))
+        raise Invalid(f"There is no format {format!r}; there are {known}.", fields={"format": f"One of {known}."})
+    for file in files:
+        _File(format, file).check()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import tempfile
 import tomllib
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -47,9 +47,10 @@ from annotate.selectors.records import (
 from annotate.services.copying import copy_rows, draw_ids
 from annotate.services.locks import lock_withdrawals
 
+Progress = Callable[[int], object]
+
 ATTEMPTS = 3
 MAX_NAME = 120
-COPY_BLOCK = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,12 @@ _SWITCHES = tuple(one.name for one in fields(SnapshotFilters) if one.name not in
 
 
 def freeze_snapshot(
-    *, project: Project, name: str, filters: Mapping[str, Any] | None = None, created_by: User | None = None
+    *,
+    project: Project,
+    name: str,
+    filters: Mapping[str, Any] | None = None,
+    created_by: User | None = None,
+    progress: Progress | None = None,
 ) -> Snapshot:
     """Writes the records that the filters choose into a file and records it. Equal filters and data, equal bytes.
 
@@ -118,6 +124,7 @@ def freeze_snapshot(
 
     Args:
         filters: fields of SnapshotFilters.
+        progress: called with the number of lines written since the last call.
 
     Raises:
         Invalid: no name, a filter that is not valid, or (code `empty`) nothing to freeze.
@@ -129,7 +136,7 @@ def freeze_snapshot(
     chosen = SnapshotFilters.from_json(filters or {})
     for _ in range(ATTEMPTS):
         with tempfile.TemporaryFile() as file:
-            draft = _write(project, chosen, file)
+            draft = _write(project, chosen, file, progress)
             if not draft.counts["lines"]:
                 raise Invalid(_why_empty(project), code="empty")
             stored = _publish(draft, file)
@@ -139,11 +146,13 @@ def freeze_snapshot(
     raise Conflict("Records were withdrawn while the snapshot was written; try again.")
 
 
-def preview_snapshot(*, project: Project, filters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def preview_snapshot(
+    *, project: Project, filters: Mapping[str, Any] | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
     """The manifest that freezing now would give, without a snapshot: counts, sha256, size, change."""
     chosen = SnapshotFilters.from_json(filters or {})
     with tempfile.TemporaryFile() as file:
-        draft = _write(project, chosen, file)
+        draft = _write(project, chosen, file, progress)
     return {"filters": chosen.as_json(), "counts": draft.counts, "sha256": draft.sha256, "change": draft.change}
 
 
@@ -192,7 +201,7 @@ class _Draft:
     size_bytes: int = 0
 
 
-def _write(project: Project, chosen: SnapshotFilters, file: BinaryIO) -> _Draft:
+def _write(project: Project, chosen: SnapshotFilters, file: BinaryIO, progress: Progress | None) -> _Draft:
     draft = _Draft(change=last_change(project))
     digest = hashlib.sha256()
     tally = _Tally()
@@ -203,6 +212,8 @@ def _write(project: Project, chosen: SnapshotFilters, file: BinaryIO) -> _Draft:
         tally.add(record)
         if "ranking" in record:
             draft.rankings.append(int(record["id"]))
+        if progress is not None:
+            progress(1)
     draft.size_bytes = file.tell()
     draft.counts = tally.as_json()
     draft.sha256 = digest.hexdigest()
