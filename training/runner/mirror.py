@@ -196,7 +196,9 @@ def _row(line: str) -> Row | None:
 
 
 def _number(value: object) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
 
 
 def _whole(value: object) -> int | None:

@@ -1,0 +1,76 @@
+"""Small steps that the tests of runs share."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+from django.db.models.functions import Now
+
+from annotate.models import Project, Snapshot, User
+from tests.training.snapshots import records
+from training.models import Run
+from training.services.claims import Claim, claim_run
+
+CONFIG = {"seed": 0, "epochs": 1}
+
+
+@dataclass(frozen=True)
+class RunCast:
+    """Alice is an engineer of the project, Bob manages it without being one, Charlie is an engineer elsewhere, Sue is a
+    superuser."""
+
+    alice: User
+    bob: User
+    charlie: User
+    sue: User
+
+
+def make_snapshot(project: Project, lines: Iterable[dict[str, Any]] | None = None, *, name: str = "first") -> Snapshot:
+    """A frozen snapshot whose file holds these records."""
+    found = list(records(train=16, validation=4) if lines is None else lines)
+    content = "".join(json.dumps(line) + "\n" for line in found).encode()
+    splits = [line["split"] for line in found]
+    return Snapshot.objects.create(
+        project=project,
+        name=name,
+        counts={
+            "rankings": len(found),
+            "pairs_by_split": {split: 3 * splits.count(split) for split in ("train", "validation", "test")},
+        },
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+        change=0,
+        file=default_storage.save("snapshots/test.jsonl", ContentFile(content)),
+    )
+
+
+def queue_run(snapshot: Snapshot, **fields: Any) -> Run:
+    """A queued run, as services.runs.start_run leaves it, without its checks."""
+    values: dict[str, Any] = {
+        "project": snapshot.project,
+        "name": "a run",
+        "kind": Run.Kind.REWARD,
+        "snapshot": snapshot,
+        "base_model": "tiny",
+        "config": CONFIG,
+        "queued_at": Now(),
+    }
+    run = Run.objects.create(**(values | fields))
+    run.refresh_from_db()
+    return run
+
+
+def claim(*, queues: tuple[str, ...] = ("gpu",), worker: str = "gpu@a") -> Claim:
+    """Claims the next run, which must be there."""
+    found = claim_run(queues=list(queues), worker=worker, host="a")
+    assert found is not None
+    return found
+
+
+def expire(run: Run) -> None:
+    """Lets the time of the run's lease pass."""
+    Run.objects.filter(pk=run.pk).update(lease_expires_at="2001-01-01T00:00:00Z")
