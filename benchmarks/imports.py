@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 RESPONSES = 4
-WORDS = "the a of and to in tea water leaf cup hot cold green black white sugar milk time slow pour wait drink".split()
+TEXT = "the a of and to in tea water leaf cup hot cold green black white sugar milk time slow pour wait drink"
+WORDS = TEXT.split()
 
 
 def write_file(path: Path, prompts: int, *, ranked: bool) -> None:

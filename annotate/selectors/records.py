@@ -82,9 +82,12 @@ def records_since(
     builder = _RecordBuilder(project)
     feed = _feed(project, after_change, up_to_change, wanted, markers=markers)
     last = after_change
-    while page := list(feed.filter(number__gt=last)[:PAGE]):
-        last = page[-1].number
+    while True:
+        page = list(feed.filter(number__gt=last)[:PAGE])
         yield from builder.build(page, markers=markers)
+        if len(page) < PAGE:
+            return
+        last = page[-1].number
 
 
 def count_records(

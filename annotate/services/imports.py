@@ -172,7 +172,7 @@ class _Options:
             overlap=self.overlap,
             priority=self.priority,
             dry_run=dry_run,
-            ids=Ids(block=2000),
+            ids=Ids(),
         )
 
 

@@ -201,11 +201,11 @@ def answer_sha256(answer: Answer) -> str:
     content: dict[str, Any] = {
         "ranking": [sorted(tier) for tier in answer.ranking],
         "unranked": sorted(answer.unranked),
-        "strengths": list(answer.strengths or []),
+        "strengths": list(answer.strengths or [None] * max(len(answer.ranking) - 1, 0)),
         "all_bad": answer.all_bad,
         "ratings": {name: dict(values) for name, values in answer.ratings.items()},
-        "flags": {name: sorted(flags) for name, flags in answer.flags.items()},
-        "rationale": answer.rationale,
+        "flags": {name: sorted(flags) for name, flags in answer.flags.items() if flags},
+        "rationale": (answer.rationale or "").strip() or None,
         "rewrite": [answer.rewrite.of, answer.rewrite.text] if answer.rewrite else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -8,6 +8,7 @@ from typing import Any
 from django.db import transaction
 
 from annotate import assignment
+from annotate.interchange.native import record_from_object
 from annotate.models import (
     Counter,
     Project,
@@ -61,11 +62,13 @@ def make_task(
     split_group, _ = SplitGroup.objects.get_or_create(
         project=project, key_sha256=sha256(question), defaults={"key": question, "split": split_for_group(question)}
     )
+    named = [{"id": f"r{number}", "text": text} for number, text in enumerate(texts, 1)]
+    record = record_from_object({"prompt": question, "responses": named})
     prompt = Prompt.objects.create(
         project=project,
         external_id=external_id,
-        content_sha256=sha256("\0".join([question, *texts])),
-        messages=[{"role": "user", "content": question}],
+        content_sha256=record.content_key,
+        messages=list(record.prompt),
         split_group=split_group,
     )
     responses = Response.objects.bulk_create(
