@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
@@ -15,6 +16,9 @@ from annotate.pages.first_admin import first_admin
 from webapp import health
 
 Routes = list[URLPattern | URLResolver]
+
+# The admin's own log-in form counts no wrong passwords; this sends people to ours, which does.
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 
 def _routes_of(module: str) -> Routes:

@@ -77,6 +77,17 @@ class RulesShape(Shape):
         return _distinct(value)
 
 
+class RulesChangeShape(RulesShape):
+    """Rules of which any may be left as they are."""
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        # `partial` of a nested serializer is not looked at: DRF asks the outermost one.
+        found = super().get_fields()
+        for field in found.values():
+            field.required = False
+        return found
+
+
 def _distinct(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(items) > MAX_CRITERIA:
         raise serializers.ValidationError(f"At most {MAX_CRITERIA}.")
@@ -102,7 +113,7 @@ class ProjectShape(Shape):
     skip_limit = serializers.IntegerField(
         required=False, min_value=1, max_value=1000, help_text="After so many skips a task is held for the manager."
     )
-    rules = RulesShape(required=False, partial=True)
+    rules = RulesChangeShape(required=False)
 
 
 class ProjectChangeShape(ProjectShape):

@@ -1,0 +1,257 @@
+"""docs/roles.md is the matrix of who may do what: every cell is tried, every address must be in it."""
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+from rest_framework.test import APIClient
+from rest_framework.views import APIView
+
+from annotate.api.authentication import scope_for
+from annotate.models import Project, Role, Slot, User
+from annotate.services.queue import next_leases
+from tests.annotate.api.conftest import Cast, token_client
+from tests.annotate.factories import make_task, make_user
+from tests.annotate.helpers import submit
+from tests.training.django.helpers import make_snapshot, queue_run
+from training.models import ModelVersion, Run
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+COLUMNS = ("Anonymous", "Outsider", "Viewer", "Annotator", "Reviewer", "Manager", "Engineer", "Superuser")
+CELLS = {"yes", "own", "401", "403", "404", "login"}
+# The log-in and what belongs to it, all of allauth's; the admin's index stands for the admin.
+ELSEWHERE = ("/accounts/", "/admin/")
+
+
+@dataclass(frozen=True)
+class Row:
+    action: str
+    method: str
+    path: str
+    scope: str
+    cells: dict[str, str]
+
+
+def rows() -> list[Row]:
+    """The lines of the table."""
+    found = []
+    for line in (DOCS / "roles.md").read_text().splitlines():
+        parts = [part.strip() for part in line.strip("|").split("|")]
+        request = re.fullmatch(r"`([A-Z]+) (/\S*)`", parts[1]) if len(parts) == 3 + len(COLUMNS) else None
+        if request:
+            found.append(Row(parts[0], request[1], request[2], parts[2], dict(zip(COLUMNS, parts[3:], strict=True))))
+    return found
+
+
+ROWS = rows()
+
+
+def test_the_table_can_be_read() -> None:
+    assert len(ROWS) > 40
+    assert {cell for row in ROWS for cell in row.cells.values()} == CELLS
+    requests = [(row.method, row.path) for row in ROWS]
+    assert len(set(requests)) == len(requests)
+
+
+# --- every address is in it ------------------------------------------------------------------------------------------
+
+
+def addresses() -> Iterator[tuple[str, Any]]:
+    """(path with {names}, view) of everything the server answers at."""
+
+    def walk(patterns: list[URLPattern | URLResolver], before: str) -> Iterator[tuple[str, Any]]:
+        for one in patterns:
+            path = before + str(one.pattern)
+            if isinstance(one, URLResolver):
+                yield from walk(one.url_patterns, path)
+            else:
+                yield re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path), one.callback
+
+    for path, view in walk(get_resolver().url_patterns, "/"):
+        if not path.startswith(ELSEWHERE) and not path.startswith("/^api/"):
+            yield path, view
+
+
+def names_aside(path: str) -> str:
+    return re.sub(r"\{\w+\}", "{}", path)
+
+
+def test_every_address_is_in_the_table() -> None:
+    listed = {names_aside(row.path) for row in ROWS}
+    served = {names_aside(path) for path, _ in addresses()}
+    assert len(served) > 20
+    assert sorted(served - listed) == []
+    assert sorted(listed - served - {"/admin/"}) == []
+
+
+def api_operations() -> list[tuple[str, str, type[APIView]]]:
+    """(method, path, view) of every operation under /api/v1/."""
+    views = [(path, view.cls) for path, view in addresses() if path.startswith("/api/v1/")]
+    return [
+        (method.upper(), path, view)
+        for path, view in views
+        for method in view.http_method_names
+        if method not in {"options", "head", "trace"} and hasattr(view, method)
+    ]
+
+
+def test_every_operation_of_the_api_is_in_the_table_with_its_scope() -> None:
+    listed = {(row.method, names_aside(row.path)): row.scope for row in ROWS}
+    operations = api_operations()
+    assert len(operations) > 20
+    wrong = {
+        f"{method} {path}": (listed.get((method, names_aside(path))), str(scope_for(view, method)))
+        for method, path, view in operations
+        if listed.get((method, names_aside(path))) != scope_for(view, method)
+    }
+    assert wrong == {}
+
+
+def test_every_operation_of_the_api_is_in_its_guide() -> None:
+    guide = names_aside((DOCS / "api.md").read_text())
+    operations = api_operations()
+    assert [f"{method} {path}" for method, path, _ in operations if f"{method} {names_aside(path)}" not in guide] == []
+
+
+def test_nothing_under_the_api_is_open() -> None:
+    for _, path, view in api_operations():
+        assert view.permission_classes, path
+        assert [one.__name__ for one in view.permission_classes] == ["HasScope"], path
+
+
+# --- every cell is tried ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """What the paths name, and who asks."""
+
+    project: Project
+    people: dict[str, User | None]
+    snapshot: int
+    run: int
+    model: int
+
+    def lease_of(self, user: User) -> Slot:
+        return next_leases(project=self.project, annotator=user)[0]
+
+
+@pytest.fixture
+def world(cast: Cast, project: Project) -> World:
+    for _ in range(3):
+        make_task(project, overlap=9)
+    snapshot = make_snapshot(project)
+    run = queue_run(snapshot)
+    other = queue_run(snapshot)
+    model = ModelVersion.objects.create(
+        project=project, name="m", kind="reward", run=other, folder="runs/1/model", size_bytes=1
+    )
+    people: dict[str, User | None] = {
+        "Anonymous": None,
+        "Outsider": cast.charlie,
+        "Viewer": cast.vera,
+        "Annotator": cast.bob,
+        "Reviewer": cast.rita,
+        "Manager": make_user("mona", project=project, role=Role.MANAGER),
+        "Engineer": cast.eve,
+        "Superuser": cast.sue,
+    }
+    submit(next_leases(project=project, annotator=cast.dora)[0], cast.dora)
+    return World(project, people, snapshot.pk, run.pk, model.pk)
+
+
+def ranking_body(slot: Slot) -> dict[str, Any]:
+    assert slot.presented_order is not None
+    return {"ranking": [[str(pk)] for pk in slot.presented_order]}
+
+
+Body = Callable[[World, Slot], Any]
+RECORD = {"prompt": "p?", "responses": [{"id": "a", "text": "1"}, {"id": "b", "text": "2"}]}
+START = {"base_model": "tiny", "kind": "reward"}
+# A good body for every request that needs one, so that "yes" means done and not merely let in.
+BODIES: dict[tuple[str, str], Body] = {
+    ("POST", "/api/v1/projects/"): lambda world, slot: {"slug": "new", "name": "New"},
+    ("PATCH", "/api/v1/projects/{slug}/"): lambda world, slot: {"name": "New", "rules": {"ties": False}},
+    ("POST", "/api/v1/projects/{slug}/prompts/"): lambda world, slot: {"records": [RECORD]},
+    ("POST", "/api/v1/leases/{lease}/skip/"): lambda world, slot: {"reason": "long"},
+    ("PUT", "/api/v1/leases/{lease}/draft/"): lambda world, slot: {"version": 0, "body": {}},
+    ("POST", "/api/v1/projects/{slug}/rankings/"): lambda world, slot: (
+        {"lease": str(slot.lease_id)} | ranking_body(slot)
+    ),
+    ("POST", "/api/v1/projects/{slug}/snapshots/"): lambda world, slot: {"name": "s"},
+    ("POST", "/api/v1/runs/"): lambda world, slot: START | {"project": "tales", "snapshot": world.snapshot},
+    ("POST", "/p/{slug}/rank/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},
+    ("POST", "/preferences/shortcuts/"): lambda world, slot: {"on": False},
+    ("POST", "/p/{slug}/snapshots/"): lambda world, slot: {"name": "s", "annotator_kinds": "human", "kinds": "normal"},
+    ("POST", "/p/{slug}/train/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},
+}
+
+
+def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
+    """Carries the row's request out as the user, on things that belong to the holder."""
+    slot, ranking = Slot(lease_id=uuid.uuid4(), presented_order=[1, 2]), 0
+    if "{lease}" in row.path or "{ranking}" in row.path or row.action == "submit a ranking":
+        slot = world.lease_of(holder)
+    if "{ranking}" in row.path:
+        ranking = submit(slot, holder).pk
+    path = row.path.format(
+        slug=world.project.slug,
+        lease=slot.lease_id,
+        ranking=ranking,
+        snapshot=world.snapshot,
+        run=_run_for(row, world),
+        model=world.model,
+    )
+    body = BODIES.get((row.method, row.path), lambda world, slot: {})(world, slot)
+    if "{ranking}" in row.path:
+        body = ranking_body(slot) | {"supersedes": ranking}
+    if path.startswith("/api/") and path != "/api/docs/":
+        client = token_client(user) if user else APIClient()
+        return getattr(client, row.method.lower())(path, body if row.method != "GET" else None)
+    browser = Client()
+    if user:
+        browser.force_login(user)
+    if row.method == "GET":
+        return browser.get(path)
+    if path.startswith(("/p/tales/rank/", "/preferences/")):
+        return browser.post(path, body, content_type="application/json")
+    return browser.post(path, body)
+
+
+def _run_for(row: Row, world: World) -> int:
+    if row.path.endswith("/resume/"):
+        Run.objects.filter(pk=world.run).update(state="cancelled", finished_at="2026-01-01T00:00:00Z")
+    return world.run
+
+
+def outcome(answer: Any) -> str:
+    if answer.status_code == 302 and "/login/" in answer["Location"]:
+        return "login"
+    return "yes" if answer.status_code < 400 else str(answer.status_code)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.method} {row.path}")
+def test_everybody_may_do_exactly_what_the_table_says(row: Row, world: World, cast: Cast) -> None:
+    seen = {}
+    for column, cell in row.cells.items():
+        user = world.people[column]
+        with transaction.atomic():
+            answer = ask(row, world, user, holder=user if user and cell == "own" else cast.dora)
+            if getattr(answer, "streaming", False):
+                b"".join(answer.streaming_content)
+            seen[column] = outcome(answer)
+            transaction.set_rollback(True)
+        if cell == "own":
+            assert seen[column] == "yes", f"{column}: {answer.content!r}"
+            seen[column] = "own"
+            with transaction.atomic():
+                assert outcome(ask(row, world, user, holder=cast.dora)) == "404", f"{column} on what is Dora's"
+                transaction.set_rollback(True)
+    assert seen == row.cells
