@@ -27,7 +27,7 @@ from pygments.util import ClassNotFound
 from annotate.pages.mathematics import mathematics_plugin, to_mathml
 
 #: Part of the cache key: raise it whenever the same text would come out differently.
-VERSION: Final = 1
+VERSION: Final = 2
 CACHE_SECONDS: Final = 7 * 24 * 3600
 MAX_MARKDOWN_CHARACTERS: Final = 200_000
 MAX_CODE_CHARACTERS: Final = 50_000
@@ -56,6 +56,7 @@ ATTRIBUTES: Final[dict[str, set[str]]] = {
     "a": {"href", "title"},
     "ol": {"start"},
     "div": {"tabindex", "role", "aria-label"},
+    "span": {"tabindex", "role", "aria-label"},
     **{tag: set(MATHML_ATTRIBUTES) for tag in MATHML_TAGS},
 }
 ALIGNMENTS: Final = {"text-align:left": "left", "text-align:center": "center", "text-align:right": "right"}
@@ -90,13 +91,16 @@ class Renderer(RendererHTML):
         return to_mathml(tokens[index].content, display=False)
 
     def math_inline_double(self, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
-        return to_mathml(tokens[index].content, display=True)
+        return self._display_formula(tokens[index].content, element="span")
 
     def math_block(self, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
-        return (
-            '<div class="math" tabindex="0" role="group" aria-label="Formula">'
-            f"{to_mathml(tokens[index].content, display=True)}</div>\n"
-        )
+        return self._display_formula(tokens[index].content, element="div") + "\n"
+
+    @staticmethod
+    def _display_formula(latex: str, *, element: str) -> str:
+        # Focusable, as tables are.
+        formula = to_mathml(latex, display=True)
+        return f'<{element} class="math" tabindex="0" role="group" aria-label="Formula">{formula}</{element}>'
 
 
 def _parser() -> MarkdownIt:
@@ -118,7 +122,7 @@ _CLEANER = nh3.Cleaner(
     clean_content_tags={"script", "style"},
     attributes=ATTRIBUTES,
     allowed_classes={
-        "span": {name for name in STANDARD_TYPES.values() if name} | {"unloaded", "formula"},
+        "span": {name for name in STANDARD_TYPES.values() if name} | {"unloaded", "formula", "math"},
         "div": {"scroll", "math"},
         "th": set(ALIGNMENTS.values()),
         "td": set(ALIGNMENTS.values()),
