@@ -28,7 +28,7 @@ def create_project(
 
 @transaction.atomic
 def change_rules(*, project: Project, changed_by: User, **rules: Any) -> ProjectVersion:
-    """Writes the next version of the rules: the last one with these fields changed. Open leases keep the version they pinned."""
+    """Writes the next version of the rules: the last with these fields changed. Open leases keep theirs."""
     Project.objects.select_for_update().get(pk=project.pk)
     version = ProjectVersion.objects.filter(project=project).order_by("-number")[:1].get()
     for field, value in rules.items():
@@ -67,9 +67,17 @@ def change_project(
     return locked
 
 
-def add_member(*, project: Project, user: User, role: Role = Role.ANNOTATOR, engineer: bool = False) -> Membership:
-    """Makes the user a member, or changes what the member may do."""
-    membership, _ = Membership.objects.update_or_create(
-        project=project, user=user, defaults={"role": role, "engineer": engineer}
-    )
+def add_member(
+    *,
+    project: Project,
+    user: User,
+    role: Role = Role.ANNOTATOR,
+    engineer: bool = False,
+    weight: float | None = None,
+) -> Membership:
+    """Makes the user a member, or changes what the member may do; the weight stays as it is if none is given."""
+    fields: dict[str, Any] = {"role": role, "engineer": engineer}
+    if weight is not None:
+        fields["weight"] = weight
+    membership, _ = Membership.objects.update_or_create(project=project, user=user, defaults=fields)
     return membership
