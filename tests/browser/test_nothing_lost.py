@@ -46,10 +46,10 @@ def test_a_draft_that_never_reached_the_server_survives_a_reload(bench: Bench, q
     bench.page.route("**/draft/", lambda route: route.abort())
     bench.keys("c 1 a 2")
     expect(bench.part("save-state")).to_contain_text("Offline")
-    bench.page.unroute("**/draft/")
-    assert not Draft.objects.exists()
     bench.open()
     bench.says("C > A, B, D unranked")
+    assert not Draft.objects.exists()
+    bench.page.unroute("**/draft/")
     bench.saved()
     assert len(Draft.objects.get().body["ranking"]) == 2
     quiet_console.clear()
@@ -135,13 +135,21 @@ def test_a_lost_reply_makes_one_ranking(bench: Bench, quiet_console: list[str]) 
 
 
 def test_an_answer_on_its_way_survives_a_closed_tab(bench: Bench, quiet_console: list[str]) -> None:
-    bench.page.route("**/rankings/", lambda route: route.abort())
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    bench.page.route("**/rankings/", lose)
     bench.keys("b 1 a 2 Enter")
     expect(bench.part("save-state")).to_contain_text("Offline")
     bench.page.close()
+    assert Ranking.objects.count() == 1
+    requests: list[int] = []
+    bench.page.context.on("response", lambda one: one.url.endswith("/rankings/") and requests.append(one.status))
     again = Bench(bench.page.context.new_page(), "", bench.project)
     again.address = bench.address
     again.open().asks("Question number 2?")
+    assert requests == [201]  # the first answer again
     assert tiers_by_letter(Ranking.objects.get()) == {"A": 2, "B": 1, "C": None, "D": None}
     quiet_console.clear()
 

@@ -108,6 +108,10 @@ def test_links_open_elsewhere_and_carry_no_weight() -> None:
     assert set(str(attributes["rel"]).split()) >= {"noopener", "nofollow"}
 
 
+def test_markup_in_a_text_is_shown_as_text() -> None:
+    assert render_uncached("a <b>bold</b> move") == "<p>a &lt;b&gt;bold&lt;/b&gt; move</p>\n"
+
+
 def test_images_are_named_and_not_loaded() -> None:
     html = render_uncached("![a *red* cat](http://example.com/cat.png) ![](http://example.com/)")
     assert "[image not loaded: a red cat]" in html and "[image not loaded: no description]" in html
