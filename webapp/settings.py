@@ -131,6 +131,8 @@ DATABASES: dict[str, dict[str, Any]] = {
 if env.text("PLACKETT_PROCESS") == "web":
     # Only the web keeps a pool: a forked worker that inherits one would share its sockets.
     DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 2, "max_size": PLACKETT_WEB_THREADS + 2, "timeout": 20}}
+    # Without it, every pooled connection would fail one request after the database was restarted.
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 

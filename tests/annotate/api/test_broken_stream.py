@@ -1,0 +1,144 @@
+"""An export over the production server that breaks half-way: no client may take it for whole."""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import psycopg
+import pytest
+from django.db import connection
+
+from annotate.interchange import read_file
+from annotate.models import Project, Ranking
+from annotate.services.imports import import_records
+from annotate.services.tokens import create_token
+from tests.annotate.factories import make_project, make_user
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+RECORDS = 1500
+EXPORT = "/api/v1/projects/long/export/"
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+
+
+@pytest.fixture
+def token(transactional_db: None, tmp_path: Path) -> str:
+    """Of an engineer in a project with 15 MB of rankings: more than sockets hold, in several pages of the database."""
+    project = make_project("long")
+    import_long_records(project, tmp_path / "long.jsonl")
+    user = make_user("eve", project=project, engineer=True)
+    return create_token(user=user, name="t", scopes=["read"])[1]
+
+
+def import_long_records(project: Project, path: Path) -> None:
+    with path.open("w") as file:
+        for number in range(RECORDS):
+            texts = [{"id": "a", "text": "a" * 5000}, {"id": "b", "text": "b" * 5000}]
+            record = {"prompt": f"{number}?", "responses": texts, "ranking": [["a"], ["b"]], "annotator": "x"}
+            file.write(json.dumps(record) + "\n")
+    import_records(project=project, records=read_file("plackett", path))
+    assert Ranking.objects.count() == RECORDS
+
+
+@pytest.fixture
+def server(transactional_db: None, tmp_path: Path) -> Iterator[str]:
+    """gunicorn as in production, with a connection pool, on the test's own database."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    base = os.environ["DATABASE_URL"]
+    database = urlsplit(base)._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
+    command = [sys.executable, "-m", "gunicorn", "webapp.wsgi:application", "--bind", f"127.0.0.1:{port}"]
+    command += ["--worker-class", "gthread", "--threads", "4", "--no-control-socket"]
+    environment = {
+        **os.environ,
+        "DATABASE_URL": database,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "PLACKETT_HOME": str(tmp_path),
+        "PLACKETT_PROCESS": "web",
+    }
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        _wait(f"http://127.0.0.1:{port}/healthz", process)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(f"the server did not start (exit {process.poll()})")
+
+
+def open_stream(server: str, token: str) -> http.client.HTTPResponse:
+    client = http.client.HTTPConnection(server, timeout=60)
+    client.request("GET", EXPORT, headers={"Authorization": f"Token {token}"})
+    answer = client.getresponse()
+    assert answer.status == 200 and answer.getheader("Transfer-Encoding") == "chunked"
+    return answer
+
+
+def cut_the_servers_connections() -> None:
+    """What a restart of Postgres does to the export: its next page finds the connection gone."""
+    settings = connection.settings_dict
+    with psycopg.connect(host=settings["HOST"], user=settings["USER"], dbname="postgres", autocommit=True) as other:
+        ended = other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> %s",
+            [settings["NAME"], connection.connection.info.backend_pid],
+        ).fetchall()
+    assert ended
+
+
+def test_a_broken_export_is_an_error_for_the_client(server: str, token: str) -> None:
+    whole = open_stream(server, token)
+    lines = whole.read().splitlines()
+    assert len(lines) == int(whole.getheader("Plackett-Count") or 0) == RECORDS
+
+    for _ in range(3):
+        broken = open_stream(server, token)
+        begun = broken.read(100_000)
+        assert begun
+        cut_the_servers_connections()
+        with pytest.raises(http.client.IncompleteRead):
+            broken.read()
+
+    again = open_stream(server, token)
+    assert again.read().splitlines() == lines, "the places of the broken exports were given back"
+
+
+def test_httpx_raises_too(server: str, token: str) -> None:
+    headers = {"Authorization": f"Token {token}"}
+    with httpx.stream("GET", f"http://{server}{EXPORT}", headers=headers, timeout=60) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        cut_the_servers_connections()
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(lines)
+
+
+def test_a_client_that_goes_away_gives_its_place_back(server: str, token: str) -> None:
+    for _ in range(4):
+        answer = open_stream(server, token)
+        answer.read(1000)
+        answer.close()
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            check = httpx.head(f"http://{server}{EXPORT}", headers={"Authorization": f"Token {token}"}, timeout=60)
+            if check.status_code == 200:
+                break
+            time.sleep(0.1)
+        assert check.status_code == 200
