@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -35,7 +35,8 @@ def fork_server() -> Iterator[multiprocessing.context.ForkServerContext]:
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.recipes.reward"])
+    # transformers imports a model's code when it is first asked for: most of a short run's time.
+    context.set_forkserver_preload(["training.recipes.reward", "transformers.models.llama.modeling_llama"])
     process = context.Process(target=int)
     process.start()
     process.join()
@@ -51,13 +52,9 @@ def start_recipe(fork_server: multiprocessing.context.ForkServerContext, tmp_pat
     """Start ``python -m training.recipes.reward`` with these flags (None = leave out) as a process of its own."""
     started: list[ForkServerProcess] = []
 
-    def start(**flags: object) -> ForkServerProcess:
-        arguments = [
-            f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')}={value}"
-            for name, value in flags.items()
-            if value is not None and value is not False
-        ]
-        process = fork_server.Process(target=run_as_main, args=(arguments, str(tmp_path / "stderr.txt")))
+    def start(environment: dict[str, str] | None = None, **flags: object) -> ForkServerProcess:
+        inputs = (flags_from(flags), environment or {}, str(tmp_path / "stderr.txt"))
+        process = fork_server.Process(target=run_as_main, args=inputs)
         process.start()
         started.append(process)
         return process
@@ -81,8 +78,18 @@ def run_recipe(start_recipe: StartRecipe) -> Callable[..., int]:
     return run
 
 
-def run_as_main(arguments: list[str], stderr: str) -> None:
+def flags_from(values: Mapping[str, object]) -> list[str]:
+    """Keyword arguments as flags: True is the flag alone, None and False leave it out."""
+    return [
+        f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')}={value}"
+        for name, value in values.items()
+        if value is not None and value is not False
+    ]
+
+
+def run_as_main(arguments: list[str], environment: dict[str, str], stderr: str) -> None:
     """What ``python -m training.recipes.reward`` does, with stderr in a file."""
+    os.environ.update(environment)
     target = os.open(stderr, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.dup2(target, 2)
     sys.argv = ["reward", *arguments]

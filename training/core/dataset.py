@@ -1,6 +1,7 @@
 """Examples with their ids: what a split becomes before training or scoring."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from training.core.distributed import World
+from training.core.errors import TrainingError
 from training.core.examples import Example, build_examples
 from training.core.modeling import RewardModel
 from training.core.packing import MicroBatch, TokenisedExample, collate, lay_rows, plan_micro_batches
@@ -96,7 +98,11 @@ def score_dataset(
     world: World,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> list[list[float]] | None:
-    """Scores of all responses, example by example, in every process; None if ``interrupted`` said so in any."""
+    """Scores of all responses, example by example, in every process; None if ``interrupted`` said so in any.
+
+    Raises:
+        TrainingError: a score is not finite.
+    """
     found: dict[int, list[float]] = {}
     numbers = world.share(list(range(len(dataset.tokenised))))
     for batch in plan_micro_batches(dataset.tokenised, numbers, packed=layout.packed, budget=layout.budget):
@@ -109,6 +115,8 @@ def score_dataset(
         for number in batch.examples:
             found[number] = [next(scores) for _ in dataset.examples[number].responses]
     together = {number: scores for part in world.gather(found) for number, scores in part.items()}
+    if not all(math.isfinite(score) for scores in together.values() for score in scores):
+        raise TrainingError("the model gives scores that are not finite")
     if len(together) < len(dataset.examples):
         return None
     return [together[number] for number in range(len(dataset.examples))]

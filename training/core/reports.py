@@ -1,5 +1,6 @@
 """What a trained reward model says about itself in words: warnings, one line, and the card in its folder."""
 
+from pathlib import Path
 from typing import Any
 
 _USE = """```python
@@ -60,7 +61,9 @@ def accuracy_words(section: dict[str, Any]) -> str:
 def reward_model_card(*, base: str, report: dict[str, Any], config: dict[str, Any], data_sha256: str) -> str:
     """The card of a reward model: what it is, what it was trained on, how good it was, how to score with it."""
     counts = report["counts"]
-    settings = "\n".join(f"- `{name}`: {value}" for name, value in config.items() if name not in ("data", "output"))
+    base = Path(base).name if Path(base).is_dir() else base
+    shown = {name: value for name, value in config.items() if name not in ("model", "data", "output", "resume")}
+    settings = "\n".join(f"- `{name}`: {value}" for name, value in shown.items())
     warnings = "\n".join(f"- {warning}" for warning in report["warnings"]) or "- none"
     return f"""---
 library_name: transformers

@@ -69,10 +69,12 @@ def prepare(session: Session[RewardConfig], snapshot: Snapshot) -> Prepared:
     if config.lora_rank:
         model = add_lora(model, rank=config.lora_rank, seed=config.seed)
     if config.gradient_checkpointing:
-        model.whole.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.whole.activation_checkpointing_enable()
     model.whole.train()
     if session.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
+        # That also fills fresh memory, against reads of what was never written; it costs time and changes no result.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
     dropped = Counter(snapshot.dropped)
     splits = encode_splits(config, snapshot, encoder, model, dropped)
