@@ -48,7 +48,8 @@ class Station:
     def _work(self) -> None:
         while not self._closing.is_set():
             self._bell.clear()
-            if not self._do_one():
+            # Asked again after the bell was cleared: a close() just before must not sleep through.
+            if not self._do_one() and not self._closing.is_set():
                 self._bell.wait(LOOK_EVERY_SECONDS)
         forget_connection()
 

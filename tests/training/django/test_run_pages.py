@@ -204,3 +204,17 @@ def test_lists_show_nothing_of_others(snapshot: Snapshot, people: RunCast, addre
         html = page_of(user).get(address).content.decode()
         assert f"/runs/{model.run_id}/" not in html and model.get_absolute_url() not in html
     assert page_of(None).get(address).status_code == 302
+
+
+def test_the_administration_shows_history_and_acts_through_services(snapshot: Snapshot, people: RunCast) -> None:
+    people.sue.is_staff = True
+    people.sue.save()
+    model, run = finished(snapshot), queue_run(snapshot)
+    client = page_of(people.sue)
+    for address in ("run/", f"run/{run.pk}/change/", "modelversion/", f"modelversion/{model.pk}/change/"):
+        assert client.get(f"/admin/training/{address}").status_code == 200
+    for address in ("run/add/", f"run/{run.pk}/delete/", "modelversion/add/"):
+        assert client.get(f"/admin/training/{address}").status_code == 403
+    assert client.post(f"/admin/training/run/{run.pk}/change/", {"name": "other"}).status_code == 403
+    client.post("/admin/training/run/", {"action": "cancel", "_selected_action": [run.pk, model.run_id]})
+    assert {one.pk: one.state for one in Run.objects.all()} == {run.pk: "cancelled", model.run_id: "succeeded"}
