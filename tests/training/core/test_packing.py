@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
+from training.core.dataset import Dataset, packing_error
 from training.core.losses import pair_loss
 from training.core.modeling import RewardModel, load_reward_model
 from training.core.packing import (
@@ -39,8 +40,6 @@ SIZES: dict[str, Any] = {
 
 @pytest.fixture(scope="module", params=list(ARCHITECTURES))
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
-    from transformers import AutoModelForCausalLM
-
     folder = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(ARCHITECTURES[request.param]()).save_pretrained(folder)
@@ -229,8 +228,6 @@ def test_the_config_decides_first_whether_rows_may_be_packed(config: Any, reason
 
 
 def test_a_model_that_counts_its_own_positions_is_caught_by_comparing(tiny_model: Path) -> None:
-    from training.core.dataset import Dataset, packing_error
-
     model = load_reward_model(str(tiny_model), seed=0, device=CPU, autocast_dtype=torch.float32)
     data = Dataset([], examples())
     assert packing_error(model, data, pad_id=258) < 1e-5

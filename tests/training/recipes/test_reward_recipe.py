@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.training.conftest import StartRecipe, flags_from, run_as_main
 from tests.training.snapshots import record, records, write_jsonl
@@ -227,9 +228,6 @@ def test_the_model_gives_the_same_scores_where_nobody_knows_plackett(
 
 def assert_adapter_scores_alike(flags: dict[str, Any], texts: list[Any], ours: list[float]) -> None:
     """The adapter on the base model, head included, is the merged model."""
-    from peft import PeftModel
-    from transformers import AutoModelForSequenceClassification
-
     base = AutoModelForSequenceClassification.from_pretrained(flags["model"], num_labels=1)
     model = PeftModel.from_pretrained(base, flags["output"] / "adapter")
     tokenizer = AutoTokenizer.from_pretrained(flags["output"] / "adapter")
