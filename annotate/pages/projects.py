@@ -72,7 +72,8 @@ def freeze(request: HttpRequest, slug: str) -> HttpResponse:
         except Refused as refused:
             form.add_error(None, refused.message)
         else:
-            messages.success(request, f"Frozen: {snapshot.name}, {snapshot.counts['rankings']:,} rankings.")
+            count = snapshot.counts["rankings"]
+            messages.success(request, f"Frozen: {snapshot.name}, {count:,} ranking{'' if count == 1 else 's'}.")
             return redirect(f"{found.get_absolute_url()}#snapshots-title")
     return render(request, "annotate/project.html", project_context(found, user=user, freeze_form=form), status=422)
 
@@ -88,7 +89,7 @@ def _rights(project: Project, *, user: User) -> dict[str, Any]:
 
 
 def _new_freeze_form(project: Project) -> FreezeForm:
-    return FreezeForm(initial={"name": f"{project.name} {project.snapshots.count() + 1}"[:120]})
+    return FreezeForm(initial={"name": f"Snapshot {project.snapshots.count() + 1}"})
 
 
 def _members(project: Project) -> list[Membership]:

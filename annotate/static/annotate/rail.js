@@ -111,11 +111,9 @@ export function placeOf(state, id) {
 export function drawSentence(big, small, state, {focus, problem}) {
   const [said, left] = sentenceParts(state);
   big.replaceChildren(said || "Nothing placed yet", ...(left ? [element("span", {class: "rest"}, `, ${left}`)] : []));
-  const rest = unranked(state);
-  const hint = focus !== null && tierOf(state, focus) < 0 && state.tiers.length < 9;
+  const next = state.tiers.length + 1;
   if (problem) small.textContent = problem;
-  else if (hint) small.replaceChildren(`Press `, key(state.tiers.length + 1), ` to place ${letterOf(state, focus)} ${ordinal(state.tiers.length + 1)}.`);
-  else if (rest.length && state.tiers.length) small.textContent = `${lettersOf({state}, rest)} ${rest.length > 1 ? "stay" : "stays"} unranked.`;
+  else if (focus !== null && tierOf(state, focus) < 0) small.replaceChildren("Press ", key(next), ` to place ${letterOf(state, focus)} ${ordinal(next)}.`);
   else small.textContent = "";
 }
 

@@ -265,6 +265,7 @@ function wire() {
   onClick("more", () => {
     const opened = part("rail").classList.toggle("opened");
     part("more").setAttribute("aria-expanded", String(opened));
+    part("more").textContent = opened ? "Less" : "More";
   });
   part("rationale").addEventListener("input", (event) => apply(ranking.setRationale(history.now, event.target.value), "rationale"));
   part("shortcuts").addEventListener("change", (event) => {

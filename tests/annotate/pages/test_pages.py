@@ -95,7 +95,7 @@ def test_the_project_page_follows_the_role(project: Project) -> None:
         for who, page in {"ann": annotator, "mia": manager, "eve": engineer, "root": superuser}.items()
     }
     assert seen["ann"] == []
-    assert seen["mia"] == [">People<", ">Export<", "/export/?format=plackett"]
+    assert seen["mia"] == [">People<"]
     assert seen["eve"] == [">Snapshots<", ">Export<", "/export/?format=plackett"]
     assert seen["root"] == [">People<", ">Snapshots<", ">Export<", "/export/?format=plackett"]
 
@@ -104,7 +104,7 @@ def test_guidelines_are_rendered_and_versioned(project: Project) -> None:
     bob = make_user("bob", project=project)
     change_rules(project=project, changed_by=bob, guidelines="Rank by *honesty*. <script>alert(1)</script>")
     page = browser(bob).get(reverse("guidelines", args=[project.slug])).content.decode()
-    assert "<em>honesty</em>" in page and "version 2" in page and "<script>alert" not in page
+    assert "<em>honesty</em>" in page and "Version 2" in page and "<script>alert" not in page
 
 
 def test_freezing_needs_an_engineer_and_says_what_is_wrong(project: Project) -> None:
@@ -124,7 +124,7 @@ def test_freezing_needs_an_engineer_and_says_what_is_wrong(project: Project) -> 
     snapshot = Snapshot.objects.get()
     assert (snapshot.name, snapshot.counts["rankings"], snapshot.filters["demonstrations"]) == ("First", 1, False)
     page = answer.content.decode()
-    assert "Frozen: First, 1 rankings." in page and snapshot.sha256[:12] in page
+    assert "Frozen: First, 1 ranking." in page and snapshot.sha256[:12] in page
     assert reverse("api-snapshot-download", args=[snapshot.pk]) in page
     assert engineer.get(reverse("api-snapshot-download", args=[snapshot.pk])).status_code == 200
 
@@ -161,7 +161,7 @@ def test_who_is_not_logged_in_gets_401_where_a_script_asks(project: Project) -> 
 
 
 def test_model_names_and_thinking_show_only_when_the_rules_say_so(project: Project) -> None:
-    add_thinking_response(make_task(project, ["first"], overlap=2))
+    add_thinking_response(make_task(project, ["first", "second"], overlap=2))
     bob = make_user("bob", project=project)
     (shown,) = browser(bob).post(reverse("rank_next", args=[project.slug])).json()["tasks"]
     assert "gpt-secret" not in json.dumps(shown) and "Thinking, 4 words" in shown["html"]
