@@ -1,7 +1,7 @@
 """Native records out of the database: the one form in which rankings leave annotate.
 
-Reading is by keyset over the feed, a page at a time, each page a handful of queries in autocommit: whatever the size
-of the project, memory stays level and no transaction stays open.
+Reading is by keyset over the feed, a page at a time, each page a dozen queries in autocommit: whatever the size of the
+project, memory stays level and no transaction stays open.
 """
 
 import hashlib
@@ -11,18 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from django.db.models import (
-    BooleanField,
-    Count,
-    ExpressionWrapper,
-    F,
-    Model,
-    OuterRef,
-    Q,
-    QuerySet,
-    Subquery,
-    Sum,
-)
+from django.db.models import Count, F, Model, OuterRef, Q, QuerySet, Subquery, Sum, prefetch_related_objects
 
 from annotate.interchange.native import VERSION, canonical, instant_text
 from annotate.models import (
@@ -79,8 +68,9 @@ def records_since(
     of type `superseded` or `withdrawn` says which earlier line is taken back; a reader that starts at 0 needs none.
     Equal questions give equal records, unless something was withdrawn in between.
     """
-    builder = _RecordBuilder(project)
-    feed = _feed(project, after_change, up_to_change, wanted, markers=markers)
+    builder = _RecordBuilder(project, up_to_change=up_to_change, wanted=wanted)
+    kinds = (*RANKED, Change.Kind.WITHDRAWAL) if markers else RANKED
+    feed = Change.objects.filter(project=project, kind__in=kinds, number__lte=up_to_change).order_by("number")
     last = after_change
     while True:
         page = list(feed.filter(number__gt=last)[:PAGE])
@@ -124,70 +114,91 @@ _MARKED = Q(kind=Change.Kind.REVISION) | Q(kind=Change.Kind.WITHDRAWAL, ranking_
 
 
 def _changes(project: Project, after: int, up_to: int) -> QuerySet[Change]:
-    """The changes of a window, each with the ranking that supersedes its ranking within the window's end, or None."""
-    superseding = Change.objects.filter(
-        ranking__supersedes=OuterRef("ranking"), kind=Change.Kind.REVISION, number__lte=up_to
-    )
-    # A scalar subquery stays a lookup per row; the planner may turn EXISTS into a join that reads every page's table.
-    return Change.objects.filter(project=project, number__gt=after, number__lte=up_to).annotate(
-        superseded_by=Subquery(superseding.values("ranking")[:1])
-    )
-
-
-def _is_current(wanted: RankingFilter) -> Q:
-    """Of a change: it wrote a ranking that still stands at the window's end, and that is wanted."""
-    condition = Q(
-        kind__in=RANKED, superseded_by=None, ranking__withdrawn_at=None, ranking__task__prompt__withdrawn_at=None
-    )
-    if wanted.counted:
-        condition &= Q(ranking__counted=True)
-    if wanted.kinds is not None:
-        condition &= Q(ranking__task__kind__in=wanted.kinds)
-    if wanted.annotator_kinds is not None:
-        condition &= Q(ranking__annotator__kind__in=wanted.annotator_kinds)
-    if wanted.splits is not None:
-        condition &= Q(ranking__task__prompt__split_group__split__in=wanted.splits)
-    return condition
+    return Change.objects.filter(project=project, number__gt=after, number__lte=up_to)
 
 
 def _current(project: Project, after: int, up_to: int, wanted: RankingFilter) -> QuerySet[Change]:
-    return _changes(project, after, up_to).filter(_is_current(wanted))
-
-
-def _feed(project: Project, after: int, up_to: int, wanted: RankingFilter, *, markers: bool) -> QuerySet[Change]:
-    found = _changes(project, after, up_to).annotate(
-        current=ExpressionWrapper(_is_current(wanted), output_field=BooleanField())
+    """As `_RecordBuilder`, in SQL: the changes that wrote a wanted ranking which still stands at the window's end."""
+    superseding = Change.objects.filter(
+        ranking__supersedes=OuterRef("ranking"), kind=Change.Kind.REVISION, number__lte=up_to
     )
-    found = found.filter(Q(current=True) | _MARKED) if markers else found.filter(_is_current(wanted))
-    return found.order_by("number").select_related(
-        "ranking__annotator", "ranking__version", "ranking__task__prompt__split_group"
+    found = _changes(project, after, up_to).annotate(superseded_by=Subquery(superseding.values("ranking")[:1]))
+    found = found.filter(
+        kind__in=RANKED, superseded_by=None, ranking__withdrawn_at=None, ranking__task__prompt__withdrawn_at=None
     )
+    if wanted.counted:
+        found = found.filter(ranking__counted=True)
+    if wanted.kinds is not None:
+        found = found.filter(ranking__task__kind__in=wanted.kinds)
+    if wanted.annotator_kinds is not None:
+        found = found.filter(ranking__annotator__kind__in=wanted.annotator_kinds)
+    if wanted.splits is not None:
+        found = found.filter(ranking__task__prompt__split_group__split__in=wanted.splits)
+    return found
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
 class _RecordBuilder:
-    """Makes records of a page of changes: two queries a page, one at the start."""
+    """Makes records of pages of changes.
 
-    def __init__(self, project: Project) -> None:
+    Everything is fetched by ids, ten queries a page: joins of these tables, planned on the thin statistics after a
+    large import, have been seen to read a whole table for every page.
+    """
+
+    def __init__(self, project: Project, *, up_to_change: int, wanted: RankingFilter) -> None:
         self.project = project
+        self._up_to = up_to_change
+        self._wanted = wanted
         unusual = Membership.objects.filter(project=project).exclude(weight=1.0)
         self._weights = dict(unusual.values_list("user_id", "weight"))
 
     def build(self, page: Sequence[Change], *, markers: bool) -> Iterator[dict[str, Any]]:
-        rankings = [_ranking(change) for change in page if change.current]  # type: ignore[attr-defined]
+        changes = [change for change in page if change.ranking_id is not None]
+        prefetch_related_objects(
+            changes, "ranking__annotator", "ranking__version", "ranking__task__prompt__split_group"
+        )
+        current = self._current(changes)
+        rankings = [_ranking(change) for change in current.values()]
         tiers = _tiers_of(rankings)
         responses = _responses_of({ranking.task_id for ranking in rankings})
-        for change in page:
+        for change in changes:
             if markers and change.kind != Change.Kind.RANKING:
                 yield self._marker(change)
-            if change.current:  # type: ignore[attr-defined]
+            if change.pk in current:
                 ranking = _ranking(change)
                 shown = responses[ranking.task_id]
                 # Withdrawn since this page was read: its texts are gone.
                 if all(response.withdrawn_at is None for response in shown):
                     yield self._record(change, ranking, shown, tiers[ranking.pk])
+
+    def _current(self, changes: Sequence[Change]) -> dict[int, Change]:
+        """Those that wrote a ranking which still stands at the window's end, and is wanted, by id."""
+        written = [change for change in changes if change.kind in RANKED]
+        superseded = set(
+            Change.objects.filter(
+                ranking__supersedes__in=[change.ranking_id for change in written],
+                kind=Change.Kind.REVISION,
+                number__lte=self._up_to,
+            ).values_list("ranking__supersedes_id", flat=True)
+        )
+        return {
+            change.pk: change
+            for change in written
+            if change.ranking_id not in superseded and self._wants(_ranking(change))
+        }
+
+    def _wants(self, ranking: Ranking) -> bool:
+        wanted, prompt = self._wanted, ranking.task.prompt
+        return (
+            ranking.withdrawn_at is None
+            and prompt.withdrawn_at is None
+            and (ranking.counted or not wanted.counted)
+            and (wanted.kinds is None or ranking.task.kind in wanted.kinds)
+            and (wanted.annotator_kinds is None or ranking.annotator.kind in wanted.annotator_kinds)
+            and (wanted.splits is None or prompt.split_group.split in wanted.splits)
+        )
 
     def _marker(self, change: Change) -> dict[str, Any]:
         """What takes an earlier line back."""
@@ -254,7 +265,7 @@ def _tiers_of(rankings: Sequence[Ranking]) -> dict[int, dict[int, int | None]]:
 def _responses_of(tasks: Iterable[int]) -> dict[int, list[Response]]:
     """Task id → its responses in the order in which they came."""
     found: dict[int, list[Response]] = defaultdict(list)
-    rows = TaskResponse.objects.filter(task__in=tasks).select_related("response").order_by("response_id")
+    rows = TaskResponse.objects.filter(task__in=tasks).prefetch_related("response").order_by("response_id")
     for row in rows:
         found[row.task_id].append(row.response)
     return found

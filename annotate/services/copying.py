@@ -61,3 +61,10 @@ def _reader(field: "Field[Any, Any]") -> Callable[[Model], Any]:
     if getattr(field, "auto_now_add", False):
         return lambda row: field.pre_save(row, add=True)
     return attrgetter(field.attname)
+
+
+def analyse(*models: type[Model]) -> None:
+    """Refreshes the planner's statistics after a large load, which the server would only do within a minute or so."""
+    quote = connection.ops.quote_name
+    with connection.cursor() as cursor:
+        cursor.execute(f"ANALYZE {', '.join(quote(model._meta.db_table) for model in models)}")

@@ -62,7 +62,7 @@ _USER_KINDS = {
 }
 
 #: The order of writing: referenced rows first.
-_TABLES: tuple[type[Model], ...] = (
+TABLES: tuple[type[Model], ...] = (
     SplitGroup, User, Prompt, Response, RankingTask, TaskResponse, Demonstration, Ranking, Entry,
 )  # fmt: skip
 _PLURALS: dict[type[Model], str] = {
@@ -126,7 +126,7 @@ class Chunk:
             return False
         if not self.plan.batch_saved:
             self.plan.batch.save(force_insert=True)
-        for model in _TABLES:
+        for model in TABLES:
             if rows := self._rows[model]:
                 self.report.rows[_PLURALS[model]] += copy_rows(model, rows)
         if not self.plan.dry_run:

@@ -12,10 +12,10 @@ from annotate import interchange
 from annotate.errors import Invalid
 from annotate.interchange.records import BadRecord, FileError, ImportedRecord
 from annotate.interchange.streams import Source, read_texts
-from annotate.models import ImportBatch, Project, RankingTask, User
+from annotate.models import Change, ImportBatch, Project, RankingTask, Slot, User
 from annotate.selectors.projects import current_version
-from annotate.services.copying import Ids, draw_ids
-from annotate.services.import_chunks import Chunk, ImportPlan
+from annotate.services.copying import Ids, analyse, draw_ids
+from annotate.services.import_chunks import TABLES, Chunk, ImportPlan
 from annotate.services.import_reports import ImportReport
 from annotate.services.import_undo import undo_import
 from annotate.services.locks import lock_imports
@@ -32,6 +32,8 @@ __all__ = [
 CHUNK_RECORDS = 500
 CHUNK_CHARACTERS = 16_000_000
 MAX_OVERLAP = 50
+#: From so many records on, an import ends with fresh statistics.
+LARGE = 2_000
 #: Somebody else may write the same prompt or split group between a chunk's look and its writing.
 ATTEMPTS = 3
 
@@ -239,6 +241,8 @@ def _import(source: str, records: Records, options: _Options, progress: Progress
     if plan.batch_saved:
         report.batch_id = plan.batch.pk
         ImportBatch.objects.filter(pk=plan.batch.pk).update(counts=report.counts(), finished_at=Now())
+        if report.written >= LARGE:
+            analyse(*TABLES, Slot, Change)
     return report
 
 

