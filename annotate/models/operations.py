@@ -25,8 +25,11 @@ class IdempotencyKey(models.Model):
 
 
 class DatabaseEpoch(models.Model):
-    """Names this database's history. After a restore from a backup the operator starts a new epoch (manage.py new_epoch),
-    so that cursors from the lost future are refused instead of silently skipping changes."""
+    """Names this database's history.
+
+    After a restore from a backup the operator starts a new epoch (manage.py new_epoch), so that cursors from the lost
+    future are refused instead of silently skipping changes.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     started_at = models.DateTimeField(auto_now_add=True)
