@@ -18,7 +18,7 @@ from annotate.interchange.records import FileError
 from annotate.models import RankingTask, Role
 from annotate.selectors.access import get_project_for_data
 from annotate.selectors.prompts import prompt_content, prompts_of
-from annotate.services.imports import import_records
+from annotate.services.imports import import_stream
 
 FORMATS = sorted(interchange.FORMATS)
 IMPORT_PARAMETERS = [
@@ -55,9 +55,9 @@ class Prompts(Endpoint):
         options = _options(request)
         kind = one_of(request, "format", FORMATS, default="plackett")
         try:
-            report = import_records(
+            report = import_stream(
                 project=project,
-                records=interchange.read_file(kind, _body(request)),
+                stream=_body(request),
                 format=kind,
                 source="API",
                 created_by=asking(request),

@@ -1,9 +1,12 @@
 """Imports: records of any format into a project, chunk by chunk, and the way back while nothing was made of them."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
@@ -26,6 +29,7 @@ __all__ = [
     "check_files",
     "import_files",
     "import_records",
+    "import_stream",
     "undo_import",
 ]
 
@@ -113,7 +117,7 @@ def import_files(
     """Imports files, each as a batch of its own, after every one of them was found readable. As import_records.
 
     Args:
-        files: paths, or binary streams that can go back to their start (their `name` is the batch's source).
+        files: paths, or binary streams that can go back to their start.
 
     Raises:
         Invalid: an unknown format; and as import_records.
@@ -129,6 +133,44 @@ def import_files(
         if dry_run:
             return reports
     return [_import(file.name, file, options, progress) for file in readable]
+
+
+def import_stream(
+    *,
+    project: Project,
+    stream: BinaryIO,
+    format: str,
+    source: str,
+    created_by: User | None = None,
+    overlap: int | None = None,
+    priority: int = RankingTask.Priority.NORMAL,
+    dry_run: bool = False,
+    strict: bool = False,
+) -> ImportReport:
+    """Imports what can be read only once, such as the body of a request. As import_records.
+
+    It goes to a temporary file first and is looked at whole, so that one that breaks off changes nothing.
+
+    Raises:
+        FileError: it cannot be read to its end; nothing was changed.
+    """
+    with tempfile.TemporaryFile() as file:
+        try:
+            shutil.copyfileobj(stream, file)
+        except OSError as error:
+            raise FileError(f"cannot be read: {error}") from error
+        check_files(files=[file], format=format)
+        return import_records(
+            project=project,
+            records=_File(format, file),
+            format=format,
+            source=source,
+            created_by=created_by,
+            overlap=overlap,
+            priority=priority,
+            dry_run=dry_run,
+            strict=strict,
+        )
 
 
 def check_files(*, files: Sequence[Source], format: str) -> None:
@@ -187,9 +229,8 @@ class _File:
 
     @property
     def name(self) -> str:
-        if isinstance(self.file, str | os.PathLike):
-            return os.path.basename(os.fspath(self.file))
-        return str(getattr(self.file, "name", "a stream"))
+        """The last part of its path; nothing for a stream."""
+        return os.path.basename(os.fspath(self.file)) if isinstance(self.file, str | os.PathLike) else ""
 
     def __iter__(self) -> Iterator[ImportedRecord | BadRecord]:
         with self._from_start() as file:
@@ -209,7 +250,7 @@ class _File:
         try:
             yield self.file
         except FileError as error:
-            raise FileError(f"{self.name}: {error}") from error
+            raise FileError(f"{self.name}: {error}" if self.name else str(error)) from error
 
 
 def _rehearse(

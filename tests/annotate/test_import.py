@@ -29,7 +29,7 @@ from annotate.models import (
 )
 from annotate.preferences import split_for_group
 from annotate.services import imports
-from annotate.services.imports import StrictImportRefused, import_files, import_records, undo_import
+from annotate.services.imports import StrictImportRefused, import_files, import_records, import_stream, undo_import
 from annotate.services.queue import next_leases
 from annotate.services.rankings import submit_ranking
 from annotate.services.withdrawals import withdraw_prompt, withdraw_ranking
@@ -236,6 +236,17 @@ def test_a_stream_is_looked_at_whole_first() -> None:
         import_files(project=project, files=[stream], format="plackett")
     assert Prompt.objects.count() == 0
     assert import_files(project=project, files=[io.BytesIO(json.dumps(line()).encode())], format="plackett")[0].written
+
+
+def test_a_stream_that_breaks_off_changes_nothing() -> None:
+    project = make_project()
+    before = everything()
+    body = b"".join(json.dumps(ranked(f"{number}?")).encode() + b"\n" for number in range(3))
+    with pytest.raises(FileError):
+        import_stream(project=project, stream=io.BytesIO(body + b"\xff"), format="plackett", source="API")
+    assert everything() == before
+    report = import_stream(project=project, stream=io.BytesIO(gzip.compress(body)), format="plackett", source="API")
+    assert report.written == 3 and ImportBatch.objects.get().source == "API"
 
 
 def test_a_source_that_breaks_on_the_way_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
