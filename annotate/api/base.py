@@ -1,8 +1,9 @@
 """What every endpoint has in common."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
+from rest_framework.exceptions import ValidationError
 from rest_framework.parsers import BaseParser
 from rest_framework.permissions import BasePermission
 from rest_framework.renderers import BaseRenderer, JSONRenderer
@@ -28,6 +29,13 @@ class Endpoint(APIView):
     renderer_classes: Sequence[type[BaseRenderer]] = (JSONRenderer,)
     content_negotiation_class = OneFormat
     required_scope: RequiredScope = None
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        # Postgres refuses a NUL wherever it gets to; bodies are checked by their parser.
+        faulty = {name: ["Holds a NUL."] for name, value in request.query_params.items() if "\0" in f"{name}{value}"}
+        if faulty:
+            raise ValidationError(cast(Any, faulty))
 
 
 def asking(request: Request) -> User:

@@ -123,6 +123,12 @@ def test_an_unknown_field_is_named(cast: Cast, project: Project, client_for: Cli
     assert error_of(answer, 400)["fields"] == {"rules.tise": "There is no such field."}
 
 
+@pytest.mark.parametrize("query", ["?limit=%00", "?x=%00", "?%00=1", "?project=a%00b"])
+def test_a_nul_in_a_query_is_400(cast: Cast, client_for: ClientFor, query: str) -> None:
+    for path_ in ("/api/v1/projects/", "/api/v1/runs/", "/api/v1/models/"):
+        error_of(client_for(cast.sue).get(path_ + query), 400, "invalid")
+
+
 class Broken(Endpoint):
     permission_classes = ()
 

@@ -1,0 +1,165 @@
+"""The OpenAPI document: valid, whole, true; and no request drawn from it breaks the server."""
+
+import json
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+import schemathesis
+from django.core.management import call_command
+from django.core.signals import request_finished, request_started
+from django.core.wsgi import get_wsgi_application
+from django.db import close_old_connections, transaction
+from django.test import Client
+from drf_spectacular.generators import SchemaGenerator
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rest_framework.test import APIClient
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+
+from annotate.models import Project, RankingTask
+from annotate.services.queue import next_leases
+from annotate.services.tokens import create_token
+from tests.annotate.api.conftest import ALL_SCOPES, Cast
+from tests.annotate.factories import make_task
+from tests.annotate.helpers import submit
+from tests.training.django.helpers import make_snapshot, queue_run
+
+EXAMPLES = 20
+
+
+def document() -> dict[str, Any]:
+    found = SchemaGenerator().get_schema(request=None, public=True)
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+DOCUMENT = document()
+OPERATIONS = [
+    (method.upper(), path)
+    for path, methods in DOCUMENT["paths"].items()
+    for method in methods
+    if method in {"get", "post", "put", "patch", "delete"}
+]
+
+
+def test_the_document_is_valid_and_made_without_a_warning() -> None:
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
+
+
+def test_every_operation_is_named_explained_and_scoped() -> None:
+    assert len(OPERATIONS) > 20
+    names = set()
+    for method, path in OPERATIONS:
+        operation = DOCUMENT["paths"][path][method.lower()]
+        names.add(operation["operationId"])
+        assert "Scope of the token: `" in operation["description"], path
+        assert len(operation["description"].splitlines()[0]) > 10, path
+        assert "4XX" in operation["responses"], path
+        assert {"token": []} in operation["security"], path
+    assert len(names) == len(OPERATIONS)
+
+
+def test_creating_posts_take_a_key() -> None:
+    keyed = {
+        DOCUMENT["paths"][path]["post"]["operationId"]
+        for method, path in OPERATIONS
+        if method == "POST" and any(one["name"] == "Idempotency-Key" for one in _parameters(path, "post"))
+    }
+    created = {
+        DOCUMENT["paths"][path]["post"]["operationId"]
+        for method, path in OPERATIONS
+        if method == "POST" and "201" in DOCUMENT["paths"][path]["post"]["responses"]
+    }
+    assert created and created <= keyed
+    assert {"import_prompts", "skip_task"} <= keyed
+
+
+def _parameters(path: str, method: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = DOCUMENT["paths"][path][method].get("parameters", [])
+    return found
+
+
+def test_the_document_and_its_page_are_served(cast: Cast) -> None:
+    browser = Client()
+    browser.force_login(cast.bob)
+    served = browser.get("/api/schema/", headers={"Accept": "application/vnd.oai.openapi+json"})
+    assert served.status_code == 200 and json.loads(served.content)["paths"].keys() == DOCUMENT["paths"].keys()
+    assert browser.get("/api/docs/").status_code == 200
+    script = browser.get("/api/docs/", {"script": ""})
+    assert script.status_code == 200 and script["Content-Type"].startswith("application/javascript")
+    assert Client().get("/api/docs/").status_code == 302
+    assert APIClient().get("/api/schema/").status_code == 401
+
+
+# --- drawn requests --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_transaction(db: None) -> Iterator[None]:
+    """Requests through WSGI share the test's connection: the signals that would close it are off."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
+
+
+@pytest.fixture
+def things(cast: Cast, project: Project, task: RankingTask) -> dict[str, Any]:
+    """Names of real things that are Sue's, so that requests get beyond 404."""
+    make_task(project)
+    snapshot = make_snapshot(project)
+    ranking = submit(next_leases(project=project, annotator=cast.sue)[0], cast.sue)
+    lease = next_leases(project=project, annotator=cast.sue)[0]
+    run = queue_run(snapshot)
+    return {
+        "slug": "tales",
+        "lease": str(lease.lease_id),
+        "ranking": ranking.pk,
+        "snapshot": snapshot.pk,
+        "run": run.pk,
+        "model": 1,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[f"{method} {path}" for method, path in OPERATIONS])
+def test_no_drawn_request_breaks_the_server(
+    method: str, path: str, cast: Cast, things: dict[str, Any], one_transaction: None, runs_folders: None
+) -> None:
+    load_all_checks()
+    schema = schemathesis.openapi.from_dict(DOCUMENT)
+    schema.app = get_wsgi_application()
+    operation = schema[path][method]
+    names = {one["name"] for one in _parameters(path, method.lower()) if one["in"] == "path"}
+    real = {name: things[name] for name in names}
+    _, secret = create_token(user=cast.sue, name="fuzz", scopes=ALL_SCOPES)
+    checks = [CHECKS.get_one(name) for name in CHECKED]
+
+    drawn = st.one_of(
+        operation.as_strategy(GenerationMode.POSITIVE, path_parameters=real or None),
+        operation.as_strategy(GenerationMode.NEGATIVE),
+    )
+
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=HealthCheck)
+    @given(case=drawn)
+    def holds(case: Any) -> None:
+        with transaction.atomic():
+            answer = case.call(headers={"Authorization": f"Token {secret}"})
+            transaction.set_rollback(True)
+        case.validate_response(answer, checks=checks)
+        if answer.status_code >= 400:
+            assert set(answer.json()) == {"error"}
+
+    holds()
+
+
+CHECKED = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
+
+
+@pytest.fixture
+def runs_folders(settings: Any, tmp_path: Any) -> None:
+    settings.RUNS_ROOT, settings.MODELS_ROOT = tmp_path / "runs", tmp_path / "models"
