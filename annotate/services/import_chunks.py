@@ -1,10 +1,9 @@
 """Writing one chunk of imported records: what is new is collected first, then copied in, queue and feed last."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 from django.contrib.auth.hashers import make_password
 from django.db.models import Model
@@ -29,8 +28,7 @@ from annotate.models import (
     TaskResponse,
     User,
 )
-from annotate.preferences import Answer, Rewrite, split_for_group
-from annotate.selectors.records import pseudonym_of
+from annotate.preferences import Answer, split_for_group
 from annotate.services.copying import Ids, copy_rows
 from annotate.services.counters import draw, record_changes
 from annotate.services.import_known import (
@@ -47,19 +45,25 @@ from annotate.services.import_known import (
     sha256_of,
 )
 from annotate.services.import_reports import Fault, ImportReport
+from annotate.services.import_rules import (
+    Annotator,
+    NotTaken,
+    annotator_of,
+    answer_of,
+    check_follows,
+    check_same,
+    check_split,
+    compare,
+    exported_from_here,
+    kept_of,
+    language_of,
+    original_of,
+    refuse_lone_repeat,
+    tags_of,
+    task_key,
+    username_of,
+)
 from annotate.services.rankings import answer_sha256
-
-ANONYMOUS = "anonymous"
-MAX_USERNAME = 150
-MAX_LANGUAGE = 20
-
-#: Whom an imported annotator stands for. A person of another database is no person here.
-_USER_KINDS = {
-    "human": User.Kind.IMPORTED,
-    "imported": User.Kind.IMPORTED,
-    "machine": User.Kind.MACHINE,
-    "example": User.Kind.EXAMPLE,
-}
 
 #: The order of writing: referenced rows first.
 TABLES: tuple[type[Model], ...] = (
@@ -69,18 +73,6 @@ _PLURALS: dict[type[Model], str] = {
     SplitGroup: "split_groups", User: "annotators", Prompt: "prompts", Response: "responses", RankingTask: "tasks",
     TaskResponse: "task_responses", Demonstration: "demonstrations", Ranking: "rankings", Entry: "entries",
 }  # fmt: skip
-
-
-class _NotTaken(Exception):
-    """A record that the chunk leaves out, as `skipped` or `conflict`."""
-
-    def __init__(self, reason: str, *, kind: str = "skipped") -> None:
-        super().__init__(reason)
-        self.kind = kind
-
-
-def _conflict(reason: str) -> _NotTaken:
-    return _NotTaken(reason, kind="conflict")
 
 
 @dataclass(slots=True)
@@ -113,7 +105,7 @@ class Chunk:
         self._groups = known_groups(project=plan.project, hashes=groups)
         self._rankings = known_rankings(self._prompts.values())
         self.users = dict(plan.users)
-        self._look_up_users({_username(plan.project, record) for record in good if record.ranking is not None})
+        self._look_up_users({username_of(plan.project, record) for record in good if record.ranking is not None})
 
     def write(self) -> bool:
         """Writes what is new and returns whether anything was. Locks the offer and change counters, at the end.
@@ -144,7 +136,7 @@ class Chunk:
         else:
             try:
                 self.report.count_taken(new=self._add(record))
-            except _NotTaken as why:
+            except NotTaken as why:
                 self._refuse(record, why.kind, str(why))
 
     def _refuse(self, record: ImportedRecord | BadRecord, kind: str, reason: str) -> None:
@@ -154,14 +146,14 @@ class Chunk:
         """Collects what the record brings; True if that is anything new.
 
         Raises:
-            _NotTaken: nothing of the record was collected.
+            NotTaken: nothing of the record was collected.
         """
         prompt = self._prompts.get(key_of(record))
-        _refuse_lone_repeat(prompt, record)
+        refuse_lone_repeat(prompt, record)
         if prompt is None:
             self._add_parts(self._new_prompt(record), record)
             return True
-        _check_same(prompt, record)
+        check_same(prompt, record)
         return self._add_parts(prompt, record)
 
     def _add_parts(self, prompt: KnownPrompt, record: ImportedRecord) -> bool:
@@ -169,7 +161,7 @@ class Chunk:
             return self._add_demonstration(prompt, record)
         if record.type == "ranking" and record.ranking is not None:
             return self._add_ranking(prompt, record)
-        if record.type == "ranking" and _task_key(prompt, record) not in prompt.tasks:
+        if record.type == "ranking" and task_key(prompt, record) not in prompt.tasks:
             self._new_task(prompt, record)
             return True
         return False
@@ -179,7 +171,7 @@ class Chunk:
         sha256 = sha256_of(text)
         if (withdrawn := prompt.demonstrations.get(sha256)) is not None:
             if withdrawn:
-                raise _NotTaken("the demonstration was withdrawn here")
+                raise NotTaken("the demonstration was withdrawn here")
             return False
         prompt.demonstrations[sha256] = False
         self._put(Demonstration, project=self.plan.project, prompt_id=prompt.id, text=text, text_sha256=sha256)
@@ -187,20 +179,20 @@ class Chunk:
 
     def _add_ranking(self, prompt: KnownPrompt, record: ImportedRecord) -> bool:
         """Collects the ranking, if it is new, as the next revision of its annotator's on this task."""
-        answer = _answer(record, prompt.responses)
+        answer = answer_of(record, prompt.responses)
         sha256 = answer_sha256(answer)
-        task_id = prompt.tasks.get(_task_key(prompt, record))
+        task_id = prompt.tasks.get(task_key(prompt, record))
         known = self._rankings[task_id] if task_id else []
         if any(one.withdrawn and one.content_sha256 == sha256 for one in known):
-            raise _NotTaken("the ranking was withdrawn here")
-        if ours := _exported_from_here(self.plan.project, record, known):
-            return _compare(ours, sha256, record)
-        annotator = _annotator_of(self.plan.project, record, known)
+            raise NotTaken("the ranking was withdrawn here")
+        if ours := exported_from_here(self.plan.project, record, known):
+            return compare(ours, sha256, record)
+        annotator = annotator_of(self.plan.project, record, known)
         mine = [one for one in known if one.username == annotator.username]
         if same := next((one for one in mine if one.given_revision == record.revision), None):
-            return _compare(same, sha256, record)
+            return compare(same, sha256, record)
         last = mine[-1] if mine else None
-        _check_follows(last, record)
+        check_follows(last, record)
         task_id = task_id or self._new_task(prompt, record)
         self._new_ranking(prompt, task_id, self._user(annotator), answer, record, last)
         return True
@@ -217,7 +209,7 @@ class Chunk:
         key = group_key_of(record)
         sha256 = sha256_of(key)
         if group := self._groups.get(sha256):
-            _check_split(group, record)
+            check_split(group, record)
             return group
         split = record.split or split_for_group(key)
         # The first user message itself is not stored a second time: a withdrawal could not blank it here.
@@ -240,8 +232,8 @@ class Chunk:
             split_group_id=group.id,
             answer=record.answer,
             tests=record.tests,
-            language=_language(record),
-            tags=_tags(record),
+            language=language_of(record),
+            tags=tags_of(record),
             extra={} if record.ranking is not None else dict(record.extra),
         )
         known = self._prompts[key_of(record)] = KnownPrompt(pk, sha256, messages, group)
@@ -266,8 +258,8 @@ class Chunk:
         places = self.plan.overlap
         if places is None:
             places = self.plan.project.overlap if record.ranking is None else 0
-        key = _task_key(prompt, record)
-        repeat_of = _original(prompt, record) if record.kind == "repeat" else None
+        key = task_key(prompt, record)
+        repeat_of = original_of(prompt, record) if record.kind == "repeat" else None
         task_id = self._put(
             RankingTask,
             project=self.plan.project,
@@ -286,7 +278,7 @@ class Chunk:
         self,
         prompt: KnownPrompt,
         task_id: int,
-        user: "_Annotator",
+        user: Annotator,
         answer: Answer,
         record: ImportedRecord,
         last: KnownRanking | None,
@@ -313,11 +305,11 @@ class Chunk:
             content_sha256=sha256,
             presented_order=[prompt.responses[key] for key in record.presented_order or ()],
             seconds=record.seconds,
-            extra=_kept(record, revision),
+            extra=kept_of(record, revision),
             submitted_at=record.submitted_at or self._now,
         )
         tiers = {int(name): number for number, tier in enumerate(answer.ranking, start=1) for name in tier}
-        for response_id in sorted(_task_key(prompt, record)[1]):
+        for response_id in sorted(task_key(prompt, record)[1]):
             self._put(Entry, ranking_id=pk, task_id=task_id, response_id=response_id, tier=tiers.get(response_id))
         self._rankings[task_id].append(
             KnownRanking(
@@ -338,7 +330,7 @@ class Chunk:
     def _look_up_users(self, usernames: set[str]) -> None:
         self.users |= known_users(usernames - self.users.keys())
 
-    def _user(self, annotator: "_Annotator") -> "_Annotator":
+    def _user(self, annotator: Annotator) -> Annotator:
         """Makes the user who stands for an annotator, if there is none."""
         if annotator.username not in self.users:
             self._look_up_users({annotator.username})
@@ -387,155 +379,3 @@ class Chunk:
                 for ranking in self._rows[Ranking]
             ],
         )
-
-
-# --- what may be taken ------------------------------------------------------------------------------------------------
-
-
-def _refuse_lone_repeat(prompt: KnownPrompt | None, record: ImportedRecord) -> None:
-    if record.kind != "repeat":
-        return
-    if record.ranking is None:
-        raise _NotTaken("a repeat without a ranking: repeats are made here, for one person")
-    if prompt is None or _original(prompt, record) is None:
-        raise _NotTaken("a repeat of a task that is not known here")
-
-
-def _task_key(prompt: KnownPrompt, record: ImportedRecord) -> tuple[str, frozenset[int]]:
-    return record.kind, frozenset(prompt.responses[response.id] for response in record.responses)
-
-
-def _original(prompt: KnownPrompt, record: ImportedRecord) -> int | None:
-    """The task that a repeat repeats."""
-    if not prompt.responses.keys() >= {response.id for response in record.responses}:
-        return None
-    _, chosen = _task_key(prompt, record)
-    return prompt.tasks.get(("normal", chosen)) or prompt.tasks.get(("gold", chosen))
-
-
-def _check_same(prompt: KnownPrompt, record: ImportedRecord) -> None:
-    """A known prompt stays as it is: the record agrees with it, or is not taken."""
-    name = f"external_id {record.external_id!r}" if record.external_id is not None else "the prompt"
-    if prompt.withdrawn:
-        raise _NotTaken(f"{name} was withdrawn here")
-    if prompt.content_sha256 != content_sha256(record) and not _says_nothing_else(prompt, record):
-        raise _conflict(f"{name} is known with other content")
-    if record.split_group is not None and sha256_of(record.split_group) != prompt.group.sha256:
-        raise _conflict(f"{name} is known in another split group")
-    _check_split(prompt.group, record)
-
-
-def _says_nothing_else(prompt: KnownPrompt, record: ImportedRecord) -> bool:
-    """A demonstration or bare prompt under the external_id of a prompt with responses, its messages the same."""
-    bare = record.type != "ranking" and record.answer is None and record.tests is None
-    return bare and prompt.messages == [dict(message) for message in record.prompt]
-
-
-def _check_split(group: Group, record: ImportedRecord) -> None:
-    if record.split is not None and record.split != group.split:
-        raise _NotTaken(f"split {record.split}, but its split group is in {group.split} here")
-
-
-def _compare(known: KnownRanking, sha256: str, record: ImportedRecord) -> bool:
-    """False, for nothing new.
-
-    Raises:
-        _NotTaken: the same revision says something else.
-    """
-    if known.withdrawn:
-        raise _NotTaken("the ranking was withdrawn here")
-    if (known.content_sha256, known.counted) != (sha256, record.counted):
-        who = record.annotator or "an unnamed annotator"
-        raise _conflict(f"revision {record.revision} by {who!r} is known with another answer")
-    return False
-
-
-def _check_follows(last: KnownRanking | None, record: ImportedRecord) -> None:
-    if last is None:
-        return
-    if last.withdrawn:
-        raise _NotTaken("the annotator's ranking was withdrawn here")
-    if record.revision < last.given_revision:
-        raise _NotTaken(f"revision {record.revision} comes after revision {last.given_revision}")
-    if record.counted != last.counted:
-        raise _NotTaken("a revision counts if and only if the one before it does")
-
-
-# --- parts of a record ------------------------------------------------------------------------------------------------
-
-
-class _Annotator(NamedTuple):
-    username: str
-    name: str
-    kind: str
-
-
-def _username(project: Project, record: ImportedRecord) -> str:
-    return _annotator(project, record.annotator or ANONYMOUS, record).username
-
-
-def _annotator(project: Project, name: str, record: ImportedRecord) -> _Annotator:
-    """The account that stands for a name: `imported:PROJECT:NAME`, cut and told apart by a hash where that is long."""
-    kind = _USER_KINDS[record.annotator_kind]
-    username = f"{kind}:{project.slug}:{name}"
-    if len(username) > MAX_USERNAME:
-        username = f"{username[: MAX_USERNAME - 33]}:{sha256_of(name)[:32]}"
-    return _Annotator(username, name, kind)
-
-
-def _annotator_of(project: Project, record: ImportedRecord, known: Sequence[KnownRanking]) -> _Annotator:
-    """Whose ranking this is. Unnamed answers with ids of their own are different people where they share a task."""
-    if record.annotator is not None or record.id is None:
-        return _annotator(project, record.annotator or ANONYMOUS, record)
-    same_id = (one.username.split(":", 2)[-1] for one in known if one.given_id == record.id)
-    if name := next((name for name in same_id if name.startswith(ANONYMOUS)), None):
-        return _annotator(project, name, record)
-    names = chain([ANONYMOUS], (f"{ANONYMOUS} {number}" for number in count(2)))
-    people = (_annotator(project, name, record) for name in names)
-    taken = {one.username for one in known}
-    return next(person for person in people if person.username not in taken)
-
-
-def _exported_from_here(project: Project, record: ImportedRecord, known: Sequence[KnownRanking]) -> KnownRanking | None:
-    """The ranking that this record was exported from, where the export comes back to its own database."""
-    if record.project != project.slug:
-        return None
-    found = (one for one in known if str(one.id) == record.id)
-    return next((one for one in found if pseudonym_of(project, one.annotator_id) == record.annotator), None)
-
-
-def _answer(record: ImportedRecord, ids: Mapping[str, int]) -> Answer:
-    """The record's answer with response ids as they are in the database, as text."""
-    names = {key: str(pk) for key, pk in ids.items()}
-    rewrite = record.rewrite
-    return Answer(
-        ranking=[[names[key] for key in tier] for tier in record.ranking or ()],
-        unranked=[names[key] for key in record.unranked],
-        strengths=list(record.strengths),
-        all_bad=record.all_bad,
-        ratings={names[key]: cast(Mapping[str, int], values) for key, values in record.ratings.items()},
-        flags={names[key]: list(flags) for key, flags in record.flags.items() if flags},
-        rationale=(record.rationale or "").strip() or None,
-        rewrite=Rewrite(names[rewrite.of], rewrite.text) if rewrite else None,
-    )
-
-
-def _kept(record: ImportedRecord, revision: int) -> dict[str, Any]:
-    """What has no column: unknown keys, and what the record said of itself elsewhere."""
-    said = {
-        "id": record.id,
-        "revision": record.revision if record.revision != revision else None,
-        "weight": record.weight if record.weight != 1.0 else None,
-        "guideline_version": record.guideline_version,
-    }
-    return dict(record.extra) | {key: value for key, value in said.items() if value is not None}
-
-
-def _language(record: ImportedRecord) -> str:
-    language = record.extra.get("language", record.extra.get("lang"))
-    return language if isinstance(language, str) and len(language) <= MAX_LANGUAGE else ""
-
-
-def _tags(record: ImportedRecord) -> list[str]:
-    tags = record.extra.get("tags")
-    return tags if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else []
