@@ -191,6 +191,7 @@ ACCOUNT_LOGIN_METHODS = {"username"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGOUT_ON_GET = False
+ALLAUTH_TRUSTED_PROXY_COUNT = env.integer("PLACKETT_PROXIES", 0, 0, 9)
 ACCOUNT_RATE_LIMITS = {"login": "60/m/ip", "login_failed": "10/5m/ip,5/5m/key"}
 EMAIL_BACKEND = env.text("PLACKETT_EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend")
 

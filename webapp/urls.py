@@ -1,7 +1,5 @@
 """The map of addresses."""
 
-from importlib.util import find_spec
-
 from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.contrib.auth.decorators import login_required
@@ -21,13 +19,9 @@ Routes = list[URLPattern | URLResolver]
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 
-def _routes_of(module: str) -> Routes:
-    return [path("", include(module))] if find_spec(module) else []
-
-
 api: Routes = [
-    *_routes_of("annotate.api.urls"),
-    *_routes_of("training.api.urls"),
+    path("", include("annotate.api.urls")),
+    path("", include("training.api.urls")),
 ]
 urlpatterns: Routes = [
     path("healthz", health.healthz, name="healthz"),
@@ -39,8 +33,8 @@ urlpatterns: Routes = [
     path("accounts/first-admin/<str:secret>/", first_admin, name="first-admin"),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
-    *_routes_of("annotate.pages.urls"),
-    *_routes_of("training.pages.urls"),
+    path("", include("annotate.pages.urls")),
+    path("", include("training.pages.urls")),
 ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
+from django.conf import settings as django_settings
 from django.contrib.sessions.models import Session
 from django.test import Client
 
@@ -68,6 +68,15 @@ def test_a_forged_forwarded_address_does_not_help(bob: User) -> None:
         log_in(Client(), "bob", "wrong", headers={"X-Forwarded-For": f"10.0.0.{number}"})
     assert log_in(Client(), "bob", "bob", headers={"X-Forwarded-For": "10.0.1.1"}).status_code == 200
     assert not Session.objects.exists()
+
+
+def test_behind_our_own_proxy_each_visitor_has_an_address(bob: User, settings: Any) -> None:
+    settings.ALLAUTH_TRUSTED_PROXY_COUNT = 1
+    for number in range(10):
+        log_in(Client(), f"name{number}", "guess", headers={"X-Forwarded-For": "10.0.0.1"})
+    assert log_in(Client(), "bob", "bob", headers={"X-Forwarded-For": "10.0.0.1"}).status_code == 200
+    assert log_in(Client(), "bob", "bob", headers={"X-Forwarded-For": "1.2.3.4, 10.0.0.1"}).status_code == 200
+    assert log_in(Client(), "bob", "bob", headers={"X-Forwarded-For": "10.0.0.2"}).status_code == 302
 
 
 def test_a_wrong_name_and_a_wrong_password_look_the_same(bob: User) -> None:
@@ -248,4 +257,4 @@ def test_no_secret_is_written_into_the_code() -> None:
 
 def test_passwords_are_hashed_by_django_in_production(tmp_path: Path) -> None:
     assert settings_in_a_fresh_process(tmp_path, "hasattr(s, 'PASSWORD_HASHERS')") == "False"
-    assert settings.PASSWORD_HASHERS, "the tests alone use a quick hash"
+    assert django_settings.PASSWORD_HASHERS, "the tests alone use a quick hash"
