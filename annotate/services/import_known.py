@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from annotate.interchange.records import ImportedRecord
-from annotate.models import Demonstration, Project, Prompt, Ranking, RankingTask, Response, SplitGroup, User
+from annotate.models import (
+    Demonstration,
+    Project,
+    Prompt,
+    Ranking,
+    RankingTask,
+    Response,
+    SplitGroup,
+    TaskResponse,
+    User,
+)
 from annotate.preferences import normalise_split_text
 
 
@@ -93,9 +103,13 @@ def known_prompts(*, project: Project, records: Sequence[ImportedRecord]) -> dic
     known = {prompt.pk: _known(prompt) for prompt in prompts}
     for prompt_id, key, pk in Response.objects.filter(prompt__in=known).values_list("prompt_id", "key", "id"):
         known[prompt_id].responses[key] = pk
-    for task in RankingTask.objects.filter(prompt__in=known).order_by("-id").prefetch_related("task_responses"):
-        chosen = frozenset(row.response_id for row in task.task_responses.all())
-        known[task.prompt_id].tasks[task.kind, chosen] = task.pk
+    tasks = list(RankingTask.objects.filter(prompt__in=known).order_by("-id").values_list("id", "prompt_id", "kind"))
+    chosen: dict[int, set[int]] = defaultdict(set)
+    rows = TaskResponse.objects.filter(task__in=[task[0] for task in tasks])
+    for task_id, response_id in rows.values_list("task_id", "response_id"):
+        chosen[task_id].add(response_id)
+    for task_id, prompt_id, kind in tasks:
+        known[prompt_id].tasks[kind, frozenset(chosen[task_id])] = task_id
     for prompt_id, sha256, withdrawn_at in Demonstration.objects.filter(prompt__in=known).values_list(
         "prompt_id", "text_sha256", "withdrawn_at"
     ):
