@@ -11,7 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from annotate.errors import Invalid, NotFound, Refused
 from annotate.models import Snapshot
-from annotate.pages.access import page, visitor
+from annotate.pages.access import page, page_data, visitor
 from annotate.selectors.projects import get_project_for
 from training.models import ModelVersion, Run
 from training.pages.forms import TrainForm
@@ -70,7 +70,7 @@ def run(request: HttpRequest, run_id: int) -> HttpResponse:
 
 
 @require_safe
-@page
+@page_data  # a log-in page must not land in the middle of the run's page
 def run_live(request: HttpRequest, run_id: int) -> HttpResponse:
     """The parts of the run's page that move; 204 when they are what the page has already."""
     content = _live(get_run_for(visitor(request), run_id))

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,7 @@ from django.conf import settings
 # What a recipe has no use for: it reads files, so it needs no way into the database, the broker or people's sessions.
 SECRETS = ("DATABASE_URL", "REDIS_URL", "PLACKETT_SECRET_KEY", "PGPASSWORD")
 START_TIME_TOLERANCE_SECONDS = 2.0
+KILL_WAIT_SECONDS = 10.0
 
 
 class Trainer:
@@ -73,8 +75,10 @@ def end_left_behind(process_id: int, started_at: float) -> bool:
     if now is None or abs(now - started_at) > START_TIME_TOLERANCE_SECONDS:
         return False
     signal_group(process_id, signal.SIGKILL)
-    with contextlib.suppress(psutil.Error):
-        psutil.wait_procs([psutil.Process(process_id)], timeout=10)
+    # A zombie counts as ended: the frozen worker whose child it is cannot collect it.
+    deadline = time.monotonic() + KILL_WAIT_SECONDS
+    while _start_time(process_id) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
     return True
 
 

@@ -27,7 +27,7 @@ from training.services.runs import cancel_run, resume_run, start_run
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 240
 LONG = {"batch_size": 1, "epochs": 2000, "checkpoint_every": 5, "evaluate_every": 5000}
 
 
@@ -247,5 +247,29 @@ def test_killed_workers_and_trainers_cost_steps_but_not_the_run(
         wait_for(run, lambda run: run.is_finished)
     assert census.most == 1
     assert list(run.attempts.values_list("outcome", flat=True)) == ["lost", "lost", "cancelled"]
+    steps = list(RunMetric.objects.filter(run=run).order_by("step").values_list("step", flat=True))
+    assert steps == list(range(1, run.step + 1)) == [line["step"] for line in metrics_file(run)]
+
+
+def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes(
+    snapshot: Snapshot, start_worker: Callable[[str], Worker]
+) -> None:
+    frozen = start_worker("gpu-frozen")
+    run = start(snapshot, **LONG)
+    with Census(run) as census:
+        wait_for(run, lambda run: run.step >= 10)
+        frozen.process.send_signal(signal.SIGSTOP)
+        expire(run)  # the 45 seconds of the lease pass; its trainer lives on
+        start_worker("gpu-awake")
+        second = RunAttempt.objects.filter(run=run, number=2, from_step__gte=5)
+        wait_for(run, lambda run: second.exists())
+        frozen.process.send_signal(signal.SIGCONT)
+        wait_for(run, lambda run: "attempt 1 has lost it" in frozen.log.read_text())
+        assert (run.attempt, run.state) == (2, "running") and "gpu-awake" in run.worker
+        # The one that woke up is free again, and not in the other's way.
+        cancel_run(run)
+        wait_for(run, lambda run: run.is_finished)
+    assert census.most == 1
+    assert list(run.attempts.values_list("outcome", flat=True)) == ["lost", "cancelled"]
     steps = list(RunMetric.objects.filter(run=run).order_by("step").values_list("step", flat=True))
     assert steps == list(range(1, run.step + 1)) == [line["step"] for line in metrics_file(run)]
