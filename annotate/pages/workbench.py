@@ -1,6 +1,5 @@
 """The ranking page: an empty shell that changes nothing, and the few addresses its script calls besides the API."""
 
-import json
 import uuid
 from typing import Any
 
@@ -11,6 +10,7 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_POST, require_safe
 
 from annotate.errors import Invalid
+from annotate.interchange.records import RecordError, parse_json
 from annotate.models import Project, Role, Skip, Slot, TaskFlag, User
 from annotate.pages.access import page, page_data, visitor
 from annotate.pages.rendering import count_words, render_text
@@ -130,8 +130,8 @@ def progress_data(project: Project, *, user: User) -> dict[str, Any]:
 
 def _body(request: HttpRequest) -> dict[str, Any]:
     try:
-        body = json.loads(request.body)
-    except ValueError:
+        body = parse_json(request.body.decode())
+    except (UnicodeDecodeError, RecordError):
         body = None
     if not isinstance(body, dict):
         raise Invalid("A JSON object is wanted.")

@@ -13,9 +13,10 @@ from django.conf import settings as django_settings
 from django.contrib.sessions.models import Session
 from django.test import Client
 
-from annotate.models import User
+from annotate.models import Project, User
+from annotate.services.queue import next_leases
 from tests.annotate.api.conftest import Cast
-from tests.annotate.factories import make_user
+from tests.annotate.factories import make_task, make_user
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LOGIN = "/accounts/login/"
@@ -123,6 +124,17 @@ def test_a_session_ends_when_its_owner_is_deactivated(bob: User) -> None:
     assert browser.get("/api/v1/me/").status_code == 200
     User.objects.update(is_active=False)
     assert browser.get("/api/v1/me/").status_code == 401
+
+
+@pytest.mark.parametrize("note", ["a\\u0000b", "a\\ud800b"])
+def test_what_postgres_cannot_hold_is_refused_by_the_pages_too(cast: Cast, project: Project, note: str) -> None:
+    make_task(project)
+    slot = next_leases(project=project, annotator=cast.bob)[0]
+    browser = Client(raise_request_exception=False)
+    browser.force_login(cast.bob)
+    body = f'{{"kind": "unclear", "note": "{note}"}}'
+    address = f"/p/tales/rank/{slot.lease_id}/flag/"
+    assert browser.post(address, body, content_type="application/json").status_code == 422
 
 
 # --- headers and cookies ---------------------------------------------------------------------------------------------
