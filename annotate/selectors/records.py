@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from django.db.models import Count, F, Model, OuterRef, Q, QuerySet, Subquery, Sum, prefetch_related_objects
+from django.db.models import Count, Exists, F, Model, OuterRef, Q, QuerySet, Sum, prefetch_related_objects
 
 from annotate.interchange.native import VERSION, canonical, instant_text
 from annotate.models import (
@@ -122,9 +122,11 @@ def _current(project: Project, after: int, up_to: int, wanted: RankingFilter) ->
     superseding = Change.objects.filter(
         ranking__supersedes=OuterRef("ranking"), kind=Change.Kind.REVISION, number__lte=up_to
     )
-    found = _changes(project, after, up_to).annotate(superseded_by=Subquery(superseding.values("ranking")[:1]))
-    found = found.filter(
-        kind__in=RANKED, superseded_by=None, ranking__withdrawn_at=None, ranking__task__prompt__withdrawn_at=None
+    found = _changes(project, after, up_to).filter(
+        ~Exists(superseding),
+        kind__in=RANKED,
+        ranking__withdrawn_at=None,
+        ranking__task__prompt__withdrawn_at=None,
     )
     if wanted.counted:
         found = found.filter(ranking__counted=True)

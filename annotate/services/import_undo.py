@@ -4,7 +4,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from annotate.errors import Conflict
-from annotate.models import ImportBatch, Prompt, Ranking, Skip, Slot, SplitGroup, User
+from annotate.models import ImportBatch, Prompt, Ranking, Skip, Slot, User
 from annotate.services.locks import lock_imports, lock_withdrawals
 from annotate.services.snapshots import snapshots_holding
 from annotate.services.withdrawals import withdraw_prompts
@@ -15,6 +15,11 @@ _UNRANKED = """
     WHERE prompt.batch_id = %(batch)s AND NOT EXISTS (
         SELECT 1 FROM annotate_ranking ranking JOIN annotate_rankingtask task ON task.id = ranking.task_id
         WHERE task.prompt_id = prompt.id)
+"""
+# Else the same data could not come again with other splits.
+_DELETE_EMPTY_GROUPS = """
+    DELETE FROM annotate_splitgroup emptied WHERE project_id = %s
+    AND NOT EXISTS (SELECT 1 FROM annotate_prompt prompt WHERE prompt.split_group_id = emptied.id)
 """
 _TASKS = "SELECT id FROM annotate_rankingtask WHERE prompt_id IN (SELECT id FROM undone)"
 
@@ -48,7 +53,7 @@ def undo_import(*, batch: ImportBatch, by: User | None = None) -> None:
             cursor.execute(f"DELETE FROM annotate_{table} WHERE prompt_id IN (SELECT id FROM undone)")
         cursor.execute("DELETE FROM annotate_prompt WHERE id IN (SELECT id FROM undone)")
         cursor.execute("DROP TABLE undone")
-    SplitGroup.objects.filter(project=project, prompts=None).delete()
+        cursor.execute(_DELETE_EMPTY_GROUPS, [project.pk])
     undone_by = {"undone_by": by.username} if by else {}
     ImportBatch.objects.filter(pk=batch.pk).update(undone_at=Now(), counts=batch.counts | undone_by)
     ranked = Prompt.objects.filter(batch=batch, withdrawn_at=None)
