@@ -12,7 +12,7 @@ from annotate.models import Membership, Project, Role, User
 from annotate.pages.access import page, visitor
 from annotate.pages.forms import FreezeForm
 from annotate.pages.rendering import render_text
-from annotate.selectors.progress import own_progress, project_progress, recent_rankings
+from annotate.selectors.progress import imported_rankings, own_progress, project_progress, recent_rankings
 from annotate.selectors.projects import RANK, current_version, get_project_for, membership_of, projects_of
 from annotate.services.snapshots import freeze_snapshot
 
@@ -50,6 +50,7 @@ def project_context(project: Project, *, user: User, freeze_form: FreezeForm | N
         "progress": project_progress([project])[project.pk],
         "own": own_progress(user=user, projects=[project])[project.pk],
         "recent": recent_rankings(project),
+        "imported": imported_rankings(project),
         "version": current_version(project),
         "snapshots": project.snapshots.select_related("created_by") if engineer else None,
         "freeze_form": (freeze_form or _new_freeze_form(project)) if engineer else None,
@@ -89,7 +90,7 @@ def _rights(project: Project, *, user: User) -> dict[str, Any]:
 
 
 def _new_freeze_form(project: Project) -> FreezeForm:
-    return FreezeForm(initial={"name": f"Snapshot {project.snapshots.count() + 1}"})
+    return FreezeForm(initial={"name": f"No. {project.snapshots.count() + 1}"})
 
 
 def _members(project: Project) -> list[Membership]:

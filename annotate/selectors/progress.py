@@ -79,3 +79,8 @@ def recent_rankings(project: Project, *, days: int = 7) -> int:
         .exclude(source=Ranking.Source.IMPORT)
         .count()
     )
+
+
+def imported_rankings(project: Project) -> int:
+    """Rankings that came with imported data."""
+    return Ranking.objects.filter(project=project, source=Ranking.Source.IMPORT).count()

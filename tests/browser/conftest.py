@@ -1,13 +1,15 @@
 """A real Chromium on a live server. A missing browser fails these tests; it never skips them."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 from pytest_django.live_server_helper import LiveServer
 
 from annotate.models import User
@@ -66,6 +68,33 @@ def quiet_console(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     request.getfixturevalue("context").on("page", watch)
     yield complaints
     assert complaints == []
+
+
+@pytest.fixture(autouse=True)
+def settled(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Closes the pages and lets the server finish what they asked for, before the tables are emptied."""
+    if request.node.get_closest_marker("django_db") is None:
+        yield
+        return
+    request.getfixturevalue("transactional_db")
+    browser: Browser = request.getfixturevalue("browser")
+    yield
+    for page in [page for context in browser.contexts for page in context.pages]:
+        page.close()
+    quiet, deadline = 0, time.monotonic() + 10
+    while quiet < 3 and time.monotonic() < deadline:
+        quiet = 0 if _others_at_work() else quiet + 1
+        time.sleep(0.03)
+
+
+def _others_at_work() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            "AND state <> 'idle'"
+        )
+        found: tuple[int] = cursor.fetchone()
+    return found[0]
 
 
 def _note(message: ConsoleMessage, complaints: list[str]) -> None:

@@ -13,7 +13,7 @@ from annotate.services.queue import next_leases
 from tests.annotate.factories import make_user
 from tests.browser.bench import Bench, project_with_tasks, tiers_by_letter
 
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = pytest.mark.django_db(transaction=True)
 Login = Callable[[BrowserContext, User], None]
 
 

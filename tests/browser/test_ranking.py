@@ -9,7 +9,7 @@ from pytest_django.live_server_helper import LiveServer
 from annotate.models import Lease, Ranking, Skip, Slot, TaskFlag, User
 from tests.browser.bench import Bench, project_with_tasks, tiers_by_letter
 
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = pytest.mark.django_db(transaction=True)
 Login = Callable[[BrowserContext, User], None]
 
 

@@ -14,7 +14,7 @@ from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.pages.test_rendering import PAYLOADS
 from tests.browser.bench import Bench, project_with_tasks
 
-pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+pytestmark = pytest.mark.django_db(transaction=True)
 Login = Callable[[BrowserContext, User], None]
 AXE = next(Path(axe_playwright_python.__file__).parent.rglob("axe.min.js")).read_text()
 GUIDELINES = "# What counts\n\nBe **fair**.\n\n| a | b |\n|---|---|\n| 1 | $x^2$ |"

@@ -19,7 +19,7 @@ from tests.browser.bench import Bench, tiers_by_letter
 from tests.training.django.test_run_worker import Worker
 from training.models import ModelVersion, Run
 
-pytestmark = [pytest.mark.django_db(transaction=True, serialized_rollback=True), pytest.mark.slow]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 PATIENCE = 180_000
 TEXTS = ("yes, and here is why", "yes", "perhaps, who can say", "no")
 
@@ -98,7 +98,7 @@ def test_from_the_keyboard_to_a_trained_model_and_the_export(
     log_in(page, live_server.url, "root")
     page.get_by_role("link", name=project.name, exact=True).click()
     page.get_by_role("button", name="Freeze").click()
-    expect(page.get_by_text("Frozen: Snapshot 1, 27 rankings")).to_be_visible()
+    expect(page.get_by_text("Frozen: No. 1, 27 rankings")).to_be_visible()
     page.get_by_role("link", name="Train reward model").click()
     page.get_by_label("Base model").select_option("tiny")
     page.get_by_label("Name of the run").fill("From the browser")

@@ -12,9 +12,9 @@ export class Outbox {
   }
 
   // Resolves when the server has it; rejects when it refuses. The key stays with the lease in either case.
-  async submit(body) {
+  async submit(body, task) {
     const known = copies.read(KIND, this.user, body.lease);
-    const item = {key: known?.key ?? copies.newKey(), url: this.url, body};
+    const item = {key: known?.key ?? copies.newKey(), url: this.url, task, body};
     copies.write(KIND, this.user, body.lease, item);
     return this.deliver(item);
   }
@@ -37,6 +37,7 @@ export class Outbox {
         headers: {"Idempotency-Key": item.key}, onWait: this.onWait,
       });
       copies.remove(KIND, this.user, item.body.lease);
+      copies.remove("draft", this.user, item.task);
       return ranking;
     } catch (error) {
       // A refused answer may be corrected and sent again; one that waits for a log-in stays written down.

@@ -1,6 +1,6 @@
 // The ranking page: fetches tasks, lets the parts around the state work together, sends the answer.
 
-import {send} from "../webapp/http.js";
+import {persist, send} from "../webapp/http.js";
 import {drawPlaces, goTo, listenToCards} from "./cards.js";
 import {Clock} from "./clock.js";
 import {ask, askForm, open} from "./dialogs.js";
@@ -19,6 +19,7 @@ const {user, nextUrl, submitUrl, leaseUrl, leaseSeconds} = page.dataset;
 const rail = part("tiers");
 
 let tasks = []; // the one on the page, then the prefetched one
+const finished = new Set(); // leases that an answer to an earlier question may still bring
 let task = null;
 let history = null;
 let focus = null;
@@ -26,7 +27,7 @@ let drafts = null;
 let busy = false;
 let shortcuts = page.dataset.shortcuts === "on";
 
-const outbox = new Outbox({user, url: submitUrl, onWait: (error) => say(error.status === 0 ? "offline" : "waiting")});
+const outbox = new Outbox({user, url: submitUrl, onWait: trouble});
 const clock = new Clock({leaseSeconds: Number(leaseSeconds), extend: () => tasks.forEach(extend)});
 
 // --- tasks -----------------------------------------------------------------------------------------------------
@@ -41,15 +42,14 @@ async function start() {
 // The lease on the page and one more; open leases come again, so a lost reply costs nothing.
 async function fill() {
   try {
-    const answer = await send("POST", nextUrl, {});
-    tasks = answer.tasks;
-    part("progress").textContent = answer.progress.words;
-    Object.assign(part("progress-bar"), {max: answer.progress.wanted || 1, value: answer.progress.done});
+    const {tasks: open, progress} = await persist("POST", nextUrl, {}, {onWait: trouble});
+    tasks = open.filter(({lease}) => !finished.has(lease));
+    part("progress").textContent = progress.words;
+    Object.assign(part("progress-bar"), {max: progress.wanted || 1, value: progress.done});
   } catch (error) {
     if (tasks.length) return;
-    say(error.status === 0 ? "offline" : "lost");
     await stuck(error);
-    await fill();
+    location.assign("/");
   }
 }
 
@@ -78,12 +78,12 @@ async function show() {
 }
 
 async function advance() {
-  const finished = task.lease;
+  finished.add(task.lease);
   drafts.forget();
-  tasks = tasks.filter((one) => one.lease !== finished);
+  tasks = tasks.filter(({lease}) => !finished.has(lease));
   if (!tasks.length) await fill();
   await show();
-  if (tasks.length < 2) fill();
+  if (task && tasks.length < 2) fill();
 }
 
 const extend = ({lease}) => send("POST", `${leaseUrl}${lease}/extend/`, {}).catch(() => {});
@@ -162,7 +162,7 @@ async function submit() {
   const body = {lease: task.lease, ...ranking.toAnswer(history.now, task.rules), seconds: clock.seconds};
   drafts.close();
   try {
-    await outbox.submit(body);
+    await outbox.submit(body, task.task);
   } catch (error) {
     return refused(error);
   }
@@ -222,8 +222,15 @@ async function stuck(error) {
   await ask("notice", {title: "The server did not accept this", text: `${error.message} Your work is kept in this browser.`});
 }
 
+function trouble(error) {
+  say(error.status === 0 ? "offline" : "waiting");
+}
+
+// For eyes always; for ears only trouble and its end: each key press is announced already.
 function say(state) {
   const shown = part("save-state");
+  const troubled = ["offline", "waiting", "lost"];
+  if (state !== shown.dataset.state && [state, shown.dataset.state].some((one) => troubled.includes(one))) part("alerts").textContent = STATES[state];
   shown.textContent = STATES[state];
   shown.dataset.state = state;
 }
