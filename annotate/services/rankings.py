@@ -8,7 +8,7 @@ from typing import Any
 from django.db import transaction
 
 from annotate.errors import Conflict, Invalid, NotFound
-from annotate.models import Change, Draft, Entry, Lease, Ranking, Slot, TaskResponse, User
+from annotate.models import Change, Draft, Entry, Lease, Prompt, Ranking, Slot, TaskResponse, User
 from annotate.preferences import Answer, validate_answer
 from annotate.selectors.rules import answer_rules
 from annotate.services.counters import record_changes
@@ -37,13 +37,15 @@ def submit_ranking(
     Raises:
         NotFound: the lease is not this annotator's.
         Invalid: the answer breaks a rule of the version that the lease pinned; `fields` says where.
-        Conflict: this annotator has ranked the task already (code `already_submitted`): revise that ranking.
+        Conflict: this annotator has ranked the task already (code `already_submitted`): revise that ranking; or the
+            prompt was withdrawn (`withdrawn`).
     """
     lease = Lease.objects.filter(pk=lease_id, annotator=annotator).select_related("task__project", "version").first()
     if lease is None:
         raise NotFound("There is no such lease.")
     one_call_at_a_time(project=lease.task.project, annotator=annotator)
     slot = _slot_for(lease=lease)
+    _refuse_withdrawn(lease=lease)
     _refuse_second_answer(lease=lease)
     _check(answer, lease=lease)
     ranking = _write(
@@ -81,6 +83,12 @@ def _hold(slot: Slot, *, lease: Lease) -> None:
         presented_order=lease.presented_order,
         expires_at=lease.leased_at,
     )
+
+
+def _refuse_withdrawn(*, lease: Lease) -> None:
+    # Asked after the slot was locked: a withdrawal locks the slots before it blanks.
+    if Prompt.objects.filter(pk=lease.task.prompt_id, withdrawn_at__isnull=False).exists():
+        raise Conflict("The prompt was withdrawn meanwhile; nothing of it is kept.", code="withdrawn")
 
 
 def _refuse_second_answer(*, lease: Lease) -> None:

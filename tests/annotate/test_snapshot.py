@@ -217,8 +217,12 @@ def test_withdrawing_a_prompt_blanks_all_that_hangs_on_it(django_capture_on_comm
     held = RankingTask.objects.get()
     assert (held.state, held.overlap) == ("held", 1)
     assert next_leases(project=project, annotator=bob) == []
+    assert bobs.lease_id is not None
     with pytest.raises(Conflict):
-        release_lease(lease_id=bobs.lease_id or task.prompt.pk, annotator=bob)
+        release_lease(lease_id=bobs.lease_id, annotator=bob)
+    with pytest.raises(Conflict) as refused:
+        submit(bobs, bob)
+    assert refused.value.code == "withdrawn"
     assert Snapshot.objects.get(pk=snapshot.pk).state == "withdrawn"
     kinds = Change.objects.order_by("number").values_list("kind", "prompt")
     assert list(kinds)[-2:] == [("withdrawal", None), ("withdrawal", prompt.pk)]
