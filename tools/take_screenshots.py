@@ -23,7 +23,9 @@ def main() -> None:
     parser.add_argument("--project", default="demo", help="Slug.")
     parser.add_argument("--user", required=True)
     parser.add_argument("--password", required=True)
-    parser.add_argument("--keys", default="a 0 b 0 c 0 d 0 e 0 c 1 d 1 a 2 b", help="What is typed on the ranking page.")
+    parser.add_argument(
+        "--keys", default="a 0 b 0 c 0 d 0 e 0 c 1 d 1 a 2 b", help="What is typed on the ranking page."
+    )
     parser.add_argument("--run", type=int, help="Also take this run's page.")
     options = parser.parse_args()
     IMAGES.mkdir(parents=True, exist_ok=True)

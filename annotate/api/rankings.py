@@ -52,7 +52,7 @@ class Rankings(Endpoint):
             lease_id=lease.pk,
             answer=shape.answer(),
             seconds=shape.validated_data.get("seconds"),
-            source=Ranking.Source.API,
+            source=_source(request),
         )
         return Response(_content(ranking), status=201)
 
@@ -73,10 +73,15 @@ class Revise(Endpoint):
             annotator=asking(request),
             answer=shape.answer(),
             seconds=shape.validated_data.get("seconds"),
-            source=Ranking.Source.API,
+            source=_source(request),
         )
         return Response(_content(revised), status=201)
 
 
 def _content(ranking: Ranking) -> dict[str, Any]:
     return ranking_content(with_content(Ranking.objects.filter(pk=ranking.pk)).get())
+
+
+def _source(request: Request) -> Ranking.Source:
+    """Through a session it is a page of ours that sends; programs come with a token."""
+    return Ranking.Source.PAGE if request.auth is None else Ranking.Source.API

@@ -42,7 +42,7 @@ def test_three_tasks_with_the_keyboard_alone(page: Page, live_server: LiveServer
         {"A": 1, "B": 2, "C": 4, "D": 3},
     ]
     assert all(ranking.counted and not ranking.all_bad and ranking.revision == 1 for ranking in rankings)
-    assert all(ranking.seconds is not None for ranking in rankings)
+    assert all(ranking.seconds is not None and ranking.source == "page" for ranking in rankings)
     assert Slot.objects.filter(state="done").count() == 3
 
 
