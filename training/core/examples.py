@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from training.core.errors import UsageError
 from training.core.records import Message, RankingRecord, Response
 
 
@@ -69,13 +70,23 @@ def build_examples(
             shown = tuple(response if show_thinking else Response(response.text) for response in record.responses)
             if not _pairs_of(record.tiers, shown, ties=ties):
                 dropped["no_pairs"] += 1
-            elif not all(fits(prompt, shown[place]) for tier in record.tiers for place in tier):
+            elif not _fits_whole(record, shown, fits):
                 dropped["too_long"] += 1
             else:
                 kept.append((record, shown))
         if kept:
             examples.append(_build_example(prompt, group, kept, ties=ties))
     return examples
+
+
+def _fits_whole(
+    record: RankingRecord, shown: Sequence[Response], fits: Callable[[tuple[Message, ...], Response], bool]
+) -> bool:
+    """Whether every response that the ranking places is short enough."""
+    try:
+        return all(fits(record.prompt, shown[place]) for tier in record.tiers for place in tier)
+    except UsageError as error:
+        raise UsageError(f"line {record.line}: {error}") from None
 
 
 def _build_example(

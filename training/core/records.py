@@ -146,18 +146,25 @@ def _reason_to_drop(value: Mapping[str, Any]) -> str | None:
         return "uncounted"
     if _one_of(kind, KINDS, "kind") != "normal":
         return str(kind)
-    return "zero_weight" if value.get("weight") == 0 else None
+    return "zero_weight" if value.get("weight") == 0 and value["weight"] is not False else None
 
 
 def _identity(value: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value.get(key) for key in ("id", "task", "annotator", "revision")}
+    names = {key: value.get(key) for key in ("id", "task", "annotator")}
+    revision = value.get("revision")
+    for key, name in names.items():
+        if name is not None:
+            _text(name, key)
+    if revision is not None and type(revision) is not int:
+        raise _LineError(f"revision must be a whole number, not {revision!r}")
+    return names | {"revision": 1 if revision is None else revision}
 
 
 def _newest_revisions(identities: list[dict[str, Any]]) -> dict[tuple[Any, Any], int]:
     newest: dict[tuple[Any, Any], int] = {}
     for identity in identities:
         key = (identity["task"], identity["annotator"])
-        newest[key] = max(newest.get(key, 1), identity["revision"] or 1)
+        newest[key] = max(newest.get(key, identity["revision"]), identity["revision"])
     return newest
 
 
@@ -166,7 +173,7 @@ def _is_older(identity: Mapping[str, Any], newest: Mapping[tuple[Any, Any], int]
     task, annotator = identity["task"], identity["annotator"]
     if task is None or annotator is None:
         return False
-    return bool((identity["revision"] or 1) < newest[task, annotator])
+    return bool(identity["revision"] < newest[task, annotator])
 
 
 def _ranking(value: Mapping[str, Any], line: int) -> RankingRecord:

@@ -1,5 +1,6 @@
 """Held-out figures against closed forms: the bootstrap against the exact binomial, temperature and ECE by hand."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -76,11 +77,17 @@ def test_groups_are_drawn_whole_however_many_pairs_they_hold() -> None:
 
 
 def test_unequal_groups_are_weighed_by_their_pairs() -> None:
-    values, groups = np.array([1.0, 0.0, 0.0, 0.0]), np.array([0, 1, 1, 1])
+    """Against all 5⁵ draws of five groups of unlike sizes: pairs right in a draw over pairs in it."""
+    right, sizes = [1, 1, 12, 2, 5], [1, 2, 30, 2, 9]
+    values = np.concatenate([[1.0] * r + [0.0] * (n - r) for r, n in zip(right, sizes, strict=True)])
+    groups = np.repeat(np.arange(5), sizes)
+    every = [
+        sum(right[g] for g in draw) / sum(sizes[g] for g in draw) for draw in itertools.product(range(5), repeat=5)
+    ]
     (interval,) = bootstrap_means([values], groups, seed=0)
-    assert interval.value == 0.25
-    # draws: both groups → 1/4, the first twice → 1, the second twice → 0
-    assert (interval.low, interval.high) == (0.0, 1.0)
+    assert interval.value == pytest.approx(21 / 44)
+    assert interval.low == pytest.approx(np.quantile(every, 0.025), abs=0.01)
+    assert interval.high == pytest.approx(np.quantile(every, 0.975), abs=0.03)
 
 
 def test_both_intervals_see_the_same_draws_and_one_group_has_none() -> None:

