@@ -1,12 +1,15 @@
 """A project with its cast, and clients that call the API as one of them."""
 
-from collections.abc import Callable, Iterator
+import threading
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
-from django.core.cache import cache
 from rest_framework.test import APIClient
 
+from annotate.api import exports
 from annotate.models import ApiToken, Project, RankingTask, Role, User
 from annotate.services.tokens import create_token
 from tests.annotate.factories import make_project, make_task, make_user
@@ -31,11 +34,13 @@ class Cast:
 
 
 @pytest.fixture(autouse=True)
-def fresh_cache() -> Iterator[None]:
-    """Counts of log-in attempts and the like must not leak from test to test."""
-    cache.clear()
-    yield
-    cache.clear()
+def nothing_left_over(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of log-in attempts and places for exports do not leak from test to test.
+
+    (Clearing the cache would clear the other workers' too: they share one Valkey.)
+    """
+    settings.CACHES = {"default": settings.CACHES["default"] | {"KEY_PREFIX": f"test-{uuid.uuid4()}"}}
+    monkeypatch.setattr(exports, "_room", threading.BoundedSemaphore(exports.AT_ONCE))
 
 
 @pytest.fixture
