@@ -16,6 +16,9 @@ from training.core.modeling import RewardModel, load_reward_model
 
 StartRecipe = Callable[..., ForkServerProcess]
 
+# Tiny models gain nothing from a second thread, and parallel workers lose by it.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
