@@ -3,5 +3,5 @@
 import os
 
 # torch's CPU threads spin while they wait for each other. On a machine that also serves pages, one descheduled thread
-# then stops all of them: two threads were seen ten times slower than one. This must be set before torch is loaded.
+# then holds up the others: two threads were seen several times slower than one. Must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
