@@ -26,7 +26,9 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_management_command_is_documented() -> None:
     commands = [
-        path.stem for app in ("annotate", "training") for path in (ROOT / app / "management" / "commands").glob("[a-z]*.py")
+        path.stem
+        for app in ("annotate", "training")
+        for path in (ROOT / app / "management" / "commands").glob("[a-z]*.py")
     ]
     assert len(commands) > 3
     documented = _read("README.md", "docs/*.md")
@@ -48,6 +50,8 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
 
 
 def test_every_benchmark_module_says_how_to_run_it() -> None:
-    modules = [path for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in {"__init__", "__main__", "servers"}]
+    modules = [
+        path for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in {"__init__", "__main__", "servers"}
+    ]
     assert modules
     assert [path.name for path in modules if f"python -m benchmarks.{path.stem}" not in path.read_text()] == []
