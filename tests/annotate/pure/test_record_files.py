@@ -51,11 +51,12 @@ ALL = [f"x-{number}" for number in range(5)]
         FIVE.rstrip("\n").encode(),
         gzip.compress(FIVE.encode(), mtime=0),
         gzip.compress(codecs.BOM_UTF8 + FIVE.encode(), mtime=0),
-        gzip.compress(FIVE[: FIVE.index("\n") + 1].encode()) + gzip.compress(FIVE[FIVE.index("\n") + 1 :].encode()),
+        gzip.compress(FIVE[: FIVE.index("\n") + 1].encode(), mtime=0)
+        + gzip.compress(FIVE[FIVE.index("\n") + 1 :].encode(), mtime=0),
         f"[{','.join(FIVE.splitlines())}]".encode(),
         codecs.BOM_UTF8 + b"\n [" + FIVE.rstrip("\n").replace("\n", "\n,\n").encode() + b"]\n",
         json.dumps([json.loads(one) for one in FIVE.splitlines()], indent=2).encode(),
-        gzip.compress(json.dumps([json.loads(one) for one in FIVE.splitlines()]).encode()),
+        gzip.compress(json.dumps([json.loads(one) for one in FIVE.splitlines()]).encode(), mtime=0),
     ],
 )
 def test_every_accepted_layout_gives_the_same_records(data, tmp_path):
