@@ -42,7 +42,7 @@ class RewardModel:
         with self._autocast():
             output = self.whole.base_model(
                 input_ids=rows.input_ids,
-                attention_mask=rows.attention_mask,
+                attention_mask=self._additive(rows.attention_mask),
                 position_ids=rows.position_ids,
                 use_cache=False,
             )
@@ -53,6 +53,13 @@ class RewardModel:
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Trained parameters by name, in a fixed order."""
         return ((name, value) for name, value in self.whole.named_parameters() if value.requires_grad)
+
+    def _additive(self, mask: Tensor) -> Tensor:
+        """A 4-D mask as what is added to attention's logits, once: each layer would make, and keep, one of its own."""
+        if mask.ndim == 2:
+            return mask
+        added = torch.zeros(mask.shape, dtype=self.autocast_dtype, device=mask.device)
+        return added.masked_fill_(~mask, torch.finfo(self.autocast_dtype).min)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.autocast_dtype == torch.float32:

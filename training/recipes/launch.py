@@ -49,12 +49,17 @@ class Session(Generic[Config]):
     lock: FolderLock | None = None
 
     def __post_init__(self) -> None:
-        self.stop = StopWatch(on_deadline=lambda reason: self.record(STOPPED, reason))
+        self.stop = StopWatch(on_deadline=self._give_up)
 
     def record(self, code: int, reason: str) -> None:
         """Write ``exit.json`` if it is ours to write."""
         if self.owns and self.world.is_main:
             write_exit(self.folder, code, reason, step=self.step)
+
+    def _give_up(self, reason: str) -> None:
+        """The step under way could not be finished in time."""
+        self.record(STOPPED, f"{reason}, the step under way dropped" if self.stop.grace_seconds else reason)
+        self.say(f"stopped: {reason}")
 
     def say(self, message: str) -> None:
         """One line on stderr, from the main process alone."""
