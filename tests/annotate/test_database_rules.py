@@ -414,3 +414,72 @@ def test_versions_are_numbered_once(world: World) -> None:
 def test_the_world_is_sound_before_each_break(world: World) -> None:
     sql("SET CONSTRAINTS ALL IMMEDIATE")
     assert Slot.objects.filter(state="done").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "statement"),
+    [
+        ("counter_not_negative", "UPDATE annotate_counter SET value = -1"),
+        ("membership_weight_0_to_100", "UPDATE annotate_membership SET weight = 101"),
+        ("project_lease_at_least_30_seconds", "UPDATE annotate_project SET lease_seconds = 29"),
+        ("project_open_leases_1_to_1000", "UPDATE annotate_project SET open_lease_limit = 0"),
+        ("project_overlap_1_to_50", "UPDATE annotate_project SET overlap = 0"),
+        ("project_skip_limit_positive", "UPDATE annotate_project SET skip_limit = 0"),
+        ("task_kind_known", "UPDATE annotate_rankingtask SET kind = 'hard'"),
+        ("task_state_known", "UPDATE annotate_rankingtask SET state = 'lost'"),
+        ("task_priority_known", "UPDATE annotate_rankingtask SET priority = 4"),
+        ("task_overlap_0_to_50", "UPDATE annotate_rankingtask SET overlap = 51"),
+        ("user_kind_known", "UPDATE annotate_user SET kind = 'robot', is_active = false"),
+        ("slot_number_from_1", "INSERT INTO annotate_slot (task_id, project_id, number, state, lane, offer)"
+         " SELECT id, project_id, 0, 'free', 5, 1 FROM annotate_rankingtask WHERE overlap = 2"),
+        ("one_cursor_per_annotator_and_lane", "INSERT INTO annotate_queuecursor (project_id, annotator_id, lane, offer)"
+         " SELECT project_id, user_id, 5, n FROM annotate_membership, generate_series(1, 2) n"),
+        ("one_counter_per_project_and_name", "INSERT INTO annotate_counter (project_id, name, value)"
+         " SELECT project_id, name, 9 FROM annotate_counter"),
+        ("one_receipt_per_version_and_user", "INSERT INTO annotate_readingreceipt (version_id, user_id, read_at)"
+         " SELECT version.id, member.user_id, now() FROM annotate_projectversion version"
+         " JOIN annotate_membership member USING (project_id), generate_series(1, 2)"),
+        ("one_flag_per_task_annotator_and_kind", "INSERT INTO annotate_taskflag (task_id, annotator_id, kind, note)"
+         " SELECT task_id, holder_id, 'unclear', '' FROM annotate_slot, generate_series(1, 2)"
+         " WHERE holder_id IS NOT NULL"),
+        ("task_flag_kind_known", "INSERT INTO annotate_taskflag (task_id, annotator_id, kind, note)"
+         " SELECT task_id, holder_id, 'dull', '' FROM annotate_slot WHERE holder_id IS NOT NULL"),
+        ("skip_reason_known", "INSERT INTO annotate_skip (project_id, task_id, annotator_id, reason, note)"
+         " SELECT project_id, task_id, holder_id, 'lazy', '' FROM annotate_slot WHERE state = 'leased'"),
+        ("one_row_per_task_and_response", "INSERT INTO annotate_taskresponse (task_id, prompt_id, response_id)"
+         " SELECT task_id, prompt_id, response_id FROM annotate_taskresponse"),
+        ("one_answer_per_key", "INSERT INTO annotate_idempotencykey"
+         " (user_id, endpoint, key, body_sha256, status, answer, created_at)"
+         " SELECT user_id, '/', 'k', '', 200, '{}', now() FROM annotate_membership, generate_series(1, 2)"),
+        ("token_digest_is_sha256", "INSERT INTO annotate_apitoken (user_id, name, prefix, digest, scopes, created_at)"
+         " SELECT user_id, 't', 'p', 'plain text', '{}', now() FROM annotate_membership LIMIT 1"),
+        ("draft_version_from_1", "INSERT INTO annotate_draft (task_id, annotator_id, version, body)"
+         " SELECT task_id, holder_id, 0, '{}' FROM annotate_slot WHERE state = 'leased'"),
+        ("one_demonstration_per_text", "INSERT INTO annotate_demonstration"
+         " (project_id, prompt_id, text, text_sha256, created_at)"
+         " SELECT project_id, id, 'x', 'x', now() FROM annotate_prompt, generate_series(1, 2)"),
+    ],
+)  # fmt: skip
+def test_every_other_rule_is_refused_by_its_name(world: World, rule: str, statement: str) -> None:
+    sql("UPDATE annotate_rankingtask SET overlap = 2 WHERE id = %s", world.free.pk)
+    assert rule in refused(lambda: sql(statement))
+
+
+def test_the_columns_of_rankings_prompts_and_versions_hold_what_they_say(world: World) -> None:
+    extra = {"slot_id": None, "lease_id": None, "annotator_id": world.carol.pk, "counted": False}
+    for rule, changes in {
+        "ranking_source_known": {"source": "hearsay"},
+        "seconds_not_negative": {"seconds": -1.0},
+        "rewrite_is_whole": {"rewrite_text": "better"},
+    }.items():
+        assert rule in refused(lambda changes=changes: copy(world.ranking, **extra, **changes))
+    assert "prompt_sha256_known" in refused(lambda: copy(world.free.prompt, content_sha256="x"))
+    response = world.free.prompt.responses.first()
+    assert "response_sha256_known" in refused(lambda: copy(response, key="new", text_sha256="x"))
+    version = ProjectVersion.objects.get(project=world.project)
+    for rule, changes in {
+        "version_number_from_1": {"number": 0},
+        "version_strength_known": {"number": 2, "strength": "huge"},
+        "version_rationale_known": {"number": 2, "rationale": "maybe"},
+    }.items():
+        assert rule in refused(lambda changes=changes: copy(version, **changes))
