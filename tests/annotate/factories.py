@@ -7,23 +7,19 @@ from typing import Any
 
 from django.db import transaction
 
-from annotate import assignment
 from annotate.interchange.native import record_from_object
 from annotate.models import (
-    Counter,
     Project,
     Prompt,
     RankingTask,
     Response,
     Role,
-    Slot,
     SplitGroup,
-    TaskResponse,
     User,
 )
 from annotate.preferences import split_for_group
-from annotate.services.counters import draw
 from annotate.services.projects import add_member, create_project
+from annotate.services.tasks import create_task
 
 _numbers = itertools.count(1)
 
@@ -75,12 +71,4 @@ def make_task(
         Response(prompt=prompt, key=f"r{number}", text=text, text_sha256=sha256(text))
         for number, text in enumerate(texts, 1)
     )
-    task = RankingTask.objects.create(project=project, prompt=prompt, overlap=overlap, priority=priority)
-    TaskResponse.objects.bulk_create(TaskResponse(task=task, prompt=prompt, response=one) for one in responses)
-    if overlap:
-        offer = draw(project=project, name=Counter.Name.OFFER)
-        lane = assignment.lane_of(priority=priority, reoffered=False)
-        Slot.objects.bulk_create(
-            Slot(task=task, project=project, number=number, lane=lane, offer=offer) for number in range(1, overlap + 1)
-        )
-    return task
+    return create_task(prompt=prompt, responses=responses, overlap=overlap, priority=priority)
