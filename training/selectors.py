@@ -30,7 +30,7 @@ def engineered_projects(user: Someone) -> QuerySet[Project]:
     projects = projects_of(user)
     if not user.is_authenticated or user.is_superuser:
         return projects
-    return projects.filter(memberships__user=user, memberships__engineer=True)
+    return projects.filter(memberships__user=user, memberships__engineer=True, memberships__deactivated_at=None)
 
 
 def runs_for(user: Someone, *, project: Project | None = None) -> QuerySet[Run]:

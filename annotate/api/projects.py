@@ -31,7 +31,7 @@ class Me(Endpoint):
     def get(self, request: Request) -> Response:
         """Who asks, with which scopes, and in which projects they may do what."""
         user, token = asking(request), request.auth
-        memberships = user.memberships.select_related("project").order_by("project__slug")
+        memberships = user.memberships.filter(deactivated_at=None).select_related("project").order_by("project__slug")
         return Response(
             {
                 "username": user.username,

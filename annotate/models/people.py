@@ -15,10 +15,23 @@ class User(AbstractUser):
         IMPORTED = "imported"  # stands for the annotators of a data set; cannot log in
         EXAMPLE = "example"  # the author of the demo's example rankings; cannot log in
 
+    class Theme(models.TextChoices):
+        SYSTEM = "system"
+        LIGHT = "light"
+        DARK = "dark"
+
+    class Layout(models.TextChoices):
+        COLUMNS = "columns"
+        STACKED = "stacked"
+
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.HUMAN)
     single_key_shortcuts = models.BooleanField(
         default=True, help_text="Single-key shortcuts on the ranking page (WCAG 2.1.4)."
     )
+    theme = models.CharField(max_length=10, choices=Theme, default=Theme.SYSTEM)
+    layout = models.CharField(max_length=10, choices=Layout, default=Layout.COLUMNS, help_text="Of the responses.")
+    language = models.CharField(max_length=10, blank=True, help_text="Of the interface; empty: the browser's.")
+    pause_reminder = models.BooleanField(default=True, help_text="A gentle word after 50 minutes of ranking.")
 
     class Meta(AbstractUser.Meta):
         swappable = "AUTH_USER_MODEL"
@@ -30,6 +43,8 @@ class User(AbstractUser):
                 name="user_without_person_cannot_log_in",
                 condition=Q(kind__in=["human", "machine"]) | Q(is_active=False),
             ),
+            models.CheckConstraint(name="user_theme_known", condition=Q(theme__in=["system", "light", "dark"])),
+            models.CheckConstraint(name="user_layout_known", condition=Q(layout__in=["columns", "stacked"])),
         ]
 
 
@@ -62,12 +77,46 @@ class ApiToken(models.Model):
 
 
 class OneTimeLink(models.Model):
-    """A link that makes the first administrator, once, before it expires. Only its SHA-256 is kept."""
+    """A link that lets one person in, once, before it expires. Only its SHA-256 is kept.
 
+    `first_admin` makes the first administrator, `invitation` a member of a project (with a new account, or the one that
+    is logged in), `password` lets `user` choose a new password.
+    """
+
+    class Kind(models.TextChoices):
+        FIRST_ADMIN = "first_admin"
+        INVITATION = "invitation"
+        PASSWORD = "password"
+
+    kind = models.CharField(max_length=12, choices=Kind, default=Kind.FIRST_ADMIN)
     digest = models.CharField(max_length=64, unique=True)
+    project = models.ForeignKey("annotate.Project", on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    role = models.CharField(max_length=10, blank=True, help_text="Of whoever accepts the invitation.")
+    engineer = models.BooleanField(default=False)
+    note = models.CharField(max_length=120, blank=True, help_text="For whom it is meant, in the manager's words.")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    created_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True, blank=True)
+    used_by = models.ForeignKey(User, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="link_names_what_it_opens",
+                condition=Q(kind="first_admin", project__isnull=True, user__isnull=True)
+                | Q(
+                    kind="invitation",
+                    project__isnull=False,
+                    user__isnull=True,
+                    role__in=["viewer", "annotator", "reviewer", "manager"],
+                )
+                | Q(kind="password", user__isnull=False),
+            ),
+            models.CheckConstraint(name="link_digest_is_sha256", condition=Q(digest__regex="^[0-9a-f]{64}$")),
+        ]
 
     def __str__(self) -> str:
-        return f"one-time link of {self.created_at:%Y-%m-%d %H:%M}"
+        return f"{self.kind} link of {self.created_at:%Y-%m-%d %H:%M}"

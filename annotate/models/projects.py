@@ -142,6 +142,9 @@ class Membership(models.Model):
         default=1.0, help_text="Weight of this person's rankings in training; 1 is usual, 0 leaves them out."
     )
     created_at = models.DateTimeField(auto_now_add=True)
+    deactivated_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since then the person counts as an outsider; their rankings stay."
+    )
 
     class Meta:
         constraints = [

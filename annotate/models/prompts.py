@@ -116,6 +116,27 @@ class Response(models.Model):
         return f"{self.key} of {self.prompt_id}"
 
 
+class IdentityLeak(models.Model):
+    """A response gives away its maker (“As ChatGPT, …”). Derived from the text: for the manager, never the annotator."""
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="identity_leaks")
+    response = models.OneToOneField(Response, on_delete=models.CASCADE, related_name="identity_leak")
+    phrase = models.CharField(max_length=200, help_text="The words that give it away.")
+    found_at = models.DateTimeField(auto_now_add=True)
+    settled_at = models.DateTimeField(null=True, blank=True, help_text="A manager has looked and let it be.")
+    settled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        indexes = [
+            models.Index(name="leak_unsettled", fields=["project", "response"], condition=Q(settled_at__isnull=True))
+        ]
+
+    def __str__(self) -> str:
+        return f"response {self.response_id}: {self.phrase}"
+
+
 class Demonstration(models.Model):
     """A good answer to a prompt, written or chosen by a person, for SFT."""
 

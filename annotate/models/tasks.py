@@ -23,6 +23,7 @@ class RankingTask(models.Model):
     class State(models.TextChoices):
         OPEN = "open"
         HELD = "held"  # skipped too often or flagged: waits for the manager
+        CLOSED = "closed"  # the manager took it out for good; what was ranked stays
 
     class Priority(models.IntegerChoices):
         URGENT = 0
@@ -46,7 +47,7 @@ class RankingTask(models.Model):
             models.UniqueConstraint(name="task_with_prompt", fields=["id", "prompt"]),
             models.UniqueConstraint(name="task_of_project", fields=["id", "project"]),
             models.CheckConstraint(name="task_kind_known", condition=Q(kind__in=["normal", "gold", "repeat"])),
-            models.CheckConstraint(name="task_state_known", condition=Q(state__in=["open", "held"])),
+            models.CheckConstraint(name="task_state_known", condition=Q(state__in=["open", "held", "closed"])),
             models.CheckConstraint(name="task_priority_known", condition=Q(priority__range=(0, 3))),
             models.CheckConstraint(name="task_overlap_0_to_50", condition=Q(overlap__range=(0, 50))),
             models.CheckConstraint(
@@ -251,6 +252,9 @@ class TaskFlag(models.Model):
     note = models.TextField(blank=True)
     created_at = models.DateTimeField(db_default=Now())
     settled_at = models.DateTimeField(null=True, blank=True)
+    settled_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
 
     class Meta:
         constraints = [

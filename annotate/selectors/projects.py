@@ -17,7 +17,7 @@ def projects_of(user: User | AnonymousUser) -> QuerySet[Project]:
         return Project.objects.none()
     if user.is_superuser:
         return Project.objects.order_by("name")
-    return Project.objects.filter(memberships__user=user).order_by("name")
+    return Project.objects.filter(memberships__user=user, memberships__deactivated_at=None).order_by("name")
 
 
 def membership_of(*, user: User, project: Project) -> Membership:
@@ -26,7 +26,7 @@ def membership_of(*, user: User, project: Project) -> Membership:
     Raises:
         NotFound: the user is no member.
     """
-    found = Membership.objects.filter(user=user, project=project).first()
+    found = Membership.objects.filter(user=user, project=project, deactivated_at=None).first()
     if user.is_superuser:
         return Membership(
             user=user, project=project, role=Role.MANAGER, engineer=True, weight=found.weight if found else 1.0
