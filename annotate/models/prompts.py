@@ -117,7 +117,7 @@ class Response(models.Model):
 
 
 class IdentityLeak(models.Model):
-    """A response gives away its maker (“As ChatGPT, …”). Derived from the text: for the manager, never the annotator."""
+    """A response gives away its maker (“As ChatGPT, …”): derived from its text, for the manager's eyes alone."""
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="identity_leaks")
     response = models.OneToOneField(Response, on_delete=models.CASCADE, related_name="identity_leak")
