@@ -12,7 +12,7 @@ RUN pip install -r requirements/run.txt && pip install --no-deps -r requirements
 
 RUN useradd --uid 10001 --create-home plackett && install -d -o plackett -g plackett -m 700 /data
 COPY . .
-RUN python -m compileall -q annotate training webapp
+RUN python -m webapp.catalogues && python -m compileall -q annotate training webapp
 
 USER plackett
 VOLUME /data

@@ -1,6 +1,6 @@
 # make run: the whole stack on this machine. make test: everything that CI checks. PYTHON=… chooses the Python.
 .POSIX:
-.PHONY: run install test lint bench chaos lock chromium
+.PHONY: run install test lint bench chaos lock messages chromium
 PY = .venv/bin/python
 
 run: install
@@ -29,6 +29,10 @@ bench:
 chaos:
 	@sh requirements/install.sh test
 	$(PY) -m pytest -n 0 -m chaos
+
+messages:
+	@sh requirements/install.sh run
+	$(PY) -m tools.messages
 
 lock:
 	@sh requirements/install.sh lint

@@ -8,6 +8,7 @@ from pathlib import Path
 import django
 
 from tests.servers import start_test_servers
+from webapp.catalogues import compile_catalogues
 
 _stop: list[Callable[[], None]] = []
 SHARED_DATA = Path(os.environ.get("PLACKETT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
@@ -26,6 +27,7 @@ def _servers() -> None:
 # named in pyproject.toml, pytest-django would read it before this file.)
 os.environ.setdefault("PLACKETT_HOME", tempfile.mkdtemp(prefix="plackett-test-home-"))
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+compile_catalogues()
 _servers()
 django.setup()
 

@@ -2,15 +2,19 @@
 
 from django.urls import path
 
-from annotate.pages import projects, workbench
+from annotate.pages import preferences, projects, workbench
 
 urlpatterns = [
     path("", projects.home, name="home"),
+    path("preferences/", preferences.preferences, name="preferences"),
     path("preferences/shortcuts/", workbench.shortcuts, name="shortcuts"),
     path("p/<slug:slug>/", projects.project, name="project"),
     path("p/<slug:slug>/guidelines/", projects.guidelines, name="guidelines"),
     path("p/<slug:slug>/snapshots/", projects.freeze, name="freeze"),
     path("p/<slug:slug>/rank/", workbench.rank, name="rank"),
     path("p/<slug:slug>/rank/next/", workbench.rank_next, name="rank_next"),
+    path("p/<slug:slug>/rank/submit/", workbench.rank_submit, name="rank_submit"),
+    path("p/<slug:slug>/rank/back/", workbench.rank_back, name="rank_back"),
+    path("p/<slug:slug>/rank/read/", workbench.rank_read, name="rank_read"),
     path("p/<slug:slug>/rank/<uuid:lease>/flag/", workbench.rank_flag, name="rank_flag"),
 ]

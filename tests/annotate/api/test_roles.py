@@ -188,6 +188,7 @@ BODIES: dict[tuple[str, str], Body] = {
     ("POST", "/api/v1/projects/{slug}/snapshots/"): lambda world, slot: {"name": "s"},
     ("POST", "/api/v1/runs/"): lambda world, slot: START | {"project": "tales", "snapshot": world.snapshot},
     ("POST", "/p/{slug}/rank/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},
+    ("POST", "/preferences/"): lambda world, slot: {"theme": "dark"},
     ("POST", "/preferences/shortcuts/"): lambda world, slot: {"on": False},
     ("POST", "/p/{slug}/snapshots/"): lambda world, slot: {"name": "s", "annotator_kinds": "human", "kinds": "normal"},
     ("POST", "/p/{slug}/train/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},

@@ -1,4 +1,4 @@
-"""Between the servers and the web: migrations, static files and the demo, in one process.
+"""Between the servers and the web: migrations, message catalogues, static files and the demo, in one process.
 
 One process because loading Django is most of the work when there is nothing to do.
 """
@@ -14,13 +14,15 @@ from django.core.management import BaseCommand, CommandError, call_command
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from webapp.catalogues import compile_catalogues
+
 OUR_APPS = {"annotate", "training"}
 
 
 class Command(BaseCommand):
     """`manage.py prepare`: brings database and static files up to date; changes nothing that already is."""
 
-    help = "Applies migrations, collects static files and seeds the demo (unless PLACKETT_DEMO=0), each only if needed."
+    help = "Applies migrations, compiles messages, collects static files and seeds the demo (unless PLACKETT_DEMO=0), each only if needed."
     requires_system_checks = ()
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -31,6 +33,8 @@ class Command(BaseCommand):
         refuse_newer_data(executor)
         if executor.migration_plan(executor.loader.graph.leaf_nodes()):
             call_command("migrate", interactive=False)
+        for catalogue in compile_catalogues():
+            self.stdout.write(f"Compiled the messages in {catalogue.parent.parent.name}.")
         if collect_static(settings.PLACKETT_HOME):
             self.stdout.write("Collected the static files.")
         if settings.PLACKETT_DEMO:

@@ -1,0 +1,1 @@
+"""English: plain and the same everywhere."""
