@@ -1,16 +1,16 @@
 """The one-time link with which the first administrator of a new server names themselves."""
 
-import secrets
 from datetime import timedelta
 
 from django.db import transaction
-from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict, NotFound
 from annotate.models import OneTimeLink, User
-from annotate.services.tokens import digest_of
+from annotate.services import links
 
 LIFETIME = timedelta(hours=24)
+KIND = OneTimeLink.Kind.FIRST_ADMIN
 
 
 def has_admin() -> bool:
@@ -27,23 +27,19 @@ def make_first_admin_link() -> str:
     """
     if has_admin():
         raise Conflict("There is an administrator already; manage.py createsuperuser makes another.", code="has_admin")
-    now = timezone.now()
-    OneTimeLink.objects.filter(used_at__isnull=True, expires_at__gt=now).update(expires_at=now)
-    secret = secrets.token_urlsafe(32)
-    OneTimeLink.objects.create(digest=digest_of(secret), expires_at=now + LIFETIME)
-    return secret
+    links.revoke_links(kind=KIND)
+    return links.make_link(kind=KIND, lifetime=LIFETIME)[1]
 
 
 def get_open_link(secret: str, *, lock: bool = False) -> OneTimeLink:
     """The link with this secret, while it can be used.
 
     Raises:
-        NotFound: unknown, used, expired, or no longer needed because a superuser exists.
+        NotFound: unknown, used, revoked, expired, or no longer needed because a superuser exists.
     """
-    links = OneTimeLink.objects.select_for_update() if lock else OneTimeLink.objects.all()
-    link = links.filter(digest=digest_of(secret), used_at__isnull=True, expires_at__gt=timezone.now()).first()
-    if link is None or has_admin():
-        raise NotFound("This link does not work any more.")
+    link = links.get_open_link(kind=KIND, secret=secret, lock=lock)
+    if has_admin():
+        raise NotFound(_("This server has an administrator already."), code="has_admin")
     return link
 
 
@@ -56,5 +52,5 @@ def make_first_admin(*, secret: str, username: str, password: str) -> User:
     """
     link = get_open_link(secret, lock=True)
     user = User.objects.create_superuser(username=username, password=password)
-    OneTimeLink.objects.filter(pk=link.pk).update(used_at=timezone.now())
+    links.use_up(link=link, by=user)
     return user

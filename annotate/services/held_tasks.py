@@ -1,0 +1,58 @@
+"""What a manager decides about tasks that were held, flagged, or should not be ranked any further."""
+
+from django.db import transaction
+from django.db.models.functions import Now
+from django.utils.translation import gettext as _
+
+from annotate.errors import Conflict
+from annotate.models import RankingTask, Slot, TaskFlag, User
+from annotate.services.locks import lock_decisions
+from annotate.services.queue import release_hold
+
+
+@transaction.atomic
+def release_task(*, task: RankingTask, by: User) -> None:
+    """Puts a held task back into the queue and settles its flags. Locks its free slots and the offer counter.
+
+    Raises:
+        Conflict: it is not held (`not_held`), or its prompt was withdrawn (`withdrawn`).
+    """
+    lock_decisions(task)
+    now = RankingTask.objects.select_related("project", "prompt").get(pk=task.pk)
+    if now.prompt.withdrawn_at is not None:
+        raise Conflict(_("The prompt was withdrawn, so the task stays out of the queue."), code="withdrawn")
+    if now.state != RankingTask.State.HELD:
+        raise Conflict(_("This task is not held."), code="not_held")
+    settle_flags(task=now, by=by)
+    release_hold(task=now)
+
+
+@transaction.atomic
+def close_task(*, task: RankingTask, by: User) -> None:
+    """Takes a task out of the queue for good: free and leased places go, what is done stays and still counts.
+
+    Whoever holds the task can go on; their answer is then kept as an extra. Settles the task's flags. Locks and deletes
+    slots, then writes the task.
+
+    Raises:
+        Conflict: it is closed already (`closed`).
+    """
+    lock_decisions(task)
+    if RankingTask.objects.filter(pk=task.pk, state=RankingTask.State.CLOSED).exists():
+        raise Conflict(_("This task is closed already."), code="closed")
+    settle_flags(task=task, by=by)
+    Slot.objects.filter(pk__in=_lock_slots_not_done(task)).delete()
+    done = Slot.objects.filter(task=task).count()
+    RankingTask.objects.filter(pk=task.pk).update(state=RankingTask.State.CLOSED, overlap=done)
+
+
+def settle_flags(*, task: RankingTask, by: User) -> int:
+    """Marks the task's open flags as looked at, and returns how many there were. The task's state stays."""
+    return TaskFlag.objects.filter(task=task, settled_at=None).update(settled_at=Now(), settled_by=by)
+
+
+def _lock_slots_not_done(task: RankingTask) -> list[int]:
+    """Leased ones first: whoever gives one back holds it, and then waits for the free ones of its task."""
+    slots = Slot.objects.select_for_update(of=("self",)).filter(task=task).order_by("pk")
+    list(slots.filter(state=Slot.State.LEASED).values_list("pk", flat=True))
+    return list(slots.exclude(state=Slot.State.DONE).values_list("pk", flat=True))
