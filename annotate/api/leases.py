@@ -12,6 +12,7 @@ from annotate.api.idempotency import idempotent
 from annotate.api.serializers import (
     DraftAnswer,
     DraftShape,
+    FlagTaskShape,
     LeasesAnswer,
     LeaseTimeAnswer,
     NextShape,
@@ -19,10 +20,10 @@ from annotate.api.serializers import (
 )
 from annotate.models import Role
 from annotate.selectors.access import get_lease_for
-from annotate.selectors.leases import lease_content
+from annotate.selectors.leases import lease_contents
 from annotate.selectors.projects import get_project_for
 from annotate.services.drafts import save_draft
-from annotate.services.queue import extend_lease, next_leases, release_lease, skip_task
+from annotate.services.queue import extend_lease, flag_task, next_leases, release_lease, skip_task
 
 
 class Next(Endpoint):
@@ -36,7 +37,7 @@ class Next(Endpoint):
         shape = NextShape(data=request.data)
         shape.is_valid(raise_exception=True)
         slots = next_leases(project=project, annotator=user, count=shape.validated_data["count"])
-        return Response({"leases": [lease_content(slot) for slot in slots]})
+        return Response({"leases": lease_contents(slots)})
 
 
 class Extend(Endpoint):
@@ -72,6 +73,20 @@ class SkipTask(Endpoint):
         shape = SkipShape(data=request.data)
         shape.is_valid(raise_exception=True)
         skip_task(lease_id=found.pk, annotator=asking(request), **shape.validated_data)
+        return Response(status=204)
+
+
+class FlagTask(Endpoint):
+    required_scope = Scope.ANNOTATE
+
+    @extend_schema(operation_id="flag_task", request=FlagTaskShape, responses={204: None})
+    @idempotent
+    def post(self, request: Request, lease: uuid.UUID) -> Response:
+        """Asks the manager to look at the task; the caller keeps it. `unsafe` keeps it from everybody else at once."""
+        found = get_lease_for(request.user, lease)
+        shape = FlagTaskShape(data=request.data)
+        shape.is_valid(raise_exception=True)
+        flag_task(lease_id=found.pk, annotator=asking(request), **shape.validated_data)
         return Response(status=204)
 
 

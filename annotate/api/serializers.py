@@ -9,7 +9,7 @@ from typing import Any
 from rest_framework import serializers
 
 from annotate.api.queries import MAX_ID
-from annotate.models import Project, ProjectVersion, Ranking, Role, Skip, Snapshot, Split
+from annotate.models import Project, ProjectVersion, Ranking, Role, Skip, Snapshot, Split, TaskFlag
 from annotate.preferences import MAX_RATIONALE_CHARACTERS, MAX_REWRITE_CHARACTERS, Answer, Rewrite
 
 MAX_RESPONSES = 9
@@ -212,6 +212,7 @@ class LeaseAnswer(serializers.Serializer[Any]):
     version = serializers.IntegerField(help_text="Number of the project's rules that the answer is checked against.")
     rules = LeaseRulesAnswer()
     prompt = MessageShape(many=True)
+    language = serializers.CharField(help_text="Of the prompt, as its record said; may be empty.")
     responses = LeaseResponseAnswer(many=True)
     draft = DraftAnswer(allow_null=True)
 
@@ -232,8 +233,16 @@ class SkipShape(Shape):
     note = serializers.CharField(required=False, allow_blank=True, max_length=2000, default="")
 
 
+class FlagTaskShape(Shape):
+    """What the manager should look at."""
+
+    kind = serializers.ChoiceField(choices=TaskFlag.Kind.choices)
+    note = serializers.CharField(required=False, allow_blank=True, max_length=2000, default="")
+
+
 class DraftShape(Shape):
-    """The draft, and the version it replaces: 0 for the first one."""
+    """The draft, and the version it replaces: 0 for the first one. After the submit, `body.revises` names the last
+    revision."""
 
     version = serializers.IntegerField(min_value=0, max_value=2**31 - 2)
     body = serializers.DictField()

@@ -19,5 +19,6 @@ urlpatterns = [
     path("leases/<uuid:lease>/extend/", leases.Extend.as_view(), name="api-lease-extend"),
     path("leases/<uuid:lease>/release/", leases.Release.as_view(), name="api-lease-release"),
     path("leases/<uuid:lease>/skip/", leases.SkipTask.as_view(), name="api-lease-skip"),
+    path("leases/<uuid:lease>/flag/", leases.FlagTask.as_view(), name="api-lease-flag"),
     path("leases/<uuid:lease>/draft/", leases.DraftOfLease.as_view(), name="api-lease-draft"),
 ]

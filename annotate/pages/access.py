@@ -39,13 +39,22 @@ def page_data(view: View[P]) -> View[P]:
         try:
             return view(request, *args, **kwargs)
         except Refused as refused:
-            return _error(refused.status, refused.code, refused.message, refused.fields)
+            return _error(refused.status, refused.code, refused.message, refused.fields, refused.extra)
 
     return guarded
 
 
-def _error(status: int, code: str, message: str, fields: dict[str, str] | None = None) -> JsonResponse:
-    return JsonResponse({"error": {"code": code, "message": message, "fields": fields or {}}}, status=status)
+def _error(
+    status: int,
+    code: str,
+    message: str,
+    fields: dict[str, str] | None = None,
+    extra: dict[str, object] | None = None,
+) -> JsonResponse:
+    error: dict[str, object] = {"code": code, "message": message, "fields": fields or {}}
+    if extra:
+        error["extra"] = extra
+    return JsonResponse({"error": error}, status=status)
 
 
 def visitor(request: HttpRequest) -> User:

@@ -7,7 +7,7 @@ against an allow-list; nothing is fetched (no images); links open elsewhere and 
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
 import nh3
@@ -139,12 +139,21 @@ def render_text(text: str) -> SafeString:
 
     Longer than 200,000 characters, it is shown as plain text: reading it is the reader's affair, parsing it is ours.
     """
-    key = f"rendered:{VERSION}:{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()}"
-    html: str | None = cache.get(key)
-    if html is None:
-        html = render_uncached(text)
-        cache.set(key, html, CACHE_SECONDS)
-    return mark_safe(html)
+    return render_texts([text])[text]
+
+
+def render_texts(texts: Iterable[str]) -> dict[str, SafeString]:
+    """As render_text, for several texts that are asked of the cache at once: text → HTML."""
+    keys = {text: _cache_key(text) for text in texts}
+    known: dict[str, str] = cache.get_many(keys.values())
+    made = {key: render_uncached(text) for text, key in keys.items() if key not in known}
+    if made:
+        cache.set_many(made, CACHE_SECONDS)
+    return {text: mark_safe(known[key] if key in known else made[key]) for text, key in keys.items()}
+
+
+def _cache_key(text: str) -> str:
+    return f"rendered:{VERSION}:{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()}"
 
 
 def render_uncached(text: str) -> str:

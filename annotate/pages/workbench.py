@@ -1,34 +1,44 @@
-"""The ranking page: an empty shell that changes nothing, and the few addresses its script calls besides the API."""
+"""The ranking page: an empty shell that changes nothing, and the addresses its script calls besides the API."""
 
+import hashlib
+import json
 import uuid
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
-from django.template.loader import render_to_string
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_POST, require_safe
 
 from annotate.errors import Invalid
 from annotate.interchange.records import RecordError, parse_json
-from annotate.models import Project, Role, Skip, Slot, TaskFlag, User
+from annotate.models import Project, Ranking, Role, Skip, TaskFlag, User
 from annotate.pages.access import page, page_data, visitor
-from annotate.pages.rendering import count_words, render_text
-from annotate.selectors.leases import lease_content
-from annotate.selectors.progress import own_progress, project_progress
+from annotate.pages.answers import Submission, id_from, lease_ids, submission_from
+from annotate.pages.cards import tasks_data
+from annotate.pages.rendering import render_text
+from annotate.pages.words import workbench_words
+from annotate.selectors.guidelines import has_read
+from annotate.selectors.leases import lease_contents, past_lease_content, revision_draft
+from annotate.selectors.progress import own_median_seconds, own_progress, project_progress
 from annotate.selectors.projects import current_version, get_project_for
+from annotate.selectors.rankings import answer_content, own_answered
+from annotate.services.guidelines import record_reading
+from annotate.services.idempotency import Answer, answer_once
 from annotate.services.people import set_single_key_shortcuts
 from annotate.services.queue import flag_task, next_leases
+from annotate.services.rankings import revise_ranking, submit_ranking
 
 #: The task on the page and one more, so that the next appears at once.
 AHEAD = 2
-LETTERS = "ABCDEFGHI"
-#: Longer responses start folded.
-FOLD_FROM_CHARACTERS = 6_000
+MAX_KEY_CHARACTERS = 200
 FLAG_WORDS = {
-    TaskFlag.Kind.UNCLEAR: "The prompt is unclear or broken",
-    TaskFlag.Kind.UNSAFE: "It is unsafe: nobody should get it until you have looked",
-    TaskFlag.Kind.EXPERT: "It needs an expert",
+    TaskFlag.Kind.UNCLEAR: gettext_lazy("The prompt is unclear or broken"),
+    TaskFlag.Kind.UNSAFE: gettext_lazy("It is unsafe: nobody should get it until you have looked"),
+    TaskFlag.Kind.EXPERT: gettext_lazy("It needs an expert"),
 }
 
 
@@ -37,14 +47,17 @@ FLAG_WORDS = {
 @page
 def rank(request: HttpRequest, slug: str) -> HttpResponse:
     """The shell of the workbench. Tasks are fetched by its script, so looking at the page leases nothing."""
-    project = get_project_for(visitor(request), slug, role=Role.ANNOTATOR)
+    user = visitor(request)
+    project = get_project_for(user, slug, role=Role.ANNOTATOR)
     version = current_version(project)
     context = {
         "project": project,
         "version": version,
         "guidelines": render_text(version.guidelines),
+        "guidelines_read": has_read(user=user, version=version),
         "skip_reasons": Skip.Reason.choices,
         "flag_kinds": FLAG_WORDS.items(),
+        "words": workbench_words(),
     }
     return render(request, "annotate/rank.html", context)
 
@@ -52,12 +65,90 @@ def rank(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 @page_data
 def rank_next(request: HttpRequest, slug: str) -> HttpResponse:
-    """The visitor's open leases and new ones, two in all, each with its cards as HTML; and how far everybody is."""
+    """The visitor's open leases and new ones, two in all, each with its cards as HTML; and how far everybody is.
+
+    Of the leases in `have` only the id comes again; the guidelines come if they are not those of version `guidelines`.
+    """
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
-    slots = next_leases(project=project, annotator=user, count=min(AHEAD, project.open_lease_limit))
-    tasks = [task_data(slot) for slot in slots]
-    return JsonResponse({"tasks": tasks, "progress": progress_data(project, user=user)})
+    body = _body(request) if request.body else {}
+    return JsonResponse(_handed_out(project, user=user, body=body))
+
+
+@require_POST
+@page_data
+def rank_submit(request: HttpRequest, slug: str) -> HttpResponse:
+    """Writes the visitor's answer, or a revision of one, and hands out what is next.
+
+    The header Idempotency-Key makes it safe to repeat: the answer is written once, and what is next is fresh. A closed
+    project takes the answers that were begun, and has no more tasks.
+    """
+    user = visitor(request)
+    project = get_project_for(user, slug, role=Role.ANNOTATOR)
+    body = _body(request)
+    submission = submission_from(body)
+    said = {name: value for name, value in body.items() if name not in {"have", "guidelines"}}
+    written = answer_once(
+        user=user,
+        endpoint=request.path,
+        key=_key(request),
+        body_sha256=hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(),
+        act=lambda: Answer(200, _write(submission, project=project, user=user)),
+    )
+    if project.archived_at is not None:
+        following = {"tasks": [], "closed": True} | _standing(project, user=user, body=body)
+    else:
+        following = _handed_out(project, user=user, body=body)
+    return JsonResponse({"ranking": written.body} | following)
+
+
+def _write(submission: Submission, *, project: Project, user: User) -> dict[str, Any]:
+    common: dict[str, Any] = {
+        "project": project,
+        "annotator": user,
+        "answer": submission.answer,
+        "seconds": submission.seconds,
+        "source": Ranking.Source.PAGE,
+    }
+    if submission.lease is not None:
+        ranking = submit_ranking(lease_id=submission.lease, **common)
+    else:
+        assert submission.revises is not None
+        ranking = revise_ranking(ranking_id=submission.revises, supersedes=submission.revises, **common)
+    return {"id": str(ranking.pk), "revision": ranking.revision, "counted": ranking.counted}
+
+
+@require_POST
+@page_data
+def rank_back(request: HttpRequest, slug: str) -> HttpResponse:
+    """The visitor's own last answer, or the one before the ranking `before`, to look at and to revise."""
+    user = visitor(request)
+    project = get_project_for(user, slug, role=Role.ANNOTATOR)
+    before = (_body(request) if request.body else {}).get("before")
+    if before is not None and id_from(before) is None:
+        raise Invalid("Name a ranking.", fields={"before": "The id of a ranking, or null."})
+    ranking = own_answered(user=user, project=project, before=None if before is None else id_from(before))
+    return JsonResponse({"task": _answered(ranking) if ranking else None})
+
+
+def _answered(ranking: Ranking) -> dict[str, Any]:
+    assert ranking.lease is not None
+    content = past_lease_content(ranking.lease) | {"draft": revision_draft(ranking)}
+    (task,) = tasks_data([content])
+    return task | {"revises": str(ranking.pk), "answer": answer_content(ranking)}
+
+
+@require_POST
+@page_data
+def rank_read(request: HttpRequest, slug: str) -> HttpResponse:
+    """Keeps that the visitor has read the guidelines of a version."""
+    user = visitor(request)
+    project = get_project_for(user, slug, role=Role.ANNOTATOR)
+    number = _body(request).get("version")
+    if type(number) is not int:
+        raise Invalid("Say which version.", fields={"version": "The number of a version."})
+    version = record_reading(project=project, user=user, number=number)
+    return JsonResponse({"version": version.number, "read": True})
 
 
 @require_POST
@@ -82,50 +173,83 @@ def shortcuts(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"on": on})
 
 
-def task_data(slot: Slot) -> dict[str, Any]:
-    """What the page's script needs of a leased slot: ids, rules, draft, and the cards as HTML."""
-    content = lease_content(slot)
+# --- what is next, and how far ---------------------------------------------------------------------------------------
+
+
+def _handed_out(project: Project, *, user: User, body: dict[str, Any]) -> dict[str, Any]:
+    """The visitor's tasks, the one on the page first, with how far everybody is and the guidelines."""
+    slots = next_leases(project=project, annotator=user, count=min(AHEAD, project.open_lease_limit))
+    there = set(lease_ids(body.get("have")))
+    new = {task["lease"]: task for task in tasks_data(lease_contents([s for s in slots if s.lease_id not in there]))}
+    tasks = [new.get(str(slot.lease_id), {"lease": str(slot.lease_id)}) for slot in slots]
+    return {"tasks": tasks} | _standing(project, user=user, body=body)
+
+
+def _standing(project: Project, *, user: User, body: dict[str, Any]) -> dict[str, Any]:
     return {
-        "lease": content["id"],
-        "task": content["task"],
-        "rules": content["rules"],
-        "order": [response["id"] for response in content["responses"]],
-        "draft": content["draft"],
-        "html": render_to_string("annotate/_task.html", _shown(content)),
+        "progress": progress_data(project, user=user),
+        "guidelines": _guidelines(project, user=user, seen=body.get("guidelines")),
     }
 
 
-def _shown(content: dict[str, Any]) -> dict[str, Any]:
-    turns = [_turn(message) for message in content["prompt"]]
-    responses = [
-        _card(response, letter=letter) for response, letter in zip(content["responses"], LETTERS, strict=False)
-    ]
-    return {"turns": turns, "responses": responses}
-
-
-def _turn(message: dict[str, Any]) -> dict[str, Any]:
-    return {"role": message["role"], "html": render_text(message["content"])}
-
-
-def _card(response: dict[str, Any], *, letter: str) -> dict[str, Any]:
-    text, thinking = response["text"], response["thinking"]
-    return {
-        **response,
-        "letter": letter,
-        "html": render_text(text),
-        "words": count_words(text),
-        "folded": len(text) > FOLD_FROM_CHARACTERS,
-        "thinking_html": render_text(thinking) if thinking else None,
-        "thinking_words": count_words(thinking) if thinking else 0,
-    }
+def _guidelines(project: Project, *, user: User, seen: Any) -> dict[str, Any]:
+    """The version in force and whether the visitor has read it; the text unless the page has just that version."""
+    version = current_version(project)
+    found: dict[str, Any] = {"version": version.number, "read": has_read(user=user, version=version)}
+    return found if seen == version.number else found | {"html": render_text(version.guidelines)}
 
 
 def progress_data(project: Project, *, user: User) -> dict[str, Any]:
-    """Rankings wanted and done by everybody, and such words as “12 today · 48 in all · 150 of 600 by everybody”."""
+    """Rankings wanted and done by everybody, the visitor's own, and all of it in words."""
     own = own_progress(user=user, projects=[project])[project.pk]
     overall = project_progress([project])[project.pk]
-    words = f"{own.today:,} today · {own.done:,} in all · {overall.done:,} of {overall.wanted:,} by everybody"
-    return {"wanted": overall.wanted, "done": overall.done, "words": words}
+    median = own_median_seconds(user=user, project=project)
+    numbers = {
+        "today": _number(own.today),
+        "own": _number(own.done),
+        "done": _number(overall.done),
+        "wanted": _number(overall.wanted),
+    }
+    return {
+        "wanted": overall.wanted,
+        "done": overall.done,
+        "words": _progress_words(numbers, median=median),
+        "own": {"today": own.today, "done": own.done, "median_seconds": median},
+    }
+
+
+def _progress_words(numbers: dict[str, str], *, median: float | None) -> str:
+    if median is None:
+        return _("%(today)s today · %(own)s in all · %(done)s of %(wanted)s by everybody") % numbers
+    told = numbers | {"median": time_in_words(median)}
+    return _("%(today)s today · %(own)s in all · median %(median)s · %(done)s of %(wanted)s by everybody") % told
+
+
+def time_in_words(seconds: float) -> str:
+    """A span such as “40 s”, “1 min 40 s” or “1 h 5 min”, in the language of the request."""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    if whole < 60:
+        return _("%(seconds)d s") % {"seconds": whole}
+    if whole < 3600:
+        return _("%(minutes)d min %(seconds)d s") % {"minutes": minutes, "seconds": rest}
+    return _("%(hours)d h %(minutes)d min") % {"hours": minutes // 60, "minutes": minutes % 60}
+
+
+def _number(value: int) -> str:
+    return number_format(value, use_l10n=True, force_grouping=True)
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def _key(request: HttpRequest) -> str:
+    key = request.headers.get("Idempotency-Key", "")
+    if not 1 <= len(key) <= MAX_KEY_CHARACTERS or not (key.isascii() and key.isprintable()):
+        raise Invalid(
+            "Send an Idempotency-Key, so that nothing is written twice.", fields={"Idempotency-Key": "ASCII."}
+        )
+    return key
 
 
 def _body(request: HttpRequest) -> dict[str, Any]:

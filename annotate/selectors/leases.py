@@ -1,30 +1,60 @@
 """What an annotator is shown."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from annotate.models import Draft, ProjectVersion, Response, Slot
+from annotate.models import Draft, Lease, ProjectVersion, Prompt, Ranking, Response, Slot
+
+
+def lease_contents(slots: Sequence[Slot]) -> list[dict[str, Any]]:
+    """Everything the holder of leased slots needs, as JSON types, in two queries for all of them.
+
+    Responses come in the order stored with the lease. The model's name and the thinking text are there only if the
+    rules show them; thinking that exists but is hidden is said by `thinking_hidden`. The slots come with their lease,
+    version and task's prompt (services.queue.next_leases) and have one holder.
+    """
+    responses = _responses(pk for slot in slots if slot.lease for pk in slot.lease.presented_order)
+    drafts = {
+        draft.task_id: draft
+        for draft in Draft.objects.filter(
+            task__in=[slot.task_id for slot in slots], annotator__in={slot.holder_id for slot in slots}
+        )
+    }
+    found = []
+    for slot in slots:
+        assert slot.lease is not None and slot.version is not None and slot.expires_at is not None
+        shown = _shown(slot.lease, prompt=slot.task.prompt, version=slot.version, responses=responses)
+        shown |= {"expires_at": slot.expires_at.isoformat(), "draft": draft_content(drafts.get(slot.task_id))}
+        found.append(shown)
+    return found
 
 
 def lease_content(slot: Slot) -> dict[str, Any]:
-    """Everything the holder of a leased slot needs, as JSON types.
+    """As lease_contents, for one slot."""
+    return lease_contents([slot])[0]
 
-    Responses come in the order stored with the lease. The model's name and the thinking text are there only if the
-    rules show them; thinking that exists but is hidden is said by `thinking_hidden`.
-    """
-    assert slot.lease is not None and slot.version is not None and slot.expires_at is not None
-    version = slot.version
-    responses = Response.objects.in_bulk(slot.lease.presented_order)
-    draft = Draft.objects.filter(task=slot.task_id, annotator=slot.holder_id).first()
+
+def past_lease_content(lease: Lease) -> dict[str, Any]:
+    """What the annotator saw under a lease, whether it still holds or not; without expiry and draft."""
+    responses = _responses(lease.presented_order)
+    return _shown(lease, prompt=lease.task.prompt, version=lease.version, responses=responses)
+
+
+def _shown(lease: Lease, *, prompt: Prompt, version: ProjectVersion, responses: dict[int, Response]) -> dict[str, Any]:
     return {
-        "id": str(slot.lease_id),
-        "task": slot.task_id,
-        "expires_at": slot.expires_at.isoformat(),
+        "id": str(lease.pk),
+        "task": lease.task_id,
         "version": version.number,
         "rules": rules_content(version),
-        "prompt": slot.task.prompt.messages,
-        "responses": [_response(responses[pk], version=version) for pk in slot.lease.presented_order],
-        "draft": {"version": draft.version, "body": draft.body} if draft else None,
+        "prompt": prompt.messages,
+        "language": prompt.language,
+        "responses": [_response(responses[pk], version=version) for pk in lease.presented_order],
     }
+
+
+def _responses(pks: Iterable[int]) -> dict[int, Response]:
+    wanted = Response.objects.only("text", "thinking", "model")
+    return wanted.in_bulk(list(pks))
 
 
 def _response(response: Response, *, version: ProjectVersion) -> dict[str, Any]:
@@ -35,6 +65,17 @@ def _response(response: Response, *, version: ProjectVersion) -> dict[str, Any]:
         "thinking_hidden": bool(response.thinking) and not version.show_thinking,
         "model": response.model if version.show_models else None,
     }
+
+
+def revision_draft(ranking: Ranking) -> dict[str, Any] | None:
+    """The annotator's draft of the next revision of this ranking, begun and not submitted."""
+    draft = Draft.objects.filter(task=ranking.task_id, annotator=ranking.annotator_id).first()
+    return draft_content(draft) if draft and str(draft.body.get("revises")) == str(ranking.pk) else None
+
+
+def draft_content(draft: Draft | None) -> dict[str, Any] | None:
+    """A draft as pages and programs get it."""
+    return {"version": draft.version, "body": draft.body} if draft else None
 
 
 def rules_content(version: ProjectVersion) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 
 from annotate.models import Entry, Project, Ranking, Role, User
 from annotate.selectors.projects import RANK, membership_of
@@ -57,3 +57,33 @@ def ranking_content(ranking: Ranking) -> dict[str, Any]:
         "submitted_at": ranking.submitted_at.isoformat(),
         "withdrawn_at": ranking.withdrawn_at.isoformat() if ranking.withdrawn_at else None,
     }
+
+
+def own_answered(*, user: User, project: Project, before: int | None = None) -> Ranking | None:
+    """The last revision of what the user answered last here, or of what they answered before the ranking `before`.
+
+    Answers stand in the order in which they were first submitted. Imported and withdrawn ones are passed over.
+
+    Args:
+        before: the id of any revision of the user's own; an unknown one finds nothing.
+    """
+    first = Ranking.objects.filter(project=project, annotator=user, revision=1, withdrawn_at=None)
+    first = first.exclude(source=Ranking.Source.IMPORT).filter(lease__isnull=False)
+    if before is not None:
+        seen = Ranking.objects.filter(pk=before, annotator=user, project=project).values("task")
+        start = Ranking.objects.filter(task__in=seen, annotator=user, revision=1).first()
+        if start is None:
+            return None
+        first = first.filter(
+            Q(submitted_at__lt=start.submitted_at) | Q(submitted_at=start.submitted_at, pk__lt=start.pk)
+        )
+    task = first.order_by("-submitted_at", "-pk").values_list("task", flat=True)[:1]
+    chain = Ranking.objects.filter(task__in=list(task), annotator=user).order_by("-revision")
+    return with_content(chain).select_related("lease__task__prompt", "lease__version").first()
+
+
+def answer_content(ranking: Ranking) -> dict[str, Any]:
+    """What the ranking says, in the shape in which pages keep a draft."""
+    content = ranking_content(ranking)
+    names = ("ranking", "strengths", "all_bad", "ratings", "flags", "rationale", "rewrite", "seconds")
+    return {name: content[name] for name in names}

@@ -100,7 +100,10 @@ def next_leases(*, project: Project, annotator: User, count: int = 1) -> list[Sl
 
     Raises:
         Invalid: count is not between 1 and the project's limit.
+        Conflict: the project is closed (code `project_closed`).
     """
+    if project.archived_at is not None:
+        raise Conflict("This project is closed; it takes the answers that were begun.", code="project_closed")
     if not 1 <= count <= project.open_lease_limit:
         raise Invalid(
             f"count must be from 1 to {project.open_lease_limit} in this project.",
@@ -287,7 +290,7 @@ def skip_task(*, lease_id: uuid.UUID, annotator: User, reason: str, note: str = 
     project = slot.project
     skip = Skip.objects.create(project=project, task=slot.task, annotator=annotator, reason=reason, note=note)
     if Skip.objects.filter(task=slot.task).count() >= project.skip_limit or reason == Skip.Reason.UNSAFE:
-        RankingTask.objects.filter(pk=slot.task_id).update(state=RankingTask.State.HELD)
+        _hold_task(slot.task_id)
     _free(project=project, slots=[slot])
     record_changes(project=project, changes=[{"kind": Change.Kind.SKIP, "skip": skip}])
     return skip
@@ -304,10 +307,16 @@ def flag_task(*, lease_id: uuid.UUID, annotator: User, kind: str, note: str = ""
     if kind not in TaskFlag.Kind.values:
         raise Invalid("Say what is wrong with it.", fields={"kind": f"One of {', '.join(TaskFlag.Kind.values)}."})
     slot = held_slot(lease_id=lease_id, annotator=annotator)
-    flag, _ = TaskFlag.objects.update_or_create(task=slot.task, annotator=annotator, kind=kind, defaults={"note": note})
+    said_again = {"note": note, "settled_at": None, "settled_by": None}
+    flag, _ = TaskFlag.objects.update_or_create(task=slot.task, annotator=annotator, kind=kind, defaults=said_again)
     if kind == TaskFlag.Kind.UNSAFE:
-        RankingTask.objects.filter(pk=slot.task_id).update(state=RankingTask.State.HELD)
+        _hold_task(slot.task_id)
     return flag
+
+
+def _hold_task(task_id: int) -> None:
+    """Keeps an open task from everybody until the manager has looked; a closed one stays closed."""
+    RankingTask.objects.filter(pk=task_id, state=RankingTask.State.OPEN).update(state=RankingTask.State.HELD)
 
 
 @transaction.atomic

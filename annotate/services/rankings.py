@@ -8,7 +8,7 @@ from typing import Any
 from django.db import transaction
 
 from annotate.errors import Conflict, Invalid, NotFound
-from annotate.models import Change, Draft, Entry, Lease, Prompt, Ranking, Slot, TaskResponse, User
+from annotate.models import Change, Draft, Entry, Lease, Project, Prompt, Ranking, Slot, TaskResponse, User
 from annotate.preferences import Answer, validate_answer
 from annotate.selectors.rules import answer_rules
 from annotate.services.counters import record_changes
@@ -23,6 +23,7 @@ def submit_ranking(
     answer: Answer,
     seconds: float | None = None,
     source: str = Ranking.Source.API,
+    project: Project | None = None,
 ) -> Ranking:
     """Writes the ranking and closes the slot in one transaction.
 
@@ -33,15 +34,16 @@ def submit_ranking(
     Args:
         answer: response ids are `str(Response.pk)`.
         seconds: time spent, as the page measured it.
+        project: if given, the lease must be of this project.
 
     Raises:
-        NotFound: the lease is not this annotator's.
+        NotFound: the lease is not this annotator's, or not of the project.
         Invalid: the answer breaks a rule of the version that the lease pinned; `fields` says where.
         Conflict: this annotator has ranked the task already (code `already_submitted`): revise that ranking; or the
             prompt was withdrawn (`withdrawn`).
     """
     lease = Lease.objects.filter(pk=lease_id, annotator=annotator).select_related("task__project", "version").first()
-    if lease is None:
+    if lease is None or project not in {None, lease.task.project}:
         raise NotFound("There is no such lease.")
     one_call_at_a_time(project=lease.task.project, annotator=annotator)
     slot = _slot_for(lease=lease)
@@ -110,21 +112,27 @@ def revise_ranking(
     answer: Answer,
     seconds: float | None = None,
     source: str = Ranking.Source.API,
+    project: Project | None = None,
 ) -> Ranking:
     """Writes a new revision of the annotator's own ranking; the old one stays.
+
+    Deletes the draft of it; locks the annotator's other calls, the revisions and, last, the project's change counter.
 
     Args:
         ranking_id: any revision of the ranking.
         supersedes: the revision's id that the annotator saw. It must be the last.
+        project: if given, the ranking must be of this project.
 
     Raises:
-        NotFound: not this annotator's ranking, or one that was imported.
+        NotFound: not this annotator's ranking, not of the project, or one that was imported.
         Conflict: a later revision exists (code `superseded`), or it was withdrawn (`withdrawn`).
         Invalid: as submit_ranking.
     """
-    known = Ranking.objects.filter(pk=ranking_id, annotator=annotator).exclude(source=Ranking.Source.IMPORT).first()
-    if known is None or known.lease_id is None:
+    mine = Ranking.objects.filter(pk=ranking_id, annotator=annotator).exclude(source=Ranking.Source.IMPORT)
+    known = mine.select_related("project").first()
+    if known is None or known.lease_id is None or project not in {None, known.project}:
         raise NotFound("There is no such ranking.")
+    one_call_at_a_time(project=known.project, annotator=annotator)
     chain = Ranking.objects.select_for_update(of=("self",)).filter(task=known.task_id, annotator=annotator)
     last = chain.select_related("lease__task__project", "lease__version", "slot").order_by("-revision")[:1].get()
     if last.pk != supersedes:
@@ -145,6 +153,7 @@ def revise_ranking(
     )
     if last.slot_id is not None:
         Slot.objects.filter(pk=last.slot_id).update(current_ranking=ranking)
+    Draft.objects.filter(task=last.task_id, annotator=annotator).delete()
     _record(ranking, kind=Change.Kind.REVISION)
     return ranking
 
