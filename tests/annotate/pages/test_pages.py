@@ -1,6 +1,7 @@
 """The pages for people over HTTP: who sees what, and that looking changes nothing."""
 
 import json
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -25,6 +26,10 @@ def browser(user: User) -> Client:
     client = Client()
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
     return client
+
+
+def next_tasks(user: User, project: Project) -> Any:
+    return browser(user).post(reverse("rank_next", args=[project.slug]), {}, content_type="application/json").json()
 
 
 def rank_one(project: Project, annotator: User) -> None:
@@ -142,8 +147,8 @@ def test_next_gives_two_tasks_in_the_stored_order_and_is_harmless_to_repeat(proj
     for number in range(3):
         make_task(project, [f"text {number}.{part}" for part in range(4)], question=f"Question {number}?")
     bob = make_user("bob", project=project)
-    first = browser(bob).post(reverse("rank_next", args=[project.slug])).json()
-    again = browser(bob).post(reverse("rank_next", args=[project.slug])).json()
+    first = next_tasks(bob, project)
+    again = next_tasks(bob, project)
     assert [task["lease"] for task in first["tasks"]] == [task["lease"] for task in again["tasks"]]
     assert Lease.objects.count() == len(first["tasks"]) == 2
     for task in first["tasks"]:
@@ -163,11 +168,11 @@ def test_who_is_not_logged_in_gets_401_where_a_script_asks(project: Project) -> 
 def test_model_names_and_thinking_show_only_when_the_rules_say_so(project: Project) -> None:
     add_thinking_response(make_task(project, ["first", "second"], overlap=2))
     bob = make_user("bob", project=project)
-    (shown,) = browser(bob).post(reverse("rank_next", args=[project.slug])).json()["tasks"]
+    (shown,) = next_tasks(bob, project)["tasks"]
     assert "gpt-secret" not in json.dumps(shown) and "Thinking, 4 words" in shown["html"]
     change_rules(project=project, changed_by=bob, show_models=True, show_thinking=False)
     other = make_user("other", project=project)
-    (shown,) = browser(other).post(reverse("rank_next", args=[project.slug])).json()["tasks"]
+    (shown,) = next_tasks(other, project)["tasks"]
     assert "Hmm, let me see" not in json.dumps(shown) and "thinking before this answer is hidden" in shown["html"]
     assert "gpt-secret" in shown["html"]
 

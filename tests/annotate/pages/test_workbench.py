@@ -1,6 +1,5 @@
-"""What the ranking page's script asks for: the next tasks, submit and next in one, back, drafts of revisions, reading."""
+"""What the ranking page asks for: the next tasks, submit and next in one, back, drafts of revisions, reading."""
 
-import json
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +9,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from annotate.models import Draft, Entry, Lease, Project, Ranking, RankingTask, ReadingReceipt, Response, Slot, User
+from annotate.models import Draft, Entry, Lease, Project, Ranking, ReadingReceipt, User
 from annotate.services.projects import change_rules
-from annotate.services.queue import next_leases
 from annotate.services.withdrawals import withdraw_ranking
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import at_once
@@ -132,7 +130,7 @@ def test_the_task_says_version_language_and_what_can_be_rated(desk: Desk, projec
             {"key": "safe", "label": "Safe", "kind": "yesno", "low": 1, "high": 5, "required": False},
         ],
     )
-    task = make_task(project, ["one", "two", "one"])
+    make_task(project, ["one", "two", "one"])
     answer = desk.post("rank_next")
     (given,) = answer.json()["tasks"]
     assert given["version"] == 2 and given["rules"]["criteria"][0]["key"] == "clear"
