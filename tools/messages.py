@@ -1,7 +1,7 @@
 """Brings the message catalogues up to date with the texts in the source: `make messages`.
 
-Extracted by Babel from Python as it is and from templates as Django itself prepares them for gettext, so a msgid here is
-the msgid that Django looks up. No gettext needs to be installed.
+Extracted by Babel from Python as it is and from templates as Django itself prepares them for gettext, so a msgid here
+is the msgid that Django looks up. No gettext needs to be installed.
 """
 
 import io
@@ -71,9 +71,7 @@ def update(source: Path) -> Catalog:
     """Writes the catalogue anew: what is new stands there untranslated, what is gone is gone, the rest is kept."""
     with source.open("rb") as lines:
         catalogue = read_po(lines, locale=source.parent.parent.name, domain=source.stem)
-    catalogue.update(
-        extract_messages(), no_fuzzy_matching=True, update_header_comment=False, update_creation_date=False
-    )
+    catalogue.update(extract_messages(), no_fuzzy_matching=True)
     catalogue.obsolete.clear()
     out = io.BytesIO()
     write_po(out, catalogue, width=110, include_lineno=False, sort_by_file=True, ignore_obsolete=True)

@@ -13,6 +13,8 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from annotate.models import Project, Snapshot
 
@@ -22,21 +24,21 @@ class Run(models.Model):
 
     class Kind(models.TextChoices):
         SFT = "sft", "SFT"
-        REWARD = "reward", "Reward model"
+        REWARD = "reward", _("Reward model")
         PPO = "ppo", "PPO"
         DPO = "dpo", "DPO"
-        EVALUATE = "evaluate", "Evaluation"
-        SAMPLE = "sample", "Sampling"
+        EVALUATE = "evaluate", _("Evaluation")
+        SAMPLE = "sample", _("Sampling")
 
     class State(models.TextChoices):
-        WAITING = "waiting"  # for its parent
-        QUEUED = "queued"  # for a worker
-        STARTING = "starting"  # claimed: data and base model are being fetched
-        RUNNING = "running"
-        STOPPING = "stopping"  # cancelled by someone, the trainer has yet to end
-        SUCCEEDED = "succeeded"
-        FAILED = "failed"
-        CANCELLED = "cancelled"
+        WAITING = "waiting", pgettext_lazy("state of a run", "Waiting")  # for its parent
+        QUEUED = "queued", pgettext_lazy("state of a run", "Queued")  # for a worker
+        STARTING = "starting", pgettext_lazy("state of a run", "Starting")  # claimed: fetches data and base model
+        RUNNING = "running", pgettext_lazy("state of a run", "Running")
+        STOPPING = "stopping", pgettext_lazy("state of a run", "Stopping")  # cancelled, the trainer has yet to end
+        SUCCEEDED = "succeeded", pgettext_lazy("state of a run", "Succeeded")
+        FAILED = "failed", pgettext_lazy("state of a run", "Failed")
+        CANCELLED = "cancelled", pgettext_lazy("state of a run", "Cancelled")
 
     ACTIVE = (State.STARTING, State.RUNNING, State.STOPPING)  # a worker holds a lease on it
     FINISHED = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
@@ -177,11 +179,11 @@ class RunAttempt(models.Model):
     """One worker's try at a run: one claim, at most one trainer process."""
 
     class Outcome(models.TextChoices):
-        SUCCEEDED = "succeeded"
-        FAILED = "failed"
-        CANCELLED = "cancelled"
-        RELEASED = "released"  # its worker was stopped in good order and gave it back
-        LOST = "lost"  # the worker or the trainer ended without a word
+        SUCCEEDED = "succeeded", pgettext_lazy("state of a run", "Succeeded")
+        FAILED = "failed", pgettext_lazy("state of a run", "Failed")
+        CANCELLED = "cancelled", pgettext_lazy("state of a run", "Cancelled")
+        RELEASED = "released", pgettext_lazy("state of a run", "Released")  # its worker was stopped and gave it back
+        LOST = "lost", pgettext_lazy("state of a run", "Lost")  # the worker or the trainer ended without a word
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="attempts")
     number = models.PositiveIntegerField()
@@ -239,14 +241,14 @@ class ModelVersion(models.Model):
     """A model in the registry: a plain Hugging Face folder, and where it came from."""
 
     class Kind(models.TextChoices):
-        POLICY = "policy"
-        REWARD = "reward", "reward model"
+        POLICY = "policy", _("Policy")
+        REWARD = "reward", _("reward model")
 
     class Stage(models.TextChoices):
-        NEW = "new"
-        CANDIDATE = "candidate"
-        PRODUCTION = "production"
-        ARCHIVED = "archived"
+        NEW = "new", pgettext_lazy("stage of a model", "New")
+        CANDIDATE = "candidate", pgettext_lazy("stage of a model", "Candidate")
+        PRODUCTION = "production", pgettext_lazy("stage of a model", "Production")
+        ARCHIVED = "archived", pgettext_lazy("stage of a model", "Archived")
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="models")
     name = models.CharField(max_length=120)

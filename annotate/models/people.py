@@ -4,25 +4,27 @@ from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 
 class User(AbstractUser):
     """Whoever ranks or administers. Users are deactivated, never deleted: their rankings name them."""
 
     class Kind(models.TextChoices):
-        HUMAN = "human"
-        MACHINE = "machine"  # an LLM judge or a reward model, never mixed into human counts unasked
-        IMPORTED = "imported"  # stands for the annotators of a data set; cannot log in
-        EXAMPLE = "example"  # the author of the demo's example rankings; cannot log in
+        HUMAN = "human", _("Human")
+        MACHINE = "machine", _("Machine")  # an LLM judge or a reward model, never mixed into human counts unasked
+        IMPORTED = "imported", pgettext_lazy("user", "Imported")  # the annotators of a data set; cannot log in
+        EXAMPLE = "example", _("Example")  # the author of the demo's example rankings; cannot log in
 
     class Theme(models.TextChoices):
-        SYSTEM = "system"
-        LIGHT = "light"
-        DARK = "dark"
+        SYSTEM = "system", pgettext_lazy("theme", "System")
+        LIGHT = "light", pgettext_lazy("theme", "Light")
+        DARK = "dark", pgettext_lazy("theme", "Dark")
 
     class Layout(models.TextChoices):
-        COLUMNS = "columns"
-        STACKED = "stacked"
+        COLUMNS = "columns", pgettext_lazy("layout", "Columns")
+        STACKED = "stacked", pgettext_lazy("layout", "Stacked")
 
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.HUMAN)
     single_key_shortcuts = models.BooleanField(

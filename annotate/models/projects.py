@@ -7,6 +7,8 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 
 def new_pseudonym_key() -> str:
@@ -17,10 +19,10 @@ def new_pseudonym_key() -> str:
 class Role(models.TextChoices):
     """What a member may do; each role may do all that the ones before it may."""
 
-    VIEWER = "viewer"
-    ANNOTATOR = "annotator"
-    REVIEWER = "reviewer"
-    MANAGER = "manager"
+    VIEWER = "viewer", _("Viewer")
+    ANNOTATOR = "annotator", _("Annotator")
+    REVIEWER = "reviewer", _("Reviewer")
+    MANAGER = "manager", _("Manager")
 
 
 class Project(models.Model):
@@ -68,14 +70,14 @@ class ProjectVersion(models.Model):
     """All that decides what an answer may hold. Append-only: a slot pins the version it was leased under."""
 
     class Strength(models.TextChoices):
-        OFF = "off"
-        OPTIONAL = "optional"
-        REQUIRED = "required"
+        OFF = "off", pgettext_lazy("part of an answer", "Off")
+        OPTIONAL = "optional", pgettext_lazy("part of an answer", "Optional")
+        REQUIRED = "required", pgettext_lazy("part of an answer", "Required")
 
     class Rationale(models.TextChoices):
-        OFF = "off"
-        OPTIONAL = "optional"
-        REQUIRED = "required"
+        OFF = "off", pgettext_lazy("part of an answer", "Off")
+        OPTIONAL = "optional", pgettext_lazy("part of an answer", "Optional")
+        REQUIRED = "required", pgettext_lazy("part of an answer", "Required")
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()

@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
+from django.utils.translation import pgettext_lazy
 
 from annotate.models.projects import Project
 
@@ -10,9 +11,9 @@ from annotate.models.projects import Project
 class Split(models.TextChoices):
     """Which part of the data a prompt belongs to, decided by its split group."""
 
-    TRAIN = "train"
-    VALIDATION = "validation"
-    TEST = "test"
+    TRAIN = "train", pgettext_lazy("split", "Train")
+    VALIDATION = "validation", pgettext_lazy("split", "Validation")
+    TEST = "test", pgettext_lazy("split", "Test")
 
 
 class ImportBatch(models.Model):

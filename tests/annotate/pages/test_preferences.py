@@ -34,9 +34,16 @@ def test_a_script_sets_what_it_names_and_hears_all() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [{"theme": "pink"}, {"layout": 1}, {"shortcuts": "yes"}, {"pause_reminder": 1}, {"language": "tlh"}, {"is_staff": True}],
+    [
+        {"theme": "pink"},
+        {"layout": 1},
+        {"shortcuts": "yes"},
+        {"pause_reminder": 1},
+        {"language": "tlh"},
+        {"is_staff": True},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_cannot_be_set_is_named_and_nothing_is_kept(body: dict[str, Any]) -> None:
     bob = make_user("bob")
     answer = post(browser(bob), {"language": "de", "theme": "dark"} | body)

@@ -22,7 +22,10 @@ OUR_APPS = {"annotate", "training"}
 class Command(BaseCommand):
     """`manage.py prepare`: brings database and static files up to date; changes nothing that already is."""
 
-    help = "Applies migrations, compiles messages, collects static files and seeds the demo (unless PLACKETT_DEMO=0), each only if needed."
+    help = (
+        "Applies migrations, compiles message catalogues, collects static files and seeds the demo (unless "
+        "PLACKETT_DEMO=0), each only if needed."
+    )
     requires_system_checks = ()
 
     def handle(self, *args: Any, **options: Any) -> None:
