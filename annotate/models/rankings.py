@@ -50,6 +50,18 @@ class Ranking(models.Model):
     withdrawn_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
+        indexes = [
+            models.Index(
+                name="ranking_by_annotator_and_time",
+                fields=["project", "annotator", "-submitted_at"],
+                condition=Q(revision=1),
+            ),
+            models.Index(
+                name="ranking_made_here_by_time",
+                fields=["project", "submitted_at"],
+                condition=Q(revision=1, source__in=["page", "api"]),
+            ),
+        ]
         constraints = [
             models.UniqueConstraint(name="one_ranking_per_revision", fields=["task", "annotator", "revision"]),
             models.UniqueConstraint(name="ranking_with_task", fields=["id", "task"]),

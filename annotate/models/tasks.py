@@ -7,6 +7,8 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from annotate.models.projects import Project, ProjectVersion
 from annotate.models.prompts import Prompt, Response
@@ -16,14 +18,14 @@ class RankingTask(models.Model):
     """A prompt with 2 to 9 of its responses, to be ranked by `overlap` annotators."""
 
     class Kind(models.TextChoices):
-        NORMAL = "normal"
-        GOLD = "gold"
-        REPEAT = "repeat"
+        NORMAL = "normal", pgettext_lazy("kind of task", "Normal")
+        GOLD = "gold", pgettext_lazy("kind of task", "Gold")
+        REPEAT = "repeat", pgettext_lazy("kind of task", "Repeat")
 
     class State(models.TextChoices):
-        OPEN = "open"
-        HELD = "held"  # skipped too often or flagged: waits for the manager
-        CLOSED = "closed"  # the manager took it out for good; what was ranked stays
+        OPEN = "open", pgettext_lazy("state of a task", "Open")
+        HELD = "held", pgettext_lazy("state of a task", "Held")  # skipped too often or flagged: waits for the manager
+        CLOSED = "closed", pgettext_lazy("state of a task", "Closed")  # by the manager, for good; what was ranked stays
 
     class Priority(models.IntegerChoices):
         URGENT = 0
@@ -42,7 +44,11 @@ class RankingTask(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        indexes = [models.Index(name="task_by_project", fields=["project", "id"])]
+        indexes = [
+            models.Index(name="task_by_project", fields=["project", "id"]),
+            models.Index(name="task_held", fields=["project", "id"], condition=Q(state="held")),
+            models.Index(name="task_closed", fields=["project", "id"], condition=Q(state="closed")),
+        ]
         constraints = [
             models.UniqueConstraint(name="task_with_prompt", fields=["id", "prompt"]),
             models.UniqueConstraint(name="task_of_project", fields=["id", "project"]),
@@ -211,12 +217,12 @@ class Skip(models.Model):
     """An annotator passes a task on: the slot is freed and the task not offered to that person again."""
 
     class Reason(models.TextChoices):
-        UNCLEAR = "unclear", "The prompt is unclear"
-        EXPERT = "expert", "It needs an expert"
-        LANGUAGE = "language", "I do not know the language"
-        LONG = "long", "It is too long"
-        UNSAFE = "unsafe", "It is unsafe or distressing"
-        OTHER = "other", "Another reason"
+        UNCLEAR = "unclear", _("The prompt is unclear")
+        EXPERT = "expert", _("It needs an expert")
+        LANGUAGE = "language", _("I do not know the language")
+        LONG = "long", _("It is too long")
+        UNSAFE = "unsafe", _("It is unsafe or distressing")
+        OTHER = "other", _("Another reason")
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="skips")
     task = models.ForeignKey(RankingTask, on_delete=models.CASCADE, related_name="skips")
@@ -242,9 +248,9 @@ class TaskFlag(models.Model):
     """Someone asks the manager to look at a task; `unsafe` holds it at once."""
 
     class Kind(models.TextChoices):
-        UNCLEAR = "unclear"
-        UNSAFE = "unsafe"
-        EXPERT = "expert"
+        UNCLEAR = "unclear", pgettext_lazy("flag on a task", "Unclear")
+        UNSAFE = "unsafe", pgettext_lazy("flag on a task", "Unsafe")
+        EXPERT = "expert", pgettext_lazy("flag on a task", "Expert")
 
     task = models.ForeignKey(RankingTask, on_delete=models.CASCADE, related_name="flags")
     annotator = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
@@ -257,6 +263,7 @@ class TaskFlag(models.Model):
     )
 
     class Meta:
+        indexes = [models.Index(name="flag_unsettled", fields=["task"], condition=Q(settled_at__isnull=True))]
         constraints = [
             models.UniqueConstraint(name="one_flag_per_task_annotator_and_kind", fields=["task", "annotator", "kind"]),
             models.CheckConstraint(name="task_flag_kind_known", condition=Q(kind__in=["unclear", "unsafe", "expert"])),

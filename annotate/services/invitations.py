@@ -97,7 +97,7 @@ def accept_invitation(*, secret: str, user: User) -> Membership:
 
 @transaction.atomic
 def accept_as_new_person(*, secret: str, username: str, password: str) -> Membership:
-    """Writes a new account and its membership. The password must have passed the validators. Locks as accept_invitation.
+    """Writes a new account and its membership; locks as accept_invitation. The validators have seen the password.
 
     Raises:
         NotFound: as get_invitation.
