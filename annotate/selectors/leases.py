@@ -23,7 +23,7 @@ def lease_contents(slots: Sequence[Slot]) -> list[dict[str, Any]]:
     found = []
     for slot in slots:
         assert slot.lease is not None and slot.version is not None and slot.expires_at is not None
-        shown = _shown(slot.lease, prompt=slot.task.prompt, version=slot.version, responses=responses)
+        shown = shown_content(slot.lease, prompt=slot.task.prompt, version=slot.version, responses=responses)
         shown |= {"expires_at": slot.expires_at.isoformat(), "draft": draft_content(drafts.get(slot.task_id))}
         found.append(shown)
     return found
@@ -37,10 +37,13 @@ def lease_content(slot: Slot) -> dict[str, Any]:
 def past_lease_content(lease: Lease) -> dict[str, Any]:
     """What the annotator saw under a lease, whether it still holds or not; without expiry and draft."""
     responses = _responses(lease.presented_order)
-    return _shown(lease, prompt=lease.task.prompt, version=lease.version, responses=responses)
+    return shown_content(lease, prompt=lease.task.prompt, version=lease.version, responses=responses)
 
 
-def _shown(lease: Lease, *, prompt: Prompt, version: ProjectVersion, responses: dict[int, Response]) -> dict[str, Any]:
+def shown_content(
+    lease: Lease, *, prompt: Prompt, version: ProjectVersion, responses: dict[int, Response]
+) -> dict[str, Any]:
+    """A task under these rules, in the lease's order; reads nothing, so a preview may show what no row stands for."""
     return {
         "id": str(lease.pk),
         "task": lease.task_id,
