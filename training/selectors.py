@@ -13,6 +13,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import connection
 from django.db.models import Q, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from annotate.errors import Forbidden, NotFound
 from annotate.models import Project, Snapshot, User
@@ -52,8 +53,8 @@ def get_run_for(user: Someone, run_id: int) -> Run:
     run = Run.objects.select_related("project", "snapshot", "started_by", "base_version", "parent", "model")
     found = run.filter(pk=run_id).first()
     if found is None:
-        raise NotFound("There is no such run.")
-    _engineer_of(user, found.project, otherwise="There is no such run.")
+        raise NotFound(_("There is no such run."))
+    _engineer_of(user, found.project, otherwise=_("There is no such run."))
     return found
 
 
@@ -77,10 +78,10 @@ def get_model_for(user: Someone, model_id: int) -> ModelVersion:
     """
     found = ModelVersion.objects.select_related("project", "run__snapshot", "parent").filter(pk=model_id).first()
     if found is None:
-        raise NotFound("There is no such model.")
+        raise NotFound(_("There is no such model."))
     if found.shared and engineered_projects(user).exists():
         return found
-    _engineer_of(user, found.project, otherwise="There is no such model.")
+    _engineer_of(user, found.project, otherwise=_("There is no such model."))
     return found
 
 
@@ -90,7 +91,7 @@ def _engineer_of(user: Someone, project: Project, *, otherwise: str) -> None:
     except NotFound:
         raise NotFound(otherwise) from None
     except Forbidden:
-        raise Forbidden("Runs and models need the engineer right in the project; a manager can give it.") from None
+        raise Forbidden(_("Runs and models need the engineer right in the project; a manager can give it.")) from None
 
 
 # --- what a run may start from ---------------------------------------------------------------------------------------
@@ -175,20 +176,23 @@ def health_of(run: Run, *, now: datetime | None = None) -> Health:
     """Whether the run is well, from its state, its worker's sign of life and its marks."""
     now = now or timezone.now()
     if run.state == Run.State.FAILED:
-        return Health("bad", "It failed; see the reason and the log below.")
+        return Health("bad", _("It failed; see the reason and the log below."))
     if run.is_finished:
-        return Health("warn", "Marked suspect: look before you trust it.") if run.suspect else Health("soft", "")
+        return Health("warn", _("Marked suspect: look before you trust it.")) if run.suspect else Health("soft", "")
     if run.state == Run.State.QUEUED:
-        return Health("warn" if run.times_lost else "soft", f"Waits for a worker of the queue {run.queue}.")
+        return Health(
+            "warn" if run.times_lost else "soft", _("Waits for a worker of the queue %(queue)s.") % {"queue": run.queue}
+        )
     if run.state == Run.State.WAITING:
-        return Health("soft", "Waits for the run it builds on.")
+        return Health("soft", _("Waits for the run it builds on."))
     assert run.heartbeat_at is not None and run.lease_expires_at is not None
     silent = max(now - run.heartbeat_at, timedelta()).total_seconds()
     if run.lease_expires_at < now:
-        return Health("bad", f"Its worker has not been heard of for {silent:.0f} s; another takes over.")
+        words = _("Its worker has not been heard of for %(seconds)d s; another takes over.")
+        return Health("bad", words % {"seconds": silent})
     if silent > SILENT_SECONDS:
-        return Health("warn", f"Its worker has not been heard of for {silent:.0f} s.")
-    return Health("warn", "Marked suspect: look before you trust it.") if run.suspect else Health("good", "")
+        return Health("warn", _("Its worker has not been heard of for %(seconds)d s.") % {"seconds": silent})
+    return Health("warn", _("Marked suspect: look before you trust it.")) if run.suspect else Health("good", "")
 
 
 def seconds_left(run: Run) -> float | None:

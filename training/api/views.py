@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -77,8 +78,8 @@ class Runs(Endpoint):
         project = get_project_for(user, given["project"], engineer=True)
         snapshot = Snapshot.objects.filter(project=project, pk=given["snapshot"]).first()
         if snapshot is None:
-            message = "There is no such snapshot in this project."
-            raise Invalid("The run cannot be started.", fields={"snapshot": message})
+            message = _("There is no such snapshot in this project.")
+            raise Invalid(_("The run cannot be started."), fields={"snapshot": message})
         run = start_run(
             project=project,
             started_by=user,

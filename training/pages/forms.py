@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from annotate.models import Project, Snapshot
 from training import base_models
@@ -32,24 +34,33 @@ class SnapshotField(forms.ModelChoiceField):  # type: ignore[type-arg]  # generi
     """Snapshots with what there is to know before training from one."""
 
     def label_from_instance(self, obj: Snapshot) -> str:
-        return f"{obj.name} · {train_pairs(obj)} pairs to train from · {obj.sha256[:8]}"
+        words = _("%(name)s · %(pairs)d pairs to train from · %(hash)s")
+        return words % {"name": obj.name, "pairs": train_pairs(obj), "hash": obj.sha256[:8]}
 
 
 class TrainForm(forms.Form):
     """What a reward model is trained from and how. Bounds are checked by the service, as for the API."""
 
     snapshot = SnapshotField(
-        queryset=Snapshot.objects.none(), empty_label=None, help_text="The frozen rankings to train from."
+        label=gettext_lazy("Snapshot"),
+        queryset=Snapshot.objects.none(),
+        empty_label=None,
+        help_text=gettext_lazy("The frozen rankings to train from."),
     )
-    base_model = forms.ChoiceField(label="Base model", help_text="The language model that learns to score.")
+    base_model = forms.ChoiceField(
+        label=gettext_lazy("Base model"), help_text=gettext_lazy("The language model that learns to score.")
+    )
     hub_model = forms.CharField(
-        label="Model of the hub", required=False, max_length=200, help_text="owner/name, if you chose the hub above."
+        label=gettext_lazy("Model of the hub"),
+        required=False,
+        max_length=200,
+        help_text=gettext_lazy("owner/name, if you chose the hub above."),
     )
     name = forms.CharField(
-        label="Name of the run",
+        label=gettext_lazy("Name of the run"),
         required=False,
         max_length=MAX_NAME_CHARACTERS,
-        help_text="Named after the snapshot if left empty.",
+        help_text=gettext_lazy("Named after the snapshot if left empty."),
     )
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
@@ -117,7 +128,7 @@ def form_field(field: FieldDescription) -> forms.Field:
         return forms.ChoiceField(choices=[(choice, choice) for choice in field.choices], **common)
     # Read as text: the service says what is wrong with a number in the same words as for API and command line.
     mode = {"integer": "numeric", "number": "decimal"}.get(field.kind, "text")
-    placeholder = "not set" if field.default is None else str(field.default)
+    placeholder = _("not set") if field.default is None else str(field.default)
     return forms.CharField(
         widget=forms.TextInput(attrs={"inputmode": mode, "placeholder": placeholder, "autocomplete": "off"}), **common
     )
@@ -128,5 +139,6 @@ def base_model_choices(project: Project) -> list[tuple[str, Any]]:
     built_in = [(model.name, model.label) for model in base_models.BUILT_IN.values() if model.is_possible()]
     folders = [(name, name) for name in base_models.local_folders()]
     registry = [(f"registry:{model.pk}", str(model)) for model in base_versions(project)]
-    groups = [("Built in", built_in), ("Folders of this server", folders), ("Registry", registry)]
-    return [(label, choices) for label, choices in groups if choices] + [("Elsewhere", [(HUB, "A model of the hub …")])]
+    groups = [(_("Built in"), built_in), (_("Folders of this server"), folders), (_("Registry"), registry)]
+    elsewhere = (_("Elsewhere"), [(HUB, _("A model of the hub …"))])
+    return [(label, choices) for label, choices in groups if choices] + [elsewhere]

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from annotate.errors import Invalid, NotFound, Refused
@@ -91,7 +92,9 @@ def cancel(request: HttpRequest, run_id: int) -> HttpResponse:
     except Refused as refused:
         messages.error(request, refused.message)
     else:
-        messages.success(request, "The run is being stopped." if cancelled.is_active else "The run was cancelled.")
+        messages.success(
+            request, _("The run is being stopped.") if cancelled.is_active else _("The run was cancelled.")
+        )
     return redirect(found)
 
 
@@ -105,7 +108,7 @@ def resume(request: HttpRequest, run_id: int) -> HttpResponse:
     except Refused as refused:
         messages.error(request, refused.message)
     else:
-        messages.success(request, "The run is queued and goes on from its last checkpoint.")
+        messages.success(request, _("The run is queued and goes on from its last checkpoint."))
     return redirect(found)
 
 
@@ -203,7 +206,7 @@ def _newest(rows: Any, request: HttpRequest) -> tuple[list[Any], int | None]:
     before = request.GET.get("before", "")
     if before:
         if not before.isascii() or not before.isdecimal() or int(before[:20]) > MAX_ID:
-            raise NotFound("There is no such page.")
+            raise NotFound(_("There is no such page."))
         rows = rows.filter(pk__lt=int(before))
     found = list(rows[: ROWS_A_PAGE + 1])
     return found[:ROWS_A_PAGE], found[ROWS_A_PAGE - 1].pk if len(found) > ROWS_A_PAGE else None

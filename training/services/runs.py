@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, Snapshot, User
@@ -45,12 +46,12 @@ def start_run(
     settings, config_faults = checked_config(kind, config)
     faults |= model_faults | config_faults
     if len(name) > MAX_NAME_CHARACTERS:
-        faults["name"] = f"At most {MAX_NAME_CHARACTERS} characters."
+        faults["name"] = _("At most %(limit)d characters.") % {"limit": MAX_NAME_CHARACTERS}
     if faults:
-        raise Invalid("The run cannot be started.", fields=faults)
+        raise Invalid(_("The run cannot be started."), fields=faults)
     run = Run.objects.create(
         project=project,
-        name=name.strip() or f"{Run.Kind(kind).label} from {snapshot.name}"[:MAX_NAME_CHARACTERS],
+        name=name.strip() or _name_from(kind, snapshot)[:MAX_NAME_CHARACTERS],
         kind=kind,
         snapshot=snapshot,
         base_model=base_model,
@@ -64,12 +65,17 @@ def start_run(
     return run
 
 
+def _name_from(kind: str, snapshot: Snapshot) -> str:
+    return _("%(kind)s from %(snapshot)s") % {"kind": Run.Kind(kind).label, "snapshot": snapshot.name}
+
+
 def checked_config(kind: str, config: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, str]]:
     """Every setting of the recipe with its value, and what is wrong with those given, by `config.NAME`."""
     if kind not in Run.Kind.values:
         return {}, {"kind": f"One of {', '.join(Run.Kind.values)}."}
     if kind not in STARTABLE:
-        return {}, {"kind": f"{Run.Kind(kind).label} runs cannot be started yet; reward model runs can."}
+        words = _("%(kind)s runs cannot be started yet; reward model runs can.")
+        return {}, {"kind": words % {"kind": Run.Kind(kind).label}}
     faults = {f"config.{key}": "is set by the server" for key in SET_BY_SERVER if key in config}
     given = {key: value for key, value in config.items() if key not in SET_BY_SERVER}
     try:
@@ -81,13 +87,13 @@ def checked_config(kind: str, config: Mapping[str, object]) -> tuple[dict[str, A
 
 def _snapshot_faults(project: Project, snapshot: Snapshot) -> dict[str, str]:
     if snapshot.project_id != project.pk:
-        return {"snapshot": "There is no such snapshot in this project."}
+        return {"snapshot": _("There is no such snapshot in this project.")}
     # Locked, so that a withdrawal either is seen here or sees this run.
     state = Snapshot.objects.select_for_update(of=("self",), no_key=True).values_list("state", flat=True)
     if state.get(pk=snapshot.pk) != Snapshot.State.FROZEN:
-        return {"snapshot": "This snapshot was withdrawn: nothing may be trained from it."}
+        return {"snapshot": _("This snapshot was withdrawn: nothing may be trained from it.")}
     if train_pairs(snapshot) == 0:
-        return {"snapshot": "This snapshot has nothing to train from: no preference in its train split."}
+        return {"snapshot": _("This snapshot has nothing to train from: no preference in its train split.")}
     return {}
 
 
@@ -98,9 +104,9 @@ def _base_model(project: Project, kind: str, name: str) -> tuple[ModelVersion | 
         return None, {"base_model": fault} if fault else {}
     version = base_version_for(project=project, version_id=version_id)
     if version is None:
-        return None, {"base_model": "There is no such model in the registry of this project."}
+        return None, {"base_model": _("There is no such model in the registry of this project.")}
     if kind == Run.Kind.REWARD and version.kind != ModelVersion.Kind.POLICY:
-        return None, {"base_model": "A reward model is trained from a policy, not from a reward model."}
+        return None, {"base_model": _("A reward model is trained from a policy, not from a reward model.")}
     return version, {}
 
 
@@ -117,7 +123,7 @@ def cancel_run(run: Run) -> Run:
     if locked.state == Run.State.STOPPING or locked.state == Run.State.CANCELLED:
         return locked
     if locked.is_finished:
-        raise Conflict(f"The run has already {locked.state}.")
+        raise Conflict(_("The run is already over: %(state)s.") % {"state": locked.get_state_display().lower()})
     locked.cancel_requested_at = Now()
     if locked.is_active:
         locked.state = Run.State.STOPPING
@@ -139,9 +145,10 @@ def resume_run(run: Run) -> Run:
     """
     locked = Run.objects.select_for_update(of=("self",)).select_related("project", "snapshot").get(pk=run.pk)
     if locked.state not in (Run.State.FAILED, Run.State.CANCELLED):
-        raise Conflict(f"Only a failed or cancelled run can be resumed; this one is {locked.state}.")
+        words = _("Only a failed or cancelled run can be resumed; the state of this one is: %(state)s.")
+        raise Conflict(words % {"state": locked.get_state_display().lower()})
     if locked.snapshot is not None and locked.snapshot.state != Snapshot.State.FROZEN:
-        raise Conflict("The run's snapshot was withdrawn: nothing may be trained from it.")
+        raise Conflict(_("The run's snapshot was withdrawn: nothing may be trained from it."))
     locked.state, locked.queued_at, locked.finished_at = Run.State.QUEUED, Now(), None
     locked.cancel_requested_at, locked.reason, locked.times_lost = None, "", 0
     locked.save(

@@ -1,6 +1,9 @@
 """How numbers of runs are written for people."""
 
 from django import template
+from django.utils.formats import get_format
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 register = template.Library()
 
@@ -11,7 +14,7 @@ NOTHING = "–"
 @register.filter
 def percent(share: Number) -> str:
     """0.714 → `71.4 %`, kept on one line; a dash for nothing."""
-    return NOTHING if share is None or isinstance(share, str) else f"{share * 100:.1f}\N{NO-BREAK SPACE}%"
+    return NOTHING if share is None or isinstance(share, str) else _written(f"{share * 100:.1f}\N{NO-BREAK SPACE}%")
 
 
 @register.filter
@@ -20,8 +23,13 @@ def figure(value: Number) -> str:
     if value is None or isinstance(value, str):
         return NOTHING
     if value != 0 and abs(value) < 0.001:
-        return f"{value:.2e}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+        return _written(f"{value:.2e}")
+    return _written(f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}")
+
+
+def _written(number: str) -> str:
+    """With the decimal sign of the reader's language."""
+    return number.replace(".", get_format("DECIMAL_SEPARATOR"))
 
 
 @register.filter
@@ -31,15 +39,17 @@ def duration(seconds: Number) -> str:
         return NOTHING
     whole = int(seconds + 0.5)
     if whole < 90:
-        return f"{whole} s"
+        return _("%(seconds)d s") % {"seconds": whole}
     minutes = (whole + 30) // 60
     if minutes < 90:
-        return f"{minutes} min"
+        return _("%(minutes)d min") % {"minutes": minutes}
     hours, minutes = divmod(minutes, 60)
     if hours < 36:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+        words = _("%(hours)d h %(minutes)d min") if minutes else _("%(hours)d h")
+        return words % {"hours": hours, "minutes": minutes}
     days, hours = divmod(hours, 24)
-    return f"{days} days {hours} h" if hours else f"{days} days"
+    words = ngettext("%(days)d day", "%(days)d days", days) if not hours else _("%(days)d days %(hours)d h")
+    return words % {"days": days, "hours": hours}
 
 
 @register.filter
