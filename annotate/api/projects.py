@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.db import IntegrityError
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -59,13 +60,13 @@ class Projects(Endpoint):
         """Makes a project, its first rules, and the caller its manager and engineer."""
         user = asking(request)
         if not may_create_projects(user):
-            raise Forbidden("Making projects needs a superuser, or the permission annotate.add_project.")
+            raise Forbidden(_("Making projects needs a superuser, or the permission annotate.add_project."))
         shape = ProjectShape(data=request.data)
         shape.is_valid(raise_exception=True)
         try:
             project = create_project(created_by=user, **shape.validated_data)
         except IntegrityError:
-            raise Conflict("This slug was taken a moment ago.", code="slug_taken") from None
+            raise Conflict(_("This slug was taken a moment ago."), code="slug_taken") from None
         return Response(project_content(project, user=user), status=201)
 
 

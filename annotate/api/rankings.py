@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -46,7 +47,7 @@ class Rankings(Endpoint):
         shape.is_valid(raise_exception=True)
         lease = get_lease_for(user, shape.validated_data["lease"])
         if lease.task.project_id != project.pk:
-            raise NotFound("There is no such lease in this project.")
+            raise NotFound(_("There is no such lease in this project."))
         ranking = submit_ranking(
             annotator=user,
             lease_id=lease.pk,

@@ -24,6 +24,19 @@ class Role(models.TextChoices):
     REVIEWER = "reviewer", _("Reviewer")
     MANAGER = "manager", _("Manager")
 
+    @property
+    def in_words(self) -> str:
+        """The label as it stands inside a sentence; some languages write it otherwise there."""
+        return str(_ROLES_IN_WORDS[self])
+
+
+_ROLES_IN_WORDS = {
+    Role.VIEWER: pgettext_lazy("role inside a sentence", "viewer"),
+    Role.ANNOTATOR: pgettext_lazy("role inside a sentence", "annotator"),
+    Role.REVIEWER: pgettext_lazy("role inside a sentence", "reviewer"),
+    Role.MANAGER: pgettext_lazy("role inside a sentence", "manager"),
+}
+
 
 class Project(models.Model):
     """A body of prompts ranked under one set of rules. What decides an answer is in ProjectVersion."""

@@ -4,6 +4,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.translation import pgettext_lazy
 
 from annotate.models.projects import Project
 from annotate.models.rankings import Ranking
@@ -13,8 +14,9 @@ class Snapshot(models.Model):
     """A JSONL file of native records with its manifest. Immutable: only a withdrawal turns it into `withdrawn`."""
 
     class State(models.TextChoices):
-        FROZEN = "frozen"
-        WITHDRAWN = "withdrawn"  # file deleted, manifest and hash stay, new runs refused
+        FROZEN = "frozen", pgettext_lazy("state of a snapshot", "Frozen")
+        # File deleted, manifest and hash stay, new runs refused.
+        WITHDRAWN = "withdrawn", pgettext_lazy("state of a snapshot", "Withdrawn")
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="snapshots")
     name = models.CharField(max_length=120)

@@ -7,6 +7,7 @@ from typing import Concatenate, ParamSpec, cast
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.utils.translation import gettext as _
 
 from annotate.errors import Refused
 from annotate.models import User
@@ -35,7 +36,7 @@ def page_data(view: View[P]) -> View[P]:
     @functools.wraps(view)
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
         if not request.user.is_authenticated:
-            return _error(401, "not_authenticated", "You are no longer logged in.")
+            return _error(401, "not_authenticated", _("You are no longer logged in."))
         try:
             return view(request, *args, **kwargs)
         except Refused as refused:

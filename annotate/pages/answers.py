@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from annotate.errors import Invalid
 from annotate.preferences import Answer, Rewrite
 
@@ -36,7 +38,7 @@ def submission_from(body: Mapping[str, Any]) -> Submission:
     if ("lease" in body) == ("revises" in body):
         faults["lease"] = "Name the lease that is answered, or the ranking that is revised."
     if faults:
-        raise Invalid("The answer cannot be read.", fields=faults)
+        raise Invalid(_("The answer cannot be read."), fields=faults)
     return Submission(
         answer=_answer(body),
         seconds=body.get("seconds"),

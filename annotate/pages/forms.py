@@ -3,39 +3,47 @@
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
 
 from annotate.models import RankingTask, User
 from annotate.services.snapshots import SnapshotFilters
 
 _DEFAULTS = SnapshotFilters()
 _ANNOTATORS = [
-    (User.Kind.HUMAN, "people"),
-    (User.Kind.EXAMPLE, "the demo's example rankings"),
-    (User.Kind.IMPORTED, "imported data"),
-    (User.Kind.MACHINE, "machines: model judges"),
+    (User.Kind.HUMAN, _("people")),
+    (User.Kind.EXAMPLE, _("the demo's example rankings")),
+    (User.Kind.IMPORTED, _("imported data")),
+    (User.Kind.MACHINE, _("machines: model judges")),
 ]
 _KINDS = [
-    (RankingTask.Kind.NORMAL, "normal tasks"),
-    (RankingTask.Kind.GOLD, "gold tasks, whose answer is known"),
-    (RankingTask.Kind.REPEAT, "repeats, shown twice to one person"),
+    (RankingTask.Kind.NORMAL, _("normal tasks")),
+    (RankingTask.Kind.GOLD, _("gold tasks, whose answer is known")),
+    (RankingTask.Kind.REPEAT, _("repeats, shown twice to one person")),
 ]
 
 
 class FreezeForm(forms.Form):
     """What a new snapshot is called and what it takes in; the defaults are those of the service."""
 
-    name = forms.CharField(max_length=120, help_text="For people; the content is known by its hash.")
+    name = forms.CharField(
+        label=_("Name"), max_length=120, help_text=_("For people; the content is known by its hash.")
+    )
     annotator_kinds = forms.MultipleChoiceField(
-        label="Rankings by", choices=_ANNOTATORS, initial=_DEFAULTS.annotator_kinds, widget=forms.CheckboxSelectMultiple
+        label=_("Rankings by"),
+        choices=_ANNOTATORS,
+        initial=_DEFAULTS.annotator_kinds,
+        widget=forms.CheckboxSelectMultiple,
     )
     kinds = forms.MultipleChoiceField(
-        label="From", choices=_KINDS, initial=_DEFAULTS.kinds, widget=forms.CheckboxSelectMultiple
+        label=_("From"), choices=_KINDS, initial=_DEFAULTS.kinds, widget=forms.CheckboxSelectMultiple
     )
-    extras = forms.BooleanField(label="Also rankings beyond the overlap", required=False, initial=not _DEFAULTS.counted)
+    extras = forms.BooleanField(
+        label=_("Also rankings beyond the overlap"), required=False, initial=not _DEFAULTS.counted
+    )
     demonstrations = forms.BooleanField(
-        label="Also demonstrations, for SFT", required=False, initial=_DEFAULTS.demonstrations
+        label=_("Also demonstrations, for SFT"), required=False, initial=_DEFAULTS.demonstrations
     )
-    prompts = forms.BooleanField(label="Also bare prompts, for PPO", required=False, initial=_DEFAULTS.prompts)
+    prompts = forms.BooleanField(label=_("Also bare prompts, for PPO"), required=False, initial=_DEFAULTS.prompts)
 
     def filters(self) -> dict[str, Any]:
         """What services.snapshots.freeze_snapshot takes."""

@@ -126,7 +126,7 @@ def rank_back(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
     before = (_body(request) if request.body else {}).get("before")
     if before is not None and id_from(before) is None:
-        raise Invalid("Name a ranking.", fields={"before": "The id of a ranking, or null."})
+        raise Invalid(_("Name a ranking."), fields={"before": "The id of a ranking, or null."})
     ranking = own_answered(user=user, project=project, before=None if before is None else id_from(before))
     return JsonResponse({"task": _answered(ranking) if ranking else None})
 
@@ -146,7 +146,7 @@ def rank_read(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
     number = _body(request).get("version")
     if type(number) is not int:
-        raise Invalid("Say which version.", fields={"version": "The number of a version."})
+        raise Invalid(_("Say which version."), fields={"version": "The number of a version."})
     version = record_reading(project=project, user=user, number=number)
     return JsonResponse({"version": version.number, "read": True})
 
@@ -168,7 +168,7 @@ def shortcuts(request: HttpRequest) -> HttpResponse:
     """Switches the visitor's single-key shortcuts on or off."""
     on = _body(request).get("on")
     if not isinstance(on, bool):
-        raise Invalid("Say on or off.", fields={"on": "true or false."})
+        raise Invalid(_("Say on or off."), fields={"on": "true or false."})
     set_single_key_shortcuts(user=visitor(request), on=on)
     return JsonResponse({"on": on})
 
@@ -247,7 +247,7 @@ def _key(request: HttpRequest) -> str:
     key = request.headers.get("Idempotency-Key", "")
     if not 1 <= len(key) <= MAX_KEY_CHARACTERS or not (key.isascii() and key.isprintable()):
         raise Invalid(
-            "Send an Idempotency-Key, so that nothing is written twice.", fields={"Idempotency-Key": "ASCII."}
+            _("Send an Idempotency-Key, so that nothing is written twice."), fields={"Idempotency-Key": "ASCII."}
         )
     return key
 
@@ -258,5 +258,5 @@ def _body(request: HttpRequest) -> dict[str, Any]:
     except (UnicodeDecodeError, RecordError):
         body = None
     if not isinstance(body, dict):
-        raise Invalid("A JSON object is wanted.")
+        raise Invalid(_("A JSON object is wanted."))
     return body

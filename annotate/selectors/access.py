@@ -8,6 +8,7 @@ import uuid
 from typing import cast
 
 from django.contrib.auth.models import AnonymousUser
+from django.utils.translation import gettext as _
 
 from annotate.errors import Forbidden, NotFound
 from annotate.models import Lease, Project, Ranking, Role, Snapshot, User
@@ -30,7 +31,8 @@ def get_project_for_data(user: Someone, slug: str, *, role: Role) -> Project:
     project = get_project_for(user, slug)
     membership = membership_of(user=cast(User, user), project=project)
     if RANK[membership.role] < RANK[role] and not membership.engineer:
-        raise Forbidden(f"This needs the role {role.label.lower()} or the engineer right in the project.")
+        words = _("This needs the role %(role)s or the engineer right in the project.")
+        raise Forbidden(words % {"role": role.in_words})
     return project
 
 
@@ -43,10 +45,10 @@ def get_lease_for(user: Someone, lease_id: uuid.UUID) -> Lease:
     """
     lease = Lease.objects.select_related("task__project").filter(pk=lease_id).first()
     if lease is None:
-        raise NotFound("There is no such lease.")
-    _may_rank(user, lease.task.project, otherwise="There is no such lease.")
+        raise NotFound(_("There is no such lease."))
+    _may_rank(user, lease.task.project, otherwise=_("There is no such lease."))
     if lease.annotator_id != user.pk:
-        raise NotFound("There is no such lease.")
+        raise NotFound(_("There is no such lease."))
     return lease
 
 
@@ -58,10 +60,10 @@ def get_ranking_for(user: Someone, ranking_id: int) -> Ranking:
     """
     ranking = Ranking.objects.select_related("project").filter(pk=ranking_id).first()
     if ranking is None:
-        raise NotFound("There is no such ranking.")
-    _may_rank(user, ranking.project, otherwise="There is no such ranking.")
+        raise NotFound(_("There is no such ranking."))
+    _may_rank(user, ranking.project, otherwise=_("There is no such ranking."))
     if ranking.annotator_id != user.pk:
-        raise NotFound("There is no such ranking.")
+        raise NotFound(_("There is no such ranking."))
     return ranking
 
 
@@ -81,9 +83,9 @@ def get_snapshot_for(user: Someone, snapshot_id: int) -> Snapshot:
     """
     snapshot = Snapshot.objects.select_related("project").filter(pk=snapshot_id).first()
     if snapshot is None:
-        raise NotFound("There is no such snapshot.")
+        raise NotFound(_("There is no such snapshot."))
     try:
         get_project_for(user, snapshot.project.slug, engineer=True)
     except NotFound:
-        raise NotFound("There is no such snapshot.") from None
+        raise NotFound(_("There is no such snapshot.")) from None
     return snapshot

@@ -5,6 +5,8 @@ import binascii
 import uuid
 from dataclasses import dataclass
 
+from django.utils.translation import gettext as _
+
 from annotate.errors import Conflict, Invalid
 from annotate.models import Counter, DatabaseEpoch, Project
 
@@ -37,7 +39,7 @@ class Cursor:
             return cls(int(project_id), int(change), uuid.UUID(epoch))
         except (binascii.Error, ValueError) as error:
             raise Invalid(
-                "This is no cursor; give one back exactly as it came.",
+                _("This is no cursor; give one back exactly as it came."),
                 code="invalid_cursor",
                 fields={"since": "Not a cursor."},
             ) from error
@@ -69,14 +71,14 @@ def change_of(cursor: str, *, project: Project) -> int:
     found = Cursor.decode(cursor)
     if found.project_id != project.pk:
         raise Invalid(
-            "This cursor belongs to another project.",
+            _("This cursor belongs to another project."),
             code="invalid_cursor",
             fields={"since": "A cursor of another project."},
         )
     # A number not yet reached comes from a future that a restored backup does not have, whatever the epoch says.
     if found.epoch != current_epoch() or found.change > last_change(project):
         raise Conflict(
-            "The database was restored since this cursor was given; export everything again, without `since`.",
+            _("The database was restored since this cursor was given; export everything again, without `since`."),
             code="unknown_epoch",
         )
     return found.change

@@ -4,6 +4,7 @@ from typing import cast
 
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import QuerySet
+from django.utils.translation import gettext as _
 
 from annotate.errors import Forbidden, NotFound
 from annotate.models import Membership, Project, ProjectVersion, Role, User
@@ -32,7 +33,7 @@ def membership_of(*, user: User, project: Project) -> Membership:
             user=user, project=project, role=Role.MANAGER, engineer=True, weight=found.weight if found else 1.0
         )
     if found is None:
-        raise NotFound("There is no such project.")
+        raise NotFound(_("There is no such project."))
     return found
 
 
@@ -47,12 +48,13 @@ def get_project_for(
     """
     project = projects_of(user).filter(slug=slug).first()
     if project is None:
-        raise NotFound("There is no such project.")
+        raise NotFound(_("There is no such project."))
     membership = membership_of(user=cast(User, user), project=project)
     if RANK[membership.role] < RANK[role]:
-        raise Forbidden(f"This needs the role {role.label.lower()} in the project; yours is {membership.role}.")
+        words = _("This needs the role %(role)s in the project; yours is %(own)s.")
+        raise Forbidden(words % {"role": role.in_words, "own": Role(membership.role).in_words})
     if engineer and not membership.engineer:
-        raise Forbidden("This needs the engineer right in the project; a manager can give it.")
+        raise Forbidden(_("This needs the engineer right in the project; a manager can give it."))
     return project
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from django.db.models import Count, Min, Q, QuerySet
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from annotate.errors import NotFound
 from annotate.models import (
@@ -43,20 +44,21 @@ def open_leases(project: Project) -> list[OpenLeases]:
 
 
 def versions_of(project: Project) -> list[ProjectVersion]:
-    """Every version of the project's rules, latest first, each with `rankings`: how many stand under it.
+    """Every version of the project's rules, latest first."""
+    return list(project.versions.select_related("created_by").order_by("-number"))
+
+
+def rankings_by_version(project: Project) -> dict[int, int]:
+    """How many rankings stand under a version, by its id.
 
     A revised ranking counts once, under the version of its last revision; imported and withdrawn ones do not count.
     """
-    counts = dict(
+    return dict(
         Ranking.objects.filter(project=project, withdrawn_at=None, superseded_by=None)
         .exclude(source=Ranking.Source.IMPORT)
         .values_list("version")
         .annotate(Count("pk"))
     )
-    versions = list(project.versions.select_related("created_by").order_by("-number"))
-    for version in versions:
-        version.rankings = counts.get(version.pk, 0)  # type: ignore[attr-defined]
-    return versions
 
 
 def version_of(project: Project, number: int) -> ProjectVersion:
@@ -67,7 +69,7 @@ def version_of(project: Project, number: int) -> ProjectVersion:
     """
     version = project.versions.select_related("created_by").filter(number=number).first()
     if version is None:
-        raise NotFound("There is no such version.")
+        raise NotFound(_("There is no such version."))
     return version
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import Draft, Lease, Ranking, User
@@ -29,10 +30,10 @@ def save_draft(*, lease_id: uuid.UUID, annotator: User, seen_version: int, body:
         Invalid: over 1 MB.
     """
     if len(json.dumps(body)) > MAX_DRAFT_BYTES:
-        raise Invalid("A draft holds at most 1 MB.", fields={"body": "Too large."})
+        raise Invalid(_("A draft holds at most 1 MB."), fields={"body": "Too large."})
     lease = Lease.objects.select_related("task__project").filter(pk=lease_id, annotator=annotator).first()
     if lease is None:
-        raise NotFound("There is no such lease.")
+        raise NotFound(_("There is no such lease."))
     one_call_at_a_time(project=lease.task.project, annotator=annotator)
     _refuse_submitted(lease=lease, revises=body.get("revises"))
     if seen_version == 0:
@@ -44,7 +45,7 @@ def save_draft(*, lease_id: uuid.UUID, annotator: User, seen_version: int, body:
     current = Draft.objects.select_for_update().filter(task=lease.task_id, annotator=annotator).first()
     if current is None or current.version != seen_version:
         raise Conflict(
-            "Another tab has changed this draft.",
+            _("Another tab has changed this draft."),
             code="stale_draft",
             extra={"draft": {"version": current.version, "body": current.body} if current else None},
         )
@@ -57,4 +58,4 @@ def save_draft(*, lease_id: uuid.UUID, annotator: User, seen_version: int, body:
 def _refuse_submitted(*, lease: Lease, revises: object) -> None:
     last = Ranking.objects.filter(task=lease.task_id, annotator=lease.annotator_id).order_by("-revision").first()
     if last is not None and (str(revises) != str(last.pk) or last.withdrawn_at is not None):
-        raise Conflict("This task has been submitted.", code="already_submitted")
+        raise Conflict(_("This task has been submitted."), code="already_submitted")

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from annotate import interchange
 from annotate.errors import Invalid
 from annotate.models import Project, RankingTask
@@ -70,7 +72,8 @@ def open_export(project: Project, *, format: str = "plackett", since: str | None
     """
     if format not in _FORMATS:
         known = ", ".join(FORMATS)
-        raise Invalid(f"There is no format {format!r}; there are {known}.", fields={"format": f"One of {known}."})
+        message = _("There is no format %(format)s; there are %(known)s.") % {"format": repr(format), "known": known}
+        raise Invalid(message, fields={"format": _("One of %(known)s.") % {"known": known}})
     chosen = _FORMATS[format]
     after = change_of(since, project=project) if since else 0
     up_to = last_change(project)

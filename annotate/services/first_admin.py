@@ -26,7 +26,9 @@ def make_first_admin_link() -> str:
         Conflict: a superuser exists.
     """
     if has_admin():
-        raise Conflict("There is an administrator already; manage.py createsuperuser makes another.", code="has_admin")
+        raise Conflict(
+            _("There is an administrator already; manage.py createsuperuser makes another."), code="has_admin"
+        )
     links.revoke_links(kind=KIND)
     return links.make_link(kind=KIND, lifetime=LIFETIME)[1]
 

@@ -1,5 +1,7 @@
 """Reading receipts: who has read which version of a project's guidelines."""
 
+from django.utils.translation import gettext as _
+
 from annotate.errors import Invalid
 from annotate.models import Project, ProjectVersion, ReadingReceipt, User
 
@@ -12,6 +14,8 @@ def record_reading(*, project: Project, user: User, number: int) -> ProjectVersi
     """
     version = ProjectVersion.objects.filter(project=project, number=number).first()
     if version is None:
-        raise Invalid("There is no such version of the guidelines.", fields={"version": "Not a version of this one."})
+        raise Invalid(
+            _("There is no such version of the guidelines."), fields={"version": "Not a version of this one."}
+        )
     ReadingReceipt.objects.get_or_create(version=version, user=user)
     return version

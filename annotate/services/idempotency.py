@@ -6,6 +6,7 @@ from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import JSONField, Value
+from django.utils.translation import gettext as _
 
 from annotate.errors import Invalid
 from annotate.models import IdempotencyKey, User
@@ -72,7 +73,7 @@ def _claim(*, user: User, endpoint: str, key: str, body_sha256: str) -> bool:
 def _first_answer(*, user: User, endpoint: str, key: str, body_sha256: str) -> Answer:
     first = IdempotencyKey.objects.get(user=user, endpoint=endpoint, key=key)
     if first.body_sha256 != body_sha256:
-        raise Invalid("This Idempotency-Key was used before with another body.", code="idempotency_key_reused")
+        raise Invalid(_("This Idempotency-Key was used before with another body."), code="idempotency_key_reused")
     return Answer(first.status, first.answer, replayed=True)
 
 

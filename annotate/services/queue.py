@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db import connection, transaction
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from annotate.assignment import LANES, lane_of, presented_order
 from annotate.errors import Conflict, Invalid, NotFound
@@ -103,10 +104,10 @@ def next_leases(*, project: Project, annotator: User, count: int = 1) -> list[Sl
         Conflict: the project is closed (code `project_closed`).
     """
     if project.archived_at is not None:
-        raise Conflict("This project is closed; it takes the answers that were begun.", code="project_closed")
+        raise Conflict(_("This project is closed; it takes the answers that were begun."), code="project_closed")
     if not 1 <= count <= project.open_lease_limit:
         raise Invalid(
-            f"count must be from 1 to {project.open_lease_limit} in this project.",
+            _("count must be from 1 to %(limit)d in this project.") % {"limit": project.open_lease_limit},
             fields={"count": f"From 1 to {project.open_lease_limit}."},
         )
     one_call_at_a_time(project=project, annotator=annotator)
@@ -248,7 +249,7 @@ def held_slot(*, lease_id: uuid.UUID, annotator: User) -> Slot:
     """
     lease = Lease.objects.filter(pk=lease_id, annotator=annotator).first()
     if lease is None:
-        raise NotFound("There is no such lease.")
+        raise NotFound(_("There is no such lease."))
     slot = (
         Slot.objects.select_for_update(of=("self",))
         .filter(lease=lease, holder=annotator, state=Slot.State.LEASED)
@@ -256,7 +257,7 @@ def held_slot(*, lease_id: uuid.UUID, annotator: User) -> Slot:
         .first()
     )
     if slot is None:
-        raise Conflict("This lease has ended; ask for the next task.", code="lease_ended")
+        raise Conflict(_("This lease has ended; ask for the next task."), code="lease_ended")
     return slot
 
 
@@ -285,7 +286,7 @@ def skip_task(*, lease_id: uuid.UUID, annotator: User, reason: str, note: str = 
         NotFound, Conflict: as held_slot.
     """
     if reason not in Skip.Reason.values:
-        raise Invalid("Say why you skip it.", fields={"reason": f"One of {', '.join(Skip.Reason.values)}."})
+        raise Invalid(_("Say why you skip it."), fields={"reason": f"One of {', '.join(Skip.Reason.values)}."})
     slot = held_slot(lease_id=lease_id, annotator=annotator)
     project = slot.project
     skip = Skip.objects.create(project=project, task=slot.task, annotator=annotator, reason=reason, note=note)
@@ -305,10 +306,10 @@ def flag_task(*, lease_id: uuid.UUID, annotator: User, kind: str, note: str = ""
         NotFound, Conflict: as held_slot.
     """
     if kind not in TaskFlag.Kind.values:
-        raise Invalid("Say what is wrong with it.", fields={"kind": f"One of {', '.join(TaskFlag.Kind.values)}."})
+        raise Invalid(_("Say what is wrong with it."), fields={"kind": f"One of {', '.join(TaskFlag.Kind.values)}."})
     slot = held_slot(lease_id=lease_id, annotator=annotator)
     said_again = {"note": note, "settled_at": None, "settled_by": None}
-    flag, _ = TaskFlag.objects.update_or_create(task=slot.task, annotator=annotator, kind=kind, defaults=said_again)
+    flag, _made = TaskFlag.objects.update_or_create(task=slot.task, annotator=annotator, kind=kind, defaults=said_again)
     if kind == TaskFlag.Kind.UNSAFE:
         _hold_task(slot.task_id)
     return flag
@@ -338,7 +339,8 @@ def set_overlap(*, task: RankingTask, overlap: int) -> None:
     free = [slot for slot in slots if slot.state == Slot.State.FREE]
     surplus = len(slots) - overlap
     if surplus > len(free):
-        raise Conflict(f"{len(slots) - len(free)} people hold or have ranked this task; overlap cannot be {overlap}.")
+        words = _("%(people)d people hold or have ranked this task; overlap cannot be %(overlap)d.")
+        raise Conflict(words % {"people": len(slots) - len(free), "overlap": overlap})
     if surplus > 0:
         Slot.objects.filter(pk__in=[slot.pk for slot in free[:surplus]]).delete()
     RankingTask.objects.filter(pk=locked.pk).update(overlap=overlap)

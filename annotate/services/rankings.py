@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import Change, Draft, Entry, Lease, Project, Prompt, Ranking, Slot, TaskResponse, User
@@ -44,7 +45,7 @@ def submit_ranking(
     """
     lease = Lease.objects.filter(pk=lease_id, annotator=annotator).select_related("task__project", "version").first()
     if lease is None or project not in {None, lease.task.project}:
-        raise NotFound("There is no such lease.")
+        raise NotFound(_("There is no such lease."))
     one_call_at_a_time(project=lease.task.project, annotator=annotator)
     slot = _slot_for(lease=lease)
     _refuse_withdrawn(lease=lease)
@@ -90,14 +91,14 @@ def _hold(slot: Slot, *, lease: Lease) -> None:
 def _refuse_withdrawn(*, lease: Lease) -> None:
     # Asked after the slot was locked: a withdrawal locks the slots before it blanks.
     if Prompt.objects.filter(pk=lease.task.prompt_id, withdrawn_at__isnull=False).exists():
-        raise Conflict("The prompt was withdrawn meanwhile; nothing of it is kept.", code="withdrawn")
+        raise Conflict(_("The prompt was withdrawn meanwhile; nothing of it is kept."), code="withdrawn")
 
 
 def _refuse_second_answer(*, lease: Lease) -> None:
     last = Ranking.objects.filter(task=lease.task, annotator=lease.annotator).order_by("-revision").first()
     if last is not None:
         raise Conflict(
-            "You have ranked this task already; change that ranking instead.",
+            _("You have ranked this task already; change that ranking instead."),
             code="already_submitted",
             extra={"ranking": last.pk, "revision": last.revision},
         )
@@ -131,14 +132,14 @@ def revise_ranking(
     mine = Ranking.objects.filter(pk=ranking_id, annotator=annotator).exclude(source=Ranking.Source.IMPORT)
     known = mine.select_related("project").first()
     if known is None or known.lease_id is None or project not in {None, known.project}:
-        raise NotFound("There is no such ranking.")
+        raise NotFound(_("There is no such ranking."))
     one_call_at_a_time(project=known.project, annotator=annotator)
     chain = Ranking.objects.select_for_update(of=("self",)).filter(task=known.task_id, annotator=annotator)
     last = chain.select_related("lease__task__project", "lease__version", "slot").order_by("-revision")[:1].get()
     if last.pk != supersedes:
-        raise Conflict("A later revision exists; look at it first.", code="superseded", extra={"ranking": last.pk})
+        raise Conflict(_("A later revision exists; look at it first."), code="superseded", extra={"ranking": last.pk})
     if last.withdrawn_at is not None:
-        raise Conflict("This ranking was withdrawn.", code="withdrawn")
+        raise Conflict(_("This ranking was withdrawn."), code="withdrawn")
     assert last.lease is not None
     _check(answer, lease=last.lease)
     ranking = _write(
@@ -162,7 +163,7 @@ def _check(answer: Answer, *, lease: Lease) -> None:
     responses = [str(pk) for pk in lease.presented_order]
     faults = validate_answer(answer, responses=responses, rules=answer_rules(lease.version))
     if faults:
-        raise Invalid("The answer breaks a rule of the project.", code="invalid_answer", fields=faults)
+        raise Invalid(_("The answer breaks a rule of the project."), code="invalid_answer", fields=faults)
 
 
 def _write(

@@ -22,6 +22,7 @@ from django.core.files import File
 from django.core.files.storage import default_storage
 from django.db import transaction
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict, Invalid
 from annotate.interchange.native import VERSION
@@ -87,7 +88,9 @@ class SnapshotFilters:
             if not isinstance(chosen, list | tuple) or not chosen or not set(map(str, chosen)) <= set(known):
                 faults[name] = f"Some of {', '.join(known)}."
         if faults:
-            raise Invalid("The filters are not valid.", fields={f"filters.{name}": why for name, why in faults.items()})
+            raise Invalid(
+                _("The filters are not valid."), fields={f"filters.{name}": why for name, why in faults.items()}
+            )
         return cls(**{name: _in_one_order(value) for name, value in values.items()})
 
     def as_json(self) -> dict[str, Any]:
@@ -132,9 +135,12 @@ def freeze_snapshot(
     """
     name = name.strip()
     if not 0 < len(name) <= MAX_NAME:
-        raise Invalid(f"A snapshot's name has 1 to {MAX_NAME} characters.", fields={"name": "Give it a name."})
+        raise Invalid(
+            _("A snapshot's name has 1 to %(limit)d characters.") % {"limit": MAX_NAME},
+            fields={"name": _("Give it a name.")},
+        )
     chosen = SnapshotFilters.from_json(filters or {})
-    for _ in range(ATTEMPTS):
+    for _attempt in range(ATTEMPTS):
         with tempfile.TemporaryFile() as file:
             draft = _write(project, chosen, file, progress)
             if not draft.counts["lines"]:
@@ -143,7 +149,7 @@ def freeze_snapshot(
         if snapshot := _record(project, name, chosen, draft, stored, created_by):
             return snapshot
         default_storage.delete(stored)
-    raise Conflict("Records were withdrawn while the snapshot was written; try again.")
+    raise Conflict(_("Records were withdrawn while the snapshot was written; try again."))
 
 
 def preview_snapshot(
@@ -164,9 +170,9 @@ def open_snapshot(snapshot: Snapshot) -> "File[Any]":
     """
     snapshot.refresh_from_db(fields=["state"])
     if snapshot.state != Snapshot.State.FROZEN:
-        raise Conflict("This snapshot was withdrawn: some of its records had to be removed.", code="withdrawn")
+        raise Conflict(_("This snapshot was withdrawn: some of its records had to be removed."), code="withdrawn")
     if not default_storage.exists(snapshot.file) or default_storage.size(snapshot.file) != snapshot.size_bytes:
-        raise Conflict("The snapshot's file is gone from the artifact store, or damaged.", code="damaged")
+        raise Conflict(_("The snapshot's file is gone from the artifact store, or damaged."), code="damaged")
     return default_storage.open(snapshot.file, "rb")
 
 
@@ -276,11 +282,12 @@ def _why_empty(project: Project) -> str:
     rankings = Ranking.objects.filter(project=project, withdrawn_at=None).count()
     demonstrations = Demonstration.objects.filter(project=project, withdrawn_at=None).count()
     if rankings + demonstrations == 0:
-        return "There is nothing to freeze yet: the project has no ranking and no demonstration."
-    return (
-        "Nothing fits these filters. Before filtering, the project has "
-        f"{rankings} rankings (all revisions) and {demonstrations} demonstrations."
+        return _("There is nothing to freeze yet: the project has no ranking and no demonstration.")
+    words = _(
+        "Nothing fits these filters. Before filtering, the project has %(rankings)d rankings (all revisions) "
+        "and %(demonstrations)d demonstrations."
     )
+    return words % {"rankings": rankings, "demonstrations": demonstrations}
 
 
 def _publish(draft: _Draft, file: BinaryIO) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from annotate.assignment import lane_of
 from annotate.errors import Invalid
@@ -31,7 +32,10 @@ def create_task(
         Invalid: not 2 to 9 responses.
     """
     if not 2 <= len(responses) <= 9:
-        raise Invalid(f"A ranking task has 2 to 9 responses, not {len(responses)}.", fields={"responses": "2 to 9."})
+        raise Invalid(
+            _("A ranking task has 2 to 9 responses, not %(count)d.") % {"count": len(responses)},
+            fields={"responses": "2 to 9."},
+        )
     project = prompt.project
     places = project.overlap if overlap is None else overlap
     task = RankingTask.objects.create(

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from annotate.errors import Invalid
 from annotate.models import ApiToken, User
@@ -32,9 +33,11 @@ def create_token(
     unknown = [scope for scope in wanted if scope not in ApiToken.Scope.values]
     if unknown or not wanted:
         known = ", ".join(ApiToken.Scope.values)
-        raise Invalid(f"Scopes are some of {known}.", fields={"scopes": f"Choose some of {known}."})
+        raise Invalid(
+            _("Scopes are some of %(known)s.") % {"known": known}, fields={"scopes": f"Choose some of {known}."}
+        )
     if expires_at is not None and expires_at <= timezone.now():
-        raise Invalid("The expiry lies in the past.", fields={"expires_at": "Choose an instant in the future."})
+        raise Invalid(_("The expiry lies in the past."), fields={"expires_at": "Choose an instant in the future."})
     secret = PREFIX + secrets.token_urlsafe(32)
     token = ApiToken.objects.create(
         user=user,

@@ -9,6 +9,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Count
 from django.db.models.functions import Now
+from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict
 from annotate.models import (
@@ -45,7 +46,7 @@ def withdraw_ranking(*, ranking: Ranking, by: User | None = None) -> None:
     chain = Ranking.objects.filter(task=ranking.task_id, annotator=ranking.annotator_id, withdrawn_at=None)
     rankings = list(chain.select_for_update().order_by("revision").values_list("pk", flat=True))
     if not rankings:
-        raise Conflict("This ranking was withdrawn before.", code="withdrawn")
+        raise Conflict(_("This ranking was withdrawn before."), code="withdrawn")
     Draft.objects.filter(task=ranking.task_id, annotator=ranking.annotator_id).delete()
     _withdraw_snapshots(project=project, rankings=rankings)
     record_changes(project=project, changes=_blank_rankings(rankings))
@@ -64,7 +65,7 @@ def withdraw_prompt(*, prompt: Prompt, by: User | None = None) -> None:
     project = prompt.project
     lock_withdrawals(project)
     if not Prompt.objects.select_for_update().filter(pk=prompt.pk, withdrawn_at=None).exists():
-        raise Conflict("This prompt was withdrawn before.", code="withdrawn")
+        raise Conflict(_("This prompt was withdrawn before."), code="withdrawn")
     withdraw_prompts(project=project, prompts=[prompt.pk])
 
 
