@@ -16,6 +16,8 @@ from rest_framework.views import APIView
 
 from annotate.api.authentication import scope_for
 from annotate.models import Project, Role, Slot, User
+from annotate.pages.setup_forms import Setup
+from annotate.selectors.projects import current_version
 from annotate.services.queue import next_leases
 from tests.annotate.api.conftest import Cast, token_client
 from tests.annotate.factories import make_task, make_user
@@ -172,6 +174,11 @@ def ranking_body(slot: Slot) -> dict[str, Any]:
     return {"ranking": [[str(pk)] for pk in slot.presented_order]}
 
 
+def setup_body(world: World) -> dict[str, str]:
+    """The set-up form as it was loaded."""
+    return dict(Setup.of(world.project, current_version(world.project)).hidden())
+
+
 Body = Callable[[World, Slot], Any]
 RECORD = {"prompt": "p?", "responses": [{"id": "a", "text": "1"}, {"id": "b", "text": "2"}]}
 START = {"base_model": "tiny", "kind": "reward"}
@@ -191,6 +198,9 @@ BODIES: dict[tuple[str, str], Body] = {
     ("POST", "/preferences/"): lambda world, slot: {"theme": "dark"},
     ("POST", "/preferences/shortcuts/"): lambda world, slot: {"on": False},
     ("POST", "/p/{slug}/snapshots/"): lambda world, slot: {"name": "s", "annotator_kinds": "human", "kinds": "normal"},
+    ("POST", "/p/{slug}/setup/"): lambda world, slot: setup_body(world),
+    ("POST", "/p/{slug}/setup/preview/"): lambda world, slot: setup_body(world),
+    ("POST", "/projects/new/"): lambda world, slot: {"name": "New one", "overlap": 1, "preset": "plain"},
     ("POST", "/p/{slug}/train/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},
 }
 
@@ -209,6 +219,7 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
         snapshot=world.snapshot,
         run=_run_for(row, world),
         model=world.model,
+        number=1,
     )
     body = BODIES.get((row.method, row.path), lambda world, slot: {})(world, slot)
     if "{ranking}" in row.path:
