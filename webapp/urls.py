@@ -11,6 +11,7 @@ from drf_spectacular.views import SpectacularAPIView
 from annotate.api import errors
 from annotate.api.docs import ApiDocs
 from annotate.pages.first_admin import first_admin
+from annotate.pages.invitations import invitation, password_link
 from webapp import health
 
 Routes = list[URLPattern | URLResolver]
@@ -31,6 +32,8 @@ urlpatterns: Routes = [
     path("api/docs/", login_required(ApiDocs.as_view()), name="api-docs"),
     re_path(r"^api/", errors.no_such_address),
     path("accounts/first-admin/<str:secret>/", first_admin, name="first-admin"),
+    path("accounts/invitation/<str:secret>/", invitation, name="invitation"),
+    path("accounts/password-link/<str:secret>/", password_link, name="password_link"),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
     path("", include("annotate.pages.urls")),

@@ -7,6 +7,8 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
+from annotate.models.projects import Role
+
 
 class User(AbstractUser):
     """Whoever ranks or administers. Users are deactivated, never deleted: their rankings name them."""
@@ -119,6 +121,11 @@ class OneTimeLink(models.Model):
             ),
             models.CheckConstraint(name="link_digest_is_sha256", condition=Q(digest__regex="^[0-9a-f]{64}$")),
         ]
+
+    @property
+    def role_words(self) -> str:
+        """The role that an invitation gives, for people."""
+        return str(Role(self.role).label) if self.role else ""
 
     def __str__(self) -> str:
         return f"{self.kind} link of {self.created_at:%Y-%m-%d %H:%M}"

@@ -5,15 +5,17 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST, require_safe
 
 from annotate.errors import Refused
-from annotate.models import Membership, Project, Role, User
+from annotate.models import Project, Snapshot, User
 from annotate.pages.access import page, visitor
 from annotate.pages.forms import FreezeForm
+from annotate.pages.overview import manager_context, overview_context, rights_of
 from annotate.pages.rendering import render_text
-from annotate.selectors.progress import imported_rankings, own_progress, project_progress, recent_rankings
-from annotate.selectors.projects import RANK, current_version, get_project_for, membership_of, projects_of
+from annotate.selectors.progress import own_progress, project_progress
+from annotate.selectors.projects import current_version, get_project_for, membership_of, projects_of
 from annotate.services.snapshots import freeze_snapshot
 
 
@@ -25,7 +27,12 @@ def home(request: HttpRequest) -> HttpResponse:
     projects = list(projects_of(user).filter(archived_at=None))
     overall, own = project_progress(projects), own_progress(user=user, projects=projects)
     rows = [
-        {"project": project, "progress": overall[project.pk], "own": own[project.pk], **_rights(project, user=user)}
+        {
+            "project": project,
+            "progress": overall[project.pk],
+            "own": own[project.pk],
+            **rights_of(membership_of(user=user, project=project)),
+        }
         for project in projects
     ]
     rows.sort(key=lambda row: not (row["may_rank"] and row["progress"].left))  # what can be ranked now comes first
@@ -41,20 +48,19 @@ def project(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def project_context(project: Project, *, user: User, freeze_form: FreezeForm | None = None) -> dict[str, Any]:
-    """What the project page shows to this member; snapshots, people and export only to those who may see them."""
-    rights = _rights(project, user=user)
+    """What the project page shows to this member; people, lists and export only to those who may see them."""
+    rights = rights_of(membership_of(user=user, project=project))
     engineer = rights["membership"].engineer
+    everybody = overview_context(project)
     return {
         **rights,
+        **everybody,
+        **(manager_context(project, everybody["overview"]) if rights["manages"] else {}),
         "project": project,
-        "progress": project_progress([project])[project.pk],
+        "tab": "overview",
         "own": own_progress(user=user, projects=[project])[project.pk],
-        "recent": recent_rankings(project),
-        "imported": imported_rankings(project),
-        "version": current_version(project),
         "snapshots": project.snapshots.select_related("created_by") if engineer else None,
         "freeze_form": (freeze_form or _new_freeze_form(project)) if engineer else None,
-        "members": _members(project) if rights["manages"] else None,
     }
 
 
@@ -73,35 +79,33 @@ def freeze(request: HttpRequest, slug: str) -> HttpResponse:
         except Refused as refused:
             form.add_error(None, refused.message)
         else:
-            count = snapshot.counts["rankings"]
-            messages.success(request, f"Frozen: {snapshot.name}, {count:,} ranking{'' if count == 1 else 's'}.")
+            messages.success(request, _frozen(snapshot))
             return redirect(f"{found.get_absolute_url()}#snapshots-title")
     return render(request, "annotate/project.html", project_context(found, user=user, freeze_form=form), status=422)
 
 
-def _rights(project: Project, *, user: User) -> dict[str, Any]:
-    membership = membership_of(user=user, project=project)
-    rank = RANK[membership.role]
-    return {
-        "membership": membership,
-        "may_rank": rank >= RANK[Role.ANNOTATOR],
-        "manages": rank >= RANK[Role.MANAGER],
-    }
+def _frozen(snapshot: Snapshot) -> str:
+    count = snapshot.counts["rankings"]
+    said = ngettext("Frozen: %(name)s, %(count)s ranking.", "Frozen: %(name)s, %(count)s rankings.", count)
+    return said % {"name": snapshot.name, "count": f"{count:,}"}
 
 
 def _new_freeze_form(project: Project) -> FreezeForm:
     return FreezeForm(initial={"name": f"No. {project.snapshots.count() + 1}"})
 
 
-def _members(project: Project) -> list[Membership]:
-    return list(project.memberships.select_related("user").order_by("user__username"))
-
-
 @require_safe
 @page
 def guidelines(request: HttpRequest, slug: str) -> HttpResponse:
     """The guidelines now in force."""
-    found = get_project_for(visitor(request), slug)
+    user = visitor(request)
+    found = get_project_for(user, slug)
     version = current_version(found)
-    context = {"project": found, "version": version, "html": render_text(version.guidelines)}
+    context = {
+        **rights_of(membership_of(user=user, project=found)),
+        "project": found,
+        "tab": "guidelines",
+        "version": version,
+        "html": render_text(version.guidelines),
+    }
     return render(request, "annotate/guidelines.html", context)

@@ -1,0 +1,24 @@
+"""The members of a project, for its managers."""
+
+from django.db.models import QuerySet
+
+from annotate.errors import NotFound
+from annotate.models import Membership, Project
+
+
+def members_of(project: Project) -> QuerySet[Membership]:
+    """Every member, deactivated ones last, with their users."""
+    members = Membership.objects.filter(project=project).select_related("user", "project")
+    return members.order_by("deactivated_at", "user__username")
+
+
+def get_member(project: Project, member_id: int) -> Membership:
+    """A member of this project, active or not.
+
+    Raises:
+        NotFound: the project has no such member.
+    """
+    found = members_of(project).filter(pk=member_id).first()
+    if found is None:
+        raise NotFound("There is no such member.")
+    return found
