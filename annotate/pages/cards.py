@@ -39,7 +39,7 @@ def _task_data(content: dict[str, Any], *, html: Mapping[str, str]) -> dict[str,
 
 
 def task_context(content: dict[str, Any], *, html: Mapping[str, str]) -> dict[str, Any]:
-    """What `_task.html` shows: turns, language, responses with their letters, and what to say of each response.
+    """What `_task.html` shows: turns, language, responses with their letters, what to say of each, and what is off.
 
     Args:
         html: each text of the task as safe HTML.
@@ -51,6 +51,7 @@ def task_context(content: dict[str, Any], *, html: Mapping[str, str]) -> dict[st
         "language": content["language"],
         "criteria": [_criterion(one) for one in rules["criteria"]],
         "flags": rules["flags"],
+        "off": [name for name in ("all_bad", "rationale", "rewrite") if rules[name] in {False, "off"}],
         "responses": [_card(one, letters=letters, others=responses, html=html) for one in responses],
     }
 

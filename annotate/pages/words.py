@@ -16,30 +16,30 @@ def workbench_words() -> str:
 
 
 def _saying() -> dict[str, Any]:
+    ordinals = [
+        pgettext("rank", "1st"),
+        pgettext("rank", "2nd"),
+        pgettext("rank", "3rd"),
+        pgettext("rank", "4th"),
+        pgettext("rank", "5th"),
+        pgettext("rank", "6th"),
+        pgettext("rank", "7th"),
+        pgettext("rank", "8th"),
+        pgettext("rank", "9th"),
+    ]
+    tied = _("{place}, tied")
     return {
-        "ordinals": [
-            pgettext("rank", "1st"),
-            pgettext("rank", "2nd"),
-            pgettext("rank", "3rd"),
-            pgettext("rank", "4th"),
-            pgettext("rank", "5th"),
-            pgettext("rank", "6th"),
-            pgettext("rank", "7th"),
-            pgettext("rank", "8th"),
-            pgettext("rank", "9th"),
-        ],
+        "ordinals": ordinals,
+        "tied": [tied.format(place=ordinal) for ordinal in ordinals],
         "unranked": pgettext("place of a response", "unranked"),
-        "tied": _("{place}, tied"),
         "tie": _("tie"),
         "nothing": _("Nothing placed yet"),
         "allBad": _("All bad"),
         "rest": _("{letters} unranked"),
-        "and": _("{letters} and {last}"),
         "edited": _("with an edited version of {letter}"),
-        "spoken": _("{letters} {place}"),
-        "spokenTie": _("{letters} tied {place}"),
-        "spokenStrength": _("{tier}, {strength} than the next"),
-        "spokenBad": _("All are bad"),
+        "tier": _("{place}: {letters}"),
+        "none": pgettext("responses in a tier", "none"),
+        "better": _("{tier}, {strength} than the next"),
         "strengths": [_("slightly better"), _("clearly better"), _("much better")],
         "shortStrengths": [
             pgettext("strength of a preference", "slightly"),
@@ -62,15 +62,9 @@ def _labels() -> dict[str, Any]:
     return {
         "strength": _("{upper} {strength} than {lower}"),
         "strengthGroup": _("How much better is {upper} than {lower}?"),
-        "tier": _("{place}: {letters}"),
-        "empty": _("{place}: empty"),
-        "pool": _("Unranked: {letters}"),
-        "poolEmpty": _("Unranked: none"),
         "placeHere": _("Place {letter}: {place}"),
-        "gapFirst": _("New tier above the first"),
-        "gap": _("New tier between {upper} and {lower}"),
-        "placeGapFirst": _("Place {letter} in a new tier above the first"),
-        "placeGap": _("Place {letter} in a new tier between {upper} and {lower}"),
+        "gap": _("New tier above {place}"),
+        "placeGap": _("Place {letter} in a new tier above {place}"),
         "response": _("Response {letter}, {place}"),
         "press": _("Press {key} to place {letter} {place}."),
         "rewriteOf": _("Your edited version of {letter}"),
@@ -88,13 +82,8 @@ def _events() -> dict[str, Any]:
             "lost": _("Not saved"),
         },
         "submitted": _("Submitted."),
-        "nothingPlaced": _("nothing placed"),
-        "more": _("More"),
-        "less": _("Less"),
-        "fold": _("Fold"),
         "kept": _("{message} Your work is kept in this browser."),
         "refused": _("The server did not accept this"),
-        "refusedEarlier": _("An answer was not accepted"),
         "backToIt": _("{message} Your answer is kept, and the task comes back so that you can correct it."),
         "already": _("You have ranked this task already"),
         "alreadyText": _(
@@ -106,5 +95,4 @@ def _events() -> dict[str, Any]:
         "leaseEnded": _(
             "Your hold on this task has run out and someone else may have it. You can still submit: nothing is lost."
         ),
-        "closed": _("This project was closed. Your work is kept; nobody is handed new tasks."),
     }

@@ -1,35 +1,42 @@
-// How long someone really worked on a task, and the lease that must not run out meanwhile.
+// Time really worked; extending the lease; a word after a long stretch.
 
 const IDLE = 60_000;
-const TICK = 1000;
+const STRETCH = 50 * 60_000;
+const PAUSE = 5 * 60_000; // ends a stretch
 
 export class Clock {
-  // extend(): called every quarter of the lease, and at least each 10 minutes, while the page is in use.
-  constructor({leaseSeconds, extend}) {
-    this.spent = 0;
-    this.lastSeen = this.lastTick = this.lastExtension = performance.now();
-    const every = Math.min(leaseSeconds * 250, 600_000);
-    for (const sign of ["pointermove", "pointerdown", "keydown", "wheel", "scroll", "touchmove"]) {
-      addEventListener(sign, () => (this.lastSeen = performance.now()), {passive: true, capture: true});
-    }
-    setInterval(() => {
-      const now = performance.now();
-      const inUse = document.visibilityState === "visible" && now - this.lastSeen < IDLE;
-      if (inUse) this.spent += now - this.lastTick;
-      this.lastTick = now;
-      if (inUse && now - this.lastExtension > every) {
-        this.lastExtension = now;
-        extend();
-      }
-    }, TICK);
-  }
+	constructor({leaseSeconds, extend, tired}) {
+		const every = Math.min(leaseSeconds * 250, 600_000);
+		this.lastTick = this.lastExtension = performance.now();
+		this.stretch = 0;
+		this.restart();
+		for (const sign of ["pointermove", "pointerdown", "keydown", "scroll"]) {
+			addEventListener(sign, () => (this.lastSeen = performance.now()), {passive: true, capture: true});
+		}
+		setInterval(() => {
+			const now = performance.now();
+			const idle = document.hidden ? Infinity : now - this.lastSeen;
+			const worked = idle < IDLE ? now - this.lastTick : 0;
+			this.lastTick = now;
+			this.spent += worked;
+			if (now - this.lastSeen > PAUSE) this.stretch = 0;
+			else if ((this.stretch += worked) > STRETCH) {
+				this.stretch = 0;
+				tired();
+			}
+			if (worked && now - this.lastExtension > every) {
+				this.lastExtension = now;
+				extend();
+			}
+		}, 1000);
+	}
 
-  restart() {
-    this.spent = 0;
-    this.lastSeen = this.lastTick = this.lastExtension = performance.now();
-  }
+	restart(seconds = 0) {
+		this.spent = seconds * 1000;
+		this.lastSeen = performance.now();
+	}
 
-  get seconds() {
-    return Math.round(this.spent / 100) / 10;
-  }
+	get seconds() {
+		return Math.round(this.spent / 100) / 10;
+	}
 }

@@ -1,33 +1,29 @@
-// Keys of the ranking page. Silent while someone types, in dialogs, and with Ctrl, Alt or Meta.
+// Keys: silent while someone types, in dialogs, and with Ctrl, Alt or Meta.
 
-const CONTROLS = "a, button, input, select, textarea, summary, [role=button], [contenteditable]";
-const TYPING = "input, select, textarea, [contenteditable]";
+const CONTROLS = "a, button, input, select, textarea, summary, [role=button]";
+const TYPING = "input:not([type=radio], [type=checkbox]), select, textarea";
 
-// actions: focus(index), place(index), unrank(), half(direction), move(direction), submit(), undo(), redo(), guidelines(),
-// help() – each returns false when it had nothing to do, and the key keeps its usual meaning.
+// An action returns false when it had nothing to do: the key keeps its usual meaning.
 export function listenForKeys({actions, singleKeys}) {
-  document.addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
-    if (document.querySelector("dialog[open]") || event.target.closest?.(TYPING)) return;
-    const act = meaning(event, actions, singleKeys());
-    if (act && act() !== false) event.preventDefault();
-  });
+	document.addEventListener("keydown", (event) => {
+		if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
+		if (document.querySelector("dialog[open]") || event.target.closest?.(TYPING)) return;
+		const [name, ...values] = meaning(event, singleKeys()) ?? [];
+		if (actions[name] && actions[name](...values) !== false) event.preventDefault();
+	});
 }
 
-function meaning(event, actions, singleKeys) {
-  const {key, shiftKey, target} = event;
-  if (key === "Enter") return shiftKey || target.closest?.(CONTROLS) ? null : actions.submit;
-  // With single keys off, arrows still work on a chip that has the focus, as in any widget.
-  if (!singleKeys && !target.closest?.(".chip")) return null;
-  const arrow = {ArrowUp: [actions.half, -1], ArrowDown: [actions.half, 1], ArrowLeft: [actions.move, -1], ArrowRight: [actions.move, 1]}[key];
-  if (arrow && !shiftKey) return () => arrow[0](arrow[1]);
-  if (!singleKeys) return null;
-  if (key === "?") return actions.help;
-  // Before shift: some keyboards type digits with it.
-  if (key === "0") return actions.unrank;
-  if (/^[1-9]$/.test(key)) return () => actions.place(Number(key) - 1);
-  if (shiftKey) return {U: actions.redo, G: actions.guidelines}[key.toUpperCase()];
-  if (key.toLowerCase() === "u") return actions.undo;
-  const index = key.length === 1 ? key.toLowerCase().charCodeAt(0) - 97 : -1;
-  return index >= 0 && index < 9 ? () => actions.focus(index) : null;
+function meaning({key, shiftKey, target}, singleKeys) {
+	if (key === "Enter") return shiftKey || target.closest?.(CONTROLS) ? null : ["submit"];
+	// With single keys off, arrows still work on a focused chip; in a scale they are its own.
+	if (!singleKeys && !target.closest?.(".chip")) return null;
+	const arrow = {ArrowUp: ["half", -1], ArrowDown: ["half", 1], ArrowLeft: ["move", -1], ArrowRight: ["move", 1]}[key];
+	if (arrow) return shiftKey || target.matches("input") ? null : arrow;
+	if (!singleKeys) return null;
+	if (key === "?") return ["help"];
+	// Before shift: some keyboards type digits with it.
+	if (/^\d$/.test(key)) return key === "0" ? ["unrank"] : ["place", key - 1];
+	if (shiftKey) return [{U: "redo", G: "guidelines", B: "back", D: "compare", E: "rewrite"}[key.toUpperCase()]];
+	if (key.toLowerCase() === "u") return ["undo"];
+	return /^[a-i]$/i.test(key) ? ["focus", key.toLowerCase().charCodeAt(0) - 97] : null;
 }

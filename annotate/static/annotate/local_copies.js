@@ -1,40 +1,24 @@
-// What this browser keeps until the server has it: drafts by user and task, answers on their way by user and lease.
-// Storage can be full or forbidden; then work lives in the page alone, as it would without this file.
+// What this browser keeps until the server has it, where storage is neither full nor forbidden.
 
-const key = (kind, user, name) => `plackett/${kind}/${user}/${name}`;
+const path = (kind, user, name) => `plackett/${kind}/${user}/${name}`;
 
-export function read(kind, user, name) {
-  try {
-    return JSON.parse(localStorage.getItem(key(kind, user, name)));
-  } catch {
-    return null;
-  }
+function quietly(act) {
+	try {
+		return act();
+	} catch {
+		return null;
+	}
 }
 
-export function write(kind, user, name, value) {
-  try {
-    localStorage.setItem(key(kind, user, name), JSON.stringify(value));
-  } catch { /* see above */ }
-}
+export const read = (...where) => quietly(() => JSON.parse(localStorage.getItem(path(...where))));
+export const write = (kind, user, name, value) => quietly(() => localStorage.setItem(path(kind, user, name), JSON.stringify(value)));
+export const remove = (...where) => quietly(() => localStorage.removeItem(path(...where)));
 
-export function remove(kind, user, name) {
-  try {
-    localStorage.removeItem(key(kind, user, name));
-  } catch { /* see above */ }
-}
-
-// [[name, value], …] of one kind and user.
 export function all(kind, user) {
-  const start = key(kind, user, "");
-  try {
-    const names = Object.keys(localStorage).filter((one) => one.startsWith(start)).map((one) => one.slice(start.length));
-    return names.map((name) => [name, read(kind, user, name)]).filter(([, value]) => value);
-  } catch {
-    return [];
-  }
+	const start = path(kind, user, "");
+	const keys = quietly(() => Object.keys(localStorage).filter((key) => key.startsWith(start))) ?? [];
+	return keys.map((key) => read(kind, user, key.slice(start.length))).filter(Boolean);
 }
 
-// randomUUID exists only behind TLS and on localhost; a server in the next room has neither.
-export function newKey() {
-  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+// randomUUID exists only behind TLS and on localhost.
+export const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");

@@ -1,48 +1,40 @@
-// Answers on their way. Each is written down with its key before the first attempt, so that neither a lost reply nor a
-// closed browser can lose it or make it twice: the server answers the same key once.
+// Answers on their way, in order. Each is written down with its key first, so none is lost or made twice.
 
 import {persist} from "../webapp/http.js";
 import * as copies from "./local_copies.js";
 
-const KIND = "answer";
-
 export class Outbox {
-  constructor({user, url, onWait}) {
-    Object.assign(this, {user, url, onWait});
-  }
+	constructor({user, url, onWait, onRefused}) {
+		Object.assign(this, {user, url, onWait, onRefused, pending: 0, idle: Promise.resolve()});
+	}
 
-  // Resolves when the server has it; rejects when it refuses. The key stays with the lease in either case.
-  async submit(body, task) {
-    const known = copies.read(KIND, this.user, body.lease);
-    const item = {key: known?.key ?? copies.newKey(), url: this.url, task, body};
-    copies.write(KIND, this.user, body.lease, item);
-    return this.deliver(item);
-  }
+	// The server's answer; nothing when refused, after onRefused(error, sent).
+	submit(body, task, sent) {
+		const item = {key: copies.newKey(), url: this.url, task, body};
+		copies.write("answer", this.user, item.key, item);
+		this.pending += 1;
+		const delivery = this.idle.then(() => this.deliver(item));
+		this.idle = delivery.catch((error) => void this.onRefused(error, sent)).finally(() => (this.pending -= 1));
+		return this.idle;
+	}
 
-  // What an earlier page left behind for this project; what the server refuses is dropped, its draft is still there.
-  async resume() {
-    for (const [, item] of copies.all(KIND, this.user)) {
-      if (item.url !== this.url) continue;
-      try {
-        await this.deliver(item);
-      } catch (error) {
-        if (error.status === 401 || error.status === 403) return;
-      }
-    }
-  }
+	// What an earlier page left behind; of what the server refuses the draft is still there.
+	async resume() {
+		for (const item of copies.all("answer", this.user)) {
+			if (item.url === this.url) await this.deliver(item).catch(() => {});
+		}
+	}
 
-  async deliver(item) {
-    try {
-      const ranking = await persist("POST", item.url, item.body, {
-        headers: {"Idempotency-Key": item.key}, onWait: this.onWait,
-      });
-      copies.remove(KIND, this.user, item.body.lease);
-      copies.remove("draft", this.user, item.task);
-      return ranking;
-    } catch (error) {
-      // A refused answer may be corrected and sent again; one that waits for a log-in stays written down.
-      if (error.status !== 401 && error.status !== 403) copies.remove(KIND, this.user, item.body.lease);
-      throw error;
-    }
-  }
+	async deliver(item) {
+		try {
+			const answer = await persist("POST", item.url, item.body, {headers: {"Idempotency-Key": item.key}, onWait: this.onWait});
+			copies.remove("draft", this.user, item.task);
+			copies.remove("answer", this.user, item.key);
+			return answer;
+		} catch (error) {
+			// What waits for a log-in stays written down.
+			if (error.status !== 401 && error.status !== 403) copies.remove("answer", this.user, item.key);
+			throw error;
+		}
+	}
 }

@@ -1,298 +1,225 @@
-// The ranking page: fetches tasks, lets the parts around the state work together, sends the answer.
+// The ranking page: fetches tasks, sends answers, says what can go wrong.
 
 import {persist, send} from "../webapp/http.js";
-import {drawPlaces, goTo, listenToCards} from "./cards.js";
+import {cardOf} from "./cards.js";
 import {Clock} from "./clock.js";
-import {ask, askForm, open} from "./dialogs.js";
-import {enableDrag} from "./drag.js";
 import {DraftKeeper} from "./drafts.js";
-import {listenForKeys} from "./keys.js";
 import {Outbox} from "./outbox.js";
-import {drawRail, drawSentence} from "./rail.js";
-import * as ranking from "./ranking_state.js";
-
-const STATES = {saved: "Saved", saving: "Saving…", offline: "Offline – kept in this browser", waiting: "The server is busy – trying again", sending: "Submitting…", lost: "Not saved"};
+import {ask, open, part} from "./parts.js";
+import {Ranker} from "./ranker.js";
+import {fill, fromDraft, letterOf, sentence, toAnswer, toDraft} from "./ranking_state.js";
 
 const page = document.getElementById("workbench");
-const part = (name) => page.querySelector(`[data-part="${name}"]`) ?? document.querySelector(`[data-part="${name}"]`);
-const {user, nextUrl, submitUrl, leaseUrl, leaseSeconds} = page.dataset;
-const rail = part("tiers");
+const {user, pageUrl, leaseUrl, leaseSeconds} = page.dataset;
+const words = JSON.parse(page.dataset.words);
 
-let tasks = []; // the one on the page, then the prefetched one
-const finished = new Set(); // leases that an answer to an earlier question may still bring
-let task = null;
-let history = null;
-let focus = null;
+let tasks = []; // to rank: the present one, the prefetched one
+let task = null; // on the page: the first of them, or an earlier one
 let drafts = null;
-let busy = false;
-let shortcuts = page.dataset.shortcuts === "on";
+const guidelines = Number(page.dataset.guidelines);
+const finished = new Set(); // leases that a late reply may still bring
 
-const outbox = new Outbox({user, url: submitUrl, onWait: trouble});
-const clock = new Clock({leaseSeconds: Number(leaseSeconds), extend: () => tasks.forEach(extend)});
+const onWait = ({status}) => say(status ? "waiting" : "offline");
+const outbox = new Outbox({user, url: `${pageUrl}submit/`, onWait, onRefused: stuck});
+const clock = new Clock({leaseSeconds: Number(leaseSeconds), extend: () => tasks.forEach(extend), tired: () => part("pause")?.showPopover()});
+const ranker = new Ranker({
+	words,
+	shortcuts: () => part("shortcuts").checked,
+	onChange: (state) => drafts.change(draftOf(state)),
+	actions: {
+		submit, back, compare, rewrite,
+		skip: async () => (await leave("skip")) ?? drop(),
+		flag: async () => (await leave("flag")) ?? ask("notice", {title: words.flagged, text: words.flaggedText}),
+		leave: () => void show(),
+		again: () => void advance(),
+		help: () => void open("help"),
+		guidelines: () => void readGuidelines(),
+	},
+});
 
-// --- tasks -----------------------------------------------------------------------------------------------------
-
-async function start() {
-  wire();
-  await outbox.resume();
-  await fill();
-  await show();
+function receive({tasks: leased, progress, guidelines: news, closed = false}) {
+	const known = tasks;
+	tasks = leased.map((one) => known.find(({lease}) => lease === one.lease) ?? one).filter(({lease}) => !finished.has(lease));
+	page.dataset.closed = closed;
+	part("progress").textContent = progress.words;
+	Object.assign(part("progress-bar"), {max: progress.wanted || 1, value: progress.done});
+	if (news.version !== guidelines) location.reload(); // they changed: the page comes with the new ones
 }
 
-// The lease on the page and one more; open leases come again, so a lost reply costs nothing.
-async function fill() {
-  try {
-    const {tasks: open, progress} = await persist("POST", nextUrl, {}, {onWait: trouble});
-    tasks = open.filter(({lease}) => !finished.has(lease));
-    part("progress").textContent = progress.words;
-    Object.assign(part("progress-bar"), {max: progress.wanted || 1, value: progress.done});
-  } catch (error) {
-    if (tasks.length) return;
-    await stuck(error);
-    location.assign("/");
-  }
-}
-
-async function show() {
-  task = tasks[0] ?? null;
-  focus = null;
-  page.dataset.view = task ? "task" : "done";
-  if (!task) return part("done").focus();
-  part("task").innerHTML = task.html;
-  drafts = new DraftKeeper(
-    {user, lease: task.lease, task: task.task, url: `${leaseUrl}${task.lease}/draft/`, draft: task.draft},
-    {state: say, conflict, adopt, gone: stuck},
-  );
-  const draft = await drafts.open(task.draft);
-  if (!drafts.dirty) say("saved");
-  history = ranking.begin(ranking.fromDraft(task.order, draft));
-  clock.restart();
-  clock.spent = (Number(draft?.seconds) || 0) * 1000;
-  part("notes").hidden = task.rules.rationale === "off";
-  part("notes").open = task.rules.rationale === "required" || history.now.rationale !== "";
-  part("rationale").value = history.now.rationale;
-  part("all-bad").hidden = !task.rules.all_bad;
-  draw();
-  scrollTo(0, 0);
-  part("task").focus({preventScroll: true});
+async function fetchTasks() {
+	const have = tasks.map(({lease}) => lease);
+	try {
+		receive(await persist("POST", `${pageUrl}next/`, {have, guidelines}, {onWait}));
+	} catch (error) {
+		if (error.code === "project_closed") page.dataset.closed = true;
+		else await stuck(error);
+	}
 }
 
 async function advance() {
-  finished.add(task.lease);
-  drafts.forget();
-  tasks = tasks.filter(({lease}) => !finished.has(lease));
-  if (!tasks.length) await fill();
-  await show();
-  if (task && tasks.length < 2) fill();
+	if (!tasks.length) await fetchTasks();
+	await show();
 }
 
-const extend = ({lease}) => send("POST", `${leaseUrl}${lease}/extend/`, {}).catch(() => {});
-
-// --- the answer ------------------------------------------------------------------------------------------------
-
-function apply(next, tag) {
-  if (busy || !task) return false;
-  return settle(ranking.change(history, next, tag));
+async function show(next = tasks[0] ?? null) {
+	drafts?.close();
+	task = next;
+	ranker.busy = false;
+	page.dataset.view = task ? "task" : "done";
+	page.dataset.revising = Boolean(task?.revises);
+	if (!task) {
+		ranker.history = null;
+		return part("done").focus();
+	}
+	drafts = new DraftKeeper(
+		{user, task: task.task, url: `${leaseUrl}${task.lease}/draft/`, draft: task.draft},
+		{state: say, conflict, adopt: (body) => ranker.adopt(body), gone: stuck},
+	);
+	const draft = (await drafts.open(task.draft)) ?? task.answer;
+	clock.restart(draft?.seconds);
+	ranker.show(task, draft);
+	settled();
+	scrollTo(0, 0);
+	part("task").focus({preventScroll: true});
 }
 
-function settle(next) {
-  if (busy || !task || next.now === history.now) return false;
-  history = next;
-  drafts.change({...ranking.toDraft(history.now), seconds: clock.seconds});
-  if (part("rationale").value !== history.now.rationale) part("rationale").value = history.now.rationale;
-  draw();
-  part("live").textContent = ranking.spoken(history.now);
-}
+const draftOf = (state) => ({...toDraft(state), seconds: clock.seconds, revises: task.revises});
 
-function draw() {
-  const {now} = history;
-  const problem = ranking.problem(now, task.rules);
-  drawRail(rail, now, {focus, rules: task.rules, actions, locked: busy});
-  drawPlaces(part("task"), now, focus);
-  drawSentence(part("sentence"), part("hint"), now, {focus, problem: ranking.countPlaced(now) > 1 ? problem : null});
-  part("submit").setAttribute("aria-disabled", String(busy || problem !== null));
-  part("all-bad").setAttribute("aria-pressed", String(now.allBad));
-  part("undo").disabled = busy || !history.past.length;
-  part("redo").disabled = busy || !history.future.length;
-}
+const extend = ({lease}) => send("POST", `${leaseUrl}${lease}/extend/`, {}).catch(({code}) => code === "lease_ended" && hint(words.leaseEnded));
 
-const ties = () => task.rules.ties;
-const withFocus = (act) => task && focus !== null && apply(act(history.now, focus));
-
-const actions = {
-  pick(id) {
-    if (busy) return;
-    focus = focus === id ? null : id;
-    draw();
-  },
-  focus(index) {
-    if (!task || index >= task.order.length) return false;
-    focus = task.order[index];
-    draw();
-    goTo(part("task"), focus);
-  },
-  move(direction) {
-    if (!task) return false;
-    const at = focus === null ? (direction > 0 ? -1 : task.order.length) : task.order.indexOf(focus);
-    return actions.focus(Math.max(0, Math.min(task.order.length - 1, at + direction)));
-  },
-  place: (index) => withFocus((state, id) => ranking.place(state, id, index, ties())),
-  insert: (gap) => withFocus((state, id) => ranking.insert(state, id, gap)),
-  unrank: () => withFocus(ranking.unrank),
-  half(direction) {
-    if (!task || focus === null) return false;
-    withFocus((state, id) => ranking.halfStep(state, id, direction, ties()));
-  },
-  strength: (gap, value) => apply(ranking.setStrength(history.now, gap, value)),
-  undo: () => settle(ranking.undo(history)),
-  redo: () => settle(ranking.redo(history)),
-  guidelines: () => void open("guidelines"),
-  help: () => void open("help"),
-  submit: () => void submit(),
-};
-
+// The prefetched task appears at once.
 async function submit() {
-  if (busy || !task) return;
-  const problem = ranking.problem(history.now, task.rules);
-  if (problem) {
-    part("hint").textContent = part("live").textContent = problem;
-    return;
-  }
-  lock(true, "sending");
-  const body = {lease: task.lease, ...ranking.toAnswer(history.now, task.rules), seconds: clock.seconds};
-  drafts.close();
-  try {
-    await outbox.submit(body, task.task);
-  } catch (error) {
-    return refused(error);
-  }
-  lock(false, "saved");
-  part("live").textContent = "Submitted.";
-  await advance();
+	if (ranker.busy || !task) return;
+	if (ranker.problem) return hint(ranker.problem);
+	const {lease, task: id, revises} = task;
+	tasks = tasks.filter((one) => one.lease !== lease);
+	finished.add(lease);
+	drafts.close();
+	const body = {
+		...toAnswer(ranker.now), ...(revises ? {revises} : {lease}),
+		seconds: clock.seconds, have: tasks.map((one) => one.lease), guidelines,
+	};
+	const delivery = outbox.submit(body, id, {...task, draft: null, answer: draftOf(ranker.now)});
+	settled();
+	tell(words.submitted);
+	if (tasks.length) await show();
+	else {
+		ranker.busy = true;
+		ranker.draw();
+	}
+	const answer = await delivery;
+	if (answer) receive(answer);
+	if (ranker.busy) await advance();
+	else settled();
 }
 
-async function refused(error) {
-  lock(false, "lost");
-  if (error.code === "already_submitted") {
-    await ask("notice", {title: "You have ranked this task already", text: "Another tab or an earlier visit sent an answer, and that one counts. What is on this page was not sent."});
-    return advance();
-  }
-  reopenDraft();
-  const details = Object.values(error.fields ?? {});
-  await stuck(Object.assign(error, {message: [error.message, ...details].join(" ")}));
+async function back() {
+	await outbox.idle;
+	try {
+		const {task: earlier} = await send("POST", `${pageUrl}back/`, {before: task?.revises ?? null});
+		if (earlier) await show(earlier);
+		else tell(words.noEarlier);
+	} catch (error) {
+		await stuck(error);
+	}
 }
 
-// The answer was not taken, so it is a draft again.
-function reopenDraft() {
-  const {version} = drafts;
-  drafts = new DraftKeeper(
-    {user, lease: task.lease, task: task.task, url: `${leaseUrl}${task.lease}/draft/`, draft: {version}},
-    {state: say, conflict, adopt, gone: stuck},
-  );
-  drafts.change({...ranking.toDraft(history.now), seconds: clock.seconds});
+// Done with it, without an answer.
+async function drop() {
+	finished.add(task.lease);
+	drafts.forget();
+	tasks = tasks.filter(({lease}) => !finished.has(lease));
+	await advance();
+	await fetchTasks();
 }
-
-function lock(on, state) {
-  busy = on;
-  say(state);
-  page.setAttribute("aria-busy", String(on));
-  draw();
-}
-
-// --- what can go wrong -----------------------------------------------------------------------------------------
 
 async function conflict(theirs, mine) {
-  const words = (body) => ranking.sentence(ranking.fromDraft(task.order, body)) || "nothing placed";
-  const answer = await ask("conflict", {mine: words(mine), theirs: words(theirs)});
-  return answer === "theirs" ? "theirs" : "mine";
+	const said = (body) => sentence(fromDraft(task.order, body, task.rules), words) || words.nothing;
+	return ask("conflict", {mine: said(mine), theirs: said(theirs)});
 }
 
-function adopt(body) {
-  history = ranking.begin(ranking.fromDraft(task.order, body));
-  part("rationale").value = history.now.rationale;
-  draw();
+// What no patience mends. `sent`: an answer on its way was refused, and becomes a draft again.
+async function stuck(error, sent) {
+	if (!sent) say("lost");
+	if (error.status === 401 || /CSRF/.test(error.message)) return void ask("logged-out");
+	if (error.code === "already_submitted") {
+		await ask("notice", {title: words.already, text: words.alreadyText});
+		return sent || drop();
+	}
+	const message = [error.message, ...Object.values(error.fields)].join(" ");
+	await ask("notice", {title: words.refused, text: fill(sent ? words.backToIt : words.kept, {message})});
+	if (!sent) return;
+	finished.delete(sent.lease);
+	if (!sent.revises) tasks = [sent, ...tasks];
+	await show(sent);
+	drafts.change(draftOf(ranker.now));
 }
 
-// A refusal that no patience mends: say it, say that the work is kept, offer the way on.
-async function stuck(error) {
-  say("lost");
-  if (error.code === "already_submitted") return refused(error);
-  const loggedOut = error.status === 401 || error.code === "not_authenticated" || /CSRF/.test(error.message);
-  if (loggedOut) return void ask("logged-out");
-  await ask("notice", {title: "The server did not accept this", text: `${error.message} Your work is kept in this browser.`});
-}
-
-function trouble(error) {
-  say(error.status === 0 ? "offline" : "waiting");
-}
-
-// For eyes always; for ears only trouble and its end: each key press is announced already.
+// For ears only trouble and its end: each key press is announced already.
 function say(state) {
-  const shown = part("save-state");
-  const troubled = ["offline", "waiting", "lost"];
-  if (state !== shown.dataset.state && [state, shown.dataset.state].some((one) => troubled.includes(one))) part("alerts").textContent = STATES[state];
-  shown.textContent = STATES[state];
-  shown.dataset.state = state;
+	const shown = part("save-state");
+	const before = shown.dataset.state;
+	if (state !== before && /offline|waiting|lost/.test(state + before)) part("alerts").textContent = words.states[state];
+	shown.textContent = words.states[state];
+	shown.dataset.state = state;
 }
 
-// --- buttons, forms --------------------------------------------------------------------------------------------
+const settled = () => say(outbox.pending ? "sending" : drafts?.dirty ? "saving" : "saved");
+const tell = (text) => void (part("live").textContent = text);
+const hint = (text) => tell((part("hint").textContent = text));
 
-async function leave(dialog, url) {
-  const fields = task && !busy && (await askForm(dialog));
-  if (!fields) return false;
-  try {
-    await send("POST", url, fields);
-    return true;
-  } catch (error) {
-    await stuck(error);
-    return false;
-  }
+// The dialog's form, sent to the address of the same name; false if nothing came of it.
+async function leave(name) {
+	if (!task || ranker.busy) return false;
+	const form = document.querySelector(`#${name} form`);
+	form.reset();
+	if ((await ask(name)) !== "send") return false;
+	try {
+		await send("POST", `${leaseUrl}${task.lease}/${name}/`, Object.fromEntries(new FormData(form)));
+	} catch (error) {
+		await stuck(error);
+		return false;
+	}
 }
 
-async function skip() {
-  if (await leave("skip", `${leaseUrl}${task?.lease}/skip/`)) await advance();
+
+async function readGuidelines() {
+	if ((await ask("guidelines")) !== "read") return;
+	part("read").hidden = true;
+	send("POST", `${pageUrl}read/`, {version: guidelines}).catch(() => {});
 }
 
-async function flag() {
-  const url = page.dataset.flagUrl.replace(/0{8}-0{4}-0{4}-0{4}-0{12}/, task?.lease);
-  if (await leave("flag", url)) await ask("notice", {title: "Flagged", text: "The manager will look at this task. You can still rank or skip it."});
+function compare() {
+	if (!task) return;
+	htmx.ajax("GET", `${pageUrl}difference/?lease=${task.lease}&a=${ranker.focus ?? ""}`, {target: "#difference", swap: "innerHTML"});
+	open("compare");
 }
 
-function wire() {
-  const onClick = (name, act) => part(name).addEventListener("click", act);
-  onClick("submit", actions.submit);
-  onClick("undo", actions.undo);
-  onClick("redo", actions.redo);
-  onClick("open-guidelines", actions.guidelines);
-  onClick("open-help", actions.help);
-  onClick("all-bad", () => apply(ranking.setAllBad(history.now, !history.now.allBad)));
-  onClick("skip", skip);
-  onClick("flag", flag);
-  onClick("again", async () => (await fill(), show()));
-  onClick("more", () => {
-    const opened = part("rail").classList.toggle("opened");
-    part("more").setAttribute("aria-expanded", String(opened));
-    part("more").textContent = opened ? "Less" : "More";
-  });
-  part("rationale").addEventListener("input", (event) => apply(ranking.setRationale(history.now, event.target.value), "rationale"));
-  part("shortcuts").addEventListener("change", (event) => {
-    shortcuts = event.target.checked;
-    page.dataset.shortcuts = shortcuts ? "on" : "off";
-    send("POST", page.dataset.shortcutsUrl, {on: shortcuts}).catch(() => say("lost"));
-  });
-  listenToCards(part("task"), (id) => actions.focus(task.order.indexOf(id)));
-  listenForKeys({actions, singleKeys: () => shortcuts});
-  enableDrag(rail, {
-    locked: () => busy,
-    drop(id, target) {
-      focus = id;
-      const [kind, number] = target.split(":");
-      const {now} = history;
-      const next = kind === "pool" ? ranking.unrank(now, id)
-        : kind === "tier" ? ranking.place(now, id, Number(number), ties()) : ranking.insert(now, id, Number(number));
-      if (apply(next) === false) draw();
-    },
-  });
+// An emptied or unchanged text is no edited version.
+async function rewrite() {
+	const {now, focus} = ranker;
+	const best = now?.tiers[0] ?? [];
+	const of = now?.rewrite?.of ?? (best.includes(focus) ? focus : best[0]);
+	if (!of || !task.rules.rewrite) return;
+	const text = part("rewrite");
+	const original = cardOf(of).querySelector(".raw").textContent;
+	const keep = (edited) => {
+		const said = edited.trim() && edited !== original;
+		ranker.apply({...ranker.now, rewrite: said ? {of, text: edited} : null}, "rewrite");
+	};
+	text.value = now.rewrite?.text ?? original;
+	text.oninput = () => keep(text.value);
+	if ((await ask("rewrite", {title: fill(words.rewriteOf, {letter: letterOf(now, of)})})) === "discard") keep("");
 }
 
-start();
+// Logging out waits for what is not saved yet.
+document.querySelector('form[action$="/logout/"]').addEventListener("submit", async (event) => {
+	event.preventDefault();
+	const saved = Promise.all([outbox.idle, drafts?.save()]);
+	await Promise.race([saved, new Promise((done) => setTimeout(done, 3000))]);
+	event.target.submit();
+});
+
+await outbox.resume();
+await advance();
+if (page.dataset.unread) readGuidelines();

@@ -1,72 +1,65 @@
-// Requests from our pages: JSON in and out, the CSRF token, one kind of error, and patience.
+// JSON requests of our pages.
 
 export class HttpError extends Error {
-  // status 0: the server was not reached.
-  constructor(status, {code = "", message = "", fields = {}, extra = {}} = {}) {
-    super(message || `The server answered ${status}.`);
-    Object.assign(this, {status, code, fields, extra});
-  }
+	// status 0: the server was not reached.
+	constructor(status, {code = "", message = "", fields = {}, extra = {}} = {}) {
+		super(message || `The server answered ${status}.`);
+		Object.assign(this, {status, code, fields, extra});
+	}
 
-  // Worth trying again unchanged: no network, a server that starts or is busy.
-  get passing() {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
-  }
+	// Worth trying again unchanged.
+	get passing() {
+		return this.status === 0 || this.status === 429 || this.status >= 500;
+	}
 }
 
 const csrfToken = () => document.cookie.match(/(?:^|; )csrftoken=([^;]*)/)?.[1] ?? "";
 
 // Resolves with the parsed body (null when empty), rejects with HttpError.
 export async function send(method, url, body, {headers = {}, timeout = 20000, keepalive = false} = {}) {
-  const request = {
-    method, keepalive, credentials: "same-origin", signal: AbortSignal.timeout(timeout),
-    headers: {Accept: "application/json", "X-CSRFToken": csrfToken(), ...headers},
-  };
-  if (body !== undefined) {
-    request.body = JSON.stringify(body);
-    request.headers["Content-Type"] = "application/json";
-  }
-  let answer, text;
-  try {
-    answer = await fetch(url, request);
-    text = await answer.text();
-  } catch {
-    throw new HttpError(0, {code: "offline", message: "The server cannot be reached."});
-  }
-  const content = parse(text);
-  if (answer.ok) return content;
-  throw new HttpError(answer.status, content?.error);
+	const request = {
+		method, keepalive, credentials: "same-origin", signal: AbortSignal.timeout(timeout),
+		headers: {Accept: "application/json", "X-CSRFToken": csrfToken(), ...headers},
+	};
+	if (body !== undefined) {
+		request.body = JSON.stringify(body);
+		request.headers["Content-Type"] = "application/json";
+	}
+	let answer, text;
+	try {
+		answer = await fetch(url, request);
+		text = await answer.text();
+	} catch {
+		throw new HttpError(0, {code: "offline", message: "The server cannot be reached."});
+	}
+	const content = parse(text);
+	if (!answer.ok) throw new HttpError(answer.status, content?.error);
+	return content;
 }
 
-// Like send, but tries again for as long as the trouble may pass; `onWait(error)` hears of each failure.
+// Like send, but as long as it takes; onWait(error) hears of each failure.
 export async function persist(method, url, body, {onWait = () => {}, ...options} = {}) {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await send(method, url, body, options);
-    } catch (error) {
-      if (!(error instanceof HttpError) || !error.passing) throw error;
-      onWait(error);
-      await pause(Math.min(15000, 500 * 2 ** attempt) * (0.8 + 0.4 * Math.random()));
-    }
-  }
+	for (let attempt = 0; ; attempt++) {
+		try {
+			return await send(method, url, body, options);
+		} catch (error) {
+			if (!(error instanceof HttpError) || !error.passing) throw error;
+			onWait(error);
+			await pause(Math.min(15000, 500 * 2 ** attempt) * (0.8 + 0.4 * Math.random()));
+		}
+	}
 }
 
 // Ends early when the network comes back.
-function pause(milliseconds) {
-  return new Promise((done) => {
-    const timer = setTimeout(end, milliseconds);
-    function end() {
-      clearTimeout(timer);
-      removeEventListener("online", end);
-      done();
-    }
-    addEventListener("online", end);
-  });
-}
+const pause = (milliseconds) => new Promise((done) => {
+	setTimeout(done, milliseconds);
+	addEventListener("online", done, {once: true});
+});
 
 function parse(text) {
-  try {
-    return text ? JSON.parse(text) : null;
-  } catch {
-    return null;
-  }
+	try {
+		return text ? JSON.parse(text) : null;
+	} catch {
+		return null;
+	}
 }

@@ -1,0 +1,17 @@
+// Pieces of the page by name, and its dialogs.
+
+export const part = (name) => document.querySelector(`[data-part="${name}"]`);
+
+export function open(id) {
+	const dialog = document.getElementById(id);
+	dialog.returnValue = "";
+	dialog.showModal();
+	return dialog;
+}
+
+// The value of the button that closed it, "" for Escape.
+export function ask(id, texts = {}) {
+	const dialog = open(id);
+	for (const [name, text] of Object.entries(texts)) dialog.querySelector(`[data-text="${name}"]`).textContent = text;
+	return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue), {once: true}));
+}
