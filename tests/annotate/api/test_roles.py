@@ -1,5 +1,7 @@
 """docs/roles.md is the matrix of who may do what: every cell is tried, every address must be in it."""
 
+import io
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -15,9 +18,12 @@ from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
 from annotate.api.authentication import scope_for
-from annotate.models import Project, Role, Slot, User
+from annotate.interchange import native
+from annotate.models import Membership, Project, RankingTask, Role, Slot, User
 from annotate.pages.setup_forms import Setup
 from annotate.selectors.projects import current_version
+from annotate.services.imports import import_records
+from annotate.services.invitations import create_invitation
 from annotate.services.queue import next_leases
 from tests.annotate.api.conftest import Cast, token_client
 from tests.annotate.factories import make_task, make_user
@@ -140,6 +146,7 @@ class World:
     snapshot: int
     run: int
     model: int
+    settled: dict[str, int]
 
     def lease_of(self, user: User) -> Slot:
         return next_leases(project=self.project, annotator=user)[0]
@@ -166,7 +173,19 @@ def world(cast: Cast, project: Project) -> World:
         "Superuser": cast.sue,
     }
     submit(next_leases(project=project, annotator=cast.dora)[0], cast.dora)
-    return World(project, people, snapshot.pk, run.pk, model.pk)
+    return World(project, people, snapshot.pk, run.pk, model.pk, for_managers(project, cast))
+
+
+def for_managers(project: Project, cast: Cast) -> dict[str, int]:
+    """What a manager decides about: a held task, a member, an invitation, an import."""
+    task = make_task(project)
+    RankingTask.objects.filter(pk=task.pk).update(state="held")
+    invitation, _ = create_invitation(project=project, by=cast.alice, role="annotator")
+    (record,) = native.read(io.BytesIO(json.dumps(RECORD).encode()))
+    batch = import_records(project=project, records=[record]).batch_id
+    assert batch is not None
+    member = Membership.objects.get(user=make_user("mel", project=project))
+    return {"task": task.pk, "member": member.pk, "invitation": invitation.pk, "batch": batch}
 
 
 def ranking_body(slot: Slot) -> dict[str, Any]:
@@ -201,6 +220,12 @@ BODIES: dict[tuple[str, str], Body] = {
     ("POST", "/p/{slug}/setup/"): lambda world, slot: setup_body(world),
     ("POST", "/p/{slug}/setup/preview/"): lambda world, slot: setup_body(world),
     ("POST", "/projects/new/"): lambda world, slot: {"name": "New one", "overlap": 1, "preset": "plain"},
+    ("POST", "/p/{slug}/people/"): lambda world, slot: {"role": "annotator"},
+    ("POST", "/p/{slug}/people/{member}/"): lambda world, slot: {"role": "reviewer", "weight": 1},
+    ("POST", "/p/{slug}/import/"): lambda world, slot: {
+        "format": "plackett",
+        "file": SimpleUploadedFile("more.jsonl", json.dumps(RECORD | {"prompt": "q?"}).encode()),
+    },
     ("POST", "/p/{slug}/train/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},
 }
 
@@ -220,6 +245,7 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
         run=_run_for(row, world),
         model=world.model,
         number=1,
+        **world.settled,
     )
     body = BODIES.get((row.method, row.path), lambda world, slot: {})(world, slot)
     if "{ranking}" in row.path:
