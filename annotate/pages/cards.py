@@ -5,6 +5,7 @@ from typing import Any
 
 from django.template.loader import render_to_string
 
+from annotate.drafting import fitting_body
 from annotate.pages.rendering import count_words, render_texts
 
 LETTERS = "ABCDEFGHI"
@@ -27,15 +28,20 @@ def _texts(content: dict[str, Any]) -> Iterable[str]:
 
 
 def _task_data(content: dict[str, Any], *, html: Mapping[str, str]) -> dict[str, Any]:
+    order = [response["id"] for response in content["responses"]]
     return {
         "lease": content["id"],
         "task": content["task"],
         "version": content["version"],
         "rules": content["rules"],
-        "order": [response["id"] for response in content["responses"]],
-        "draft": content.get("draft"),
+        "order": order,
+        "draft": _draft(content.get("draft"), order=order, rules=content["rules"]),
         "html": render_to_string("annotate/_task.html", task_context(content, html=html)),
     }
+
+
+def _draft(draft: dict[str, Any] | None, *, order: list[str], rules: dict[str, Any]) -> dict[str, Any] | None:
+    return draft and draft | {"body": fitting_body(draft["body"], order=order, rules=rules)}
 
 
 def task_context(content: dict[str, Any], *, html: Mapping[str, str]) -> dict[str, Any]:
