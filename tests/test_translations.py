@@ -1,0 +1,162 @@
+"""The message catalogues: complete, true to the source, and made where they are needed."""
+
+import os
+import re
+from collections import Counter
+from datetime import date
+from pathlib import Path
+
+import pytest
+from babel.messages.catalog import Catalog, Message
+from babel.messages.pofile import read_po
+from django.conf import settings
+from django.template import Context, Template
+from django.utils import translation
+from django.utils.formats import date_format
+
+from tools.messages import as_python, extract_messages, untranslated
+from webapp.catalogues import LOCALES, compile_catalogues
+
+LANGUAGES = [code for code, _ in settings.LANGUAGES if code != "en"]
+PLACEHOLDER = re.compile(r"%\((\w+)\)([sd])|\{(\w+)\}|%%|(</?[a-z]\w*)")
+
+
+def catalogue(language: str) -> Catalog:
+    with (LOCALES / language / "LC_MESSAGES" / "django.po").open("rb") as lines:
+        return read_po(lines, locale=language)
+
+
+def messages(language: str) -> list[Message]:
+    return [one for one in catalogue(language) if one.id]
+
+
+def named(message: Message) -> tuple[str | None, str | tuple[str, ...]]:
+    return message.context, tuple(message.id) if isinstance(message.id, list | tuple) else message.id
+
+
+def placeholders(text: str) -> Counter[str]:
+    """What is filled in, and the tags; each as often as it stands there."""
+    return Counter(found.group() for found in PLACEHOLDER.finditer(text))
+
+
+def disagreements(message: Message) -> list[str]:
+    """Forms of a translation that fill in something else than the source does."""
+    if isinstance(message.id, str):
+        return [] if placeholders(str(message.string)) == placeholders(message.id) else [str(message.string)]
+    # The singular may leave the number out (“one person”), so it is held against both forms of the source.
+    wanted = [set(placeholders(form)) for form in message.id]
+    return [form for form in message.string if set(placeholders(form)) not in wanted]
+
+
+def test_english_needs_no_catalogue_and_every_other_language_has_one() -> None:
+    assert settings.LANGUAGE_CODE == "en"
+    assert sorted(path.name for path in LOCALES.iterdir() if path.is_dir()) == sorted(LANGUAGES)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_catalogue_holds_exactly_the_texts_of_the_source(language: str) -> None:
+    source = {named(one) for one in extract_messages() if one.id}
+    assert len(source) > 500
+    kept = {named(one) for one in messages(language)}
+    assert sorted(map(str, source - kept)) == [], "run `make messages`, then translate"
+    assert sorted(map(str, kept - source)) == [], "run `make messages`"
+    assert not catalogue(language).obsolete
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_text_is_translated_and_fills_in_the_same(language: str) -> None:
+    assert untranslated(catalogue(language)) == []
+    forms = {len(one.string) for one in messages(language) if not isinstance(one.id, str)}
+    assert forms == {catalogue(language).num_plurals}
+    assert {str(one.id): wrong for one in messages(language) if (wrong := disagreements(one))} == {}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translations_end_as_their_source_does(language: str) -> None:
+    """A sentence stays a sentence, a label a label; and nothing stands twice in a row."""
+
+    def last(text: str) -> str:
+        return text[-1] if text[-1] in ".:?!…" else ""
+
+    pairs = [(one.id, str(one.string)) for one in messages(language) if isinstance(one.id, str)]
+    assert [(source, said) for source, said in pairs if last(source) != last(said)] == []
+    assert [
+        said for _, said in pairs if re.search(r"\b(\w{3,}) \1\b", said) or "  " in said or said != said.strip()
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("%(n)d of %(m)d", "%(n)d von %(n)d"),
+        ("{letter} is gone", "{Buchstabe} ist weg"),
+        ("<b>%(n)s</b>", "%(n)s"),
+        ("95 %% of it", "95 % davon"),
+    ],
+)
+def test_a_wrong_placeholder_is_found(source: str, said: str) -> None:
+    assert disagreements(Message(source, said)) == [said]
+
+
+# --- the extraction --------------------------------------------------------------------------------------------------
+
+TEMPLATE = """{% load i18n %}
+  {% if count %}
+{% translate "Plain" %} {% translate "Set" context "of data" %} {{ nothing|default:_("Nothing") }}
+    {% endif %}
+{% blocktranslate trimmed count n=count with name=user %}
+    {{ name }} has 5 % of {{ n }}
+{% plural %}
+    {{ name }} has 5 % of all {{ n }}
+{% endblocktranslate %}{# {% translate "Commented" %} #}{% comment %}{% translate "Left out" %}{% endcomment %}
+"""
+
+
+def test_templates_are_read_as_django_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.html"
+    path.write_text(TEMPLATE)
+    python = as_python(path).decode()
+    for call in ("gettext(u'Plain')", "pgettext(u'of data', u'Set')", '_("Nothing")'):
+        assert call in python
+    assert "'%(name)s has 5 %% of %(n)s', u'%(name)s has 5 %% of all %(n)s'" in python
+    assert "Commented" not in python and "Left out" not in python
+
+
+def test_a_percent_sign_survives_the_way_to_the_page() -> None:
+    words = "{% load i18n %}{% blocktranslate trimmed %}95 % interval {{ low }} to {{ high }}{% endblocktranslate %}"
+    with translation.override("de"):
+        assert Template(words).render(Context({"low": "1", "high": "2"})) == "95-%-Intervall 1 bis 2"
+
+
+def test_dates_and_numbers_follow_the_language() -> None:
+    words = "{% load humanize %}{{ count|intcomma }} {{ share|floatformat:1 }}"
+    values = Context({"count": 12345, "share": 0.5})
+    with translation.override("de"):
+        assert Template(words).render(values) == "12.345 0,5"
+    with translation.override("en"):
+        assert Template(words).render(values) == "12,345 0.5"
+        assert date_format(date(2026, 11, 2)) == "2 November 2026"
+
+
+# --- the compiled files ----------------------------------------------------------------------------------------------
+
+PO = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=utf-8\\n"\n\nmsgid "Log in"\nmsgstr "{}"\n'
+
+
+def test_a_catalogue_is_compiled_when_it_changed_and_only_then(tmp_path: Path) -> None:
+    source = tmp_path / "de" / "LC_MESSAGES" / "django.po"
+    source.parent.mkdir(parents=True)
+    source.write_text(PO.format("Anmelden"))
+    target = source.with_suffix(".mo")
+    assert compile_catalogues(tmp_path) == [target]
+    assert b"Anmelden" in target.read_bytes()
+    assert compile_catalogues(tmp_path) == []
+    source.write_text(PO.format("Einloggen"))
+    os.utime(source, (1, 1))  # restored from a backup: older than what was compiled
+    assert compile_catalogues(tmp_path) == [target]
+    assert b"Einloggen" in target.read_bytes()
+    assert [path.name for path in sorted(source.parent.iterdir())] == ["django.mo", "django.po"]
+
+
+def test_the_compiled_catalogues_are_up_to_date_here() -> None:
+    assert compile_catalogues() == []
