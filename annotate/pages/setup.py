@@ -18,6 +18,7 @@ from annotate.pages.presets import PRESETS, preset_named
 from annotate.pages.previews import preview_of
 from annotate.pages.rule_words import Change, changes_between, rules_in_words
 from annotate.pages.setup_forms import Raw, Setup, change_rows, posted_raw, posted_setup, raw_of
+from annotate.pages.words import workbench_words
 from annotate.selectors.projects import current_version, get_project_for
 from annotate.selectors.setup import OverlapEffect, open_leases, overlap_effect, readers
 from annotate.services.overlaps import set_overlap_of_all
@@ -89,6 +90,7 @@ def _form(place: Place, state: Setup, *, status: int = 200, with_preview: bool =
         "state": state,
         "presets": PRESETS,
         "preview": preview,
+        "words": workbench_words(),
         "new": "new" in place.request.GET,
         **extra,
     }
@@ -100,7 +102,9 @@ def _form_with_rows(place: Place, what: str) -> HttpResponse:
     raw, focus = change_rows(state.raw, what)
     if focus is None:
         raise Invalid(_("This form is not whole; load the page again."))
-    return _form(place, Setup(raw, seen=state.seen), focus=focus)
+    changed = Setup(raw, seen=state.seen)
+    changed.put_focus(focus)
+    return _form(place, changed, focus=focus)
 
 
 def _filled(place: Place) -> HttpResponse:

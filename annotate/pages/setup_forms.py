@@ -216,6 +216,12 @@ class Setup:
     def flags(self) -> list[RowForm]:
         return self.rows["flag"]
 
+    def put_focus(self, control: str) -> None:
+        """Lets the label with this id have the focus when the page is shown; of buttons the template knows."""
+        for row in (*self.criteria, *self.flags):
+            if row["label"].id_for_label == control:
+                row.fields["label"].widget.attrs["autofocus"] = True
+
     def hidden(self) -> list[tuple[str, str]]:
         """Names and values that post this state again."""
         scalars = [(name, value) for name, value in self.raw.items() if name not in LISTS.values()]

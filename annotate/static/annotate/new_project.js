@@ -5,9 +5,9 @@ const {name, slug} = Object.fromEntries([...form.elements].map((one) => [one.nam
 let own = slug.value !== "";
 
 const suggestion = (text) =>
-  text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase().replace(/[^a-z0-9_-]+/g, "-").replace(/^[-_]+|[-_]+$/g, "").slice(0, 60);
+	text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase().replace(/[^a-z0-9_-]+/g, "-").replace(/^[-_]+|[-_]+$/g, "").slice(0, 60);
 
 slug.addEventListener("input", () => (own = slug.value !== ""));
 name.addEventListener("input", () => {
-  if (!own) slug.value = suggestion(name.value);
+	if (!own) slug.value = suggestion(name.value);
 });
