@@ -78,6 +78,8 @@ def _from_script(request: HttpRequest) -> HttpResponse:
 def _from_form(request: HttpRequest) -> HttpResponse:
     given = _given(request)
     everything = set_preferences(user=visitor(request), given=given)
+    if "HX-Request" in request.headers:
+        return _remembering(HttpResponse(status=204), given)
     back = request.POST.get("next", "")
     if not url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure()):
         back = reverse("preferences")

@@ -7,7 +7,6 @@ from annotate.pages import imports, new_project, people, preferences, projects, 
 urlpatterns = [
     path("", projects.home, name="home"),
     path("preferences/", preferences.preferences, name="preferences"),
-    path("preferences/shortcuts/", workbench.shortcuts, name="shortcuts"),
     path("projects/new/", new_project.new_project, name="new_project"),
     path("p/<slug:slug>/", projects.project, name="project"),
     path("p/<slug:slug>/setup/", setup.setup, name="setup"),

@@ -14,10 +14,10 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_POST, require_safe
 
 from annotate.errors import Invalid
-from annotate.interchange.records import RecordError, parse_json
 from annotate.models import Project, Ranking, Role, Skip, TaskFlag, User
 from annotate.pages.access import page, page_data, visitor
 from annotate.pages.answers import Submission, id_from, lease_ids, submission_from
+from annotate.pages.bodies import json_body
 from annotate.pages.cards import tasks_data
 from annotate.pages.rendering import render_text
 from annotate.pages.words import workbench_words
@@ -28,7 +28,6 @@ from annotate.selectors.projects import current_version, get_project_for
 from annotate.selectors.rankings import answer_content, own_answered
 from annotate.services.guidelines import record_reading
 from annotate.services.idempotency import Answer, answer_once
-from annotate.services.people import set_single_key_shortcuts
 from annotate.services.queue import flag_task, next_leases
 from annotate.services.rankings import revise_ranking, submit_ranking
 
@@ -71,7 +70,7 @@ def rank_next(request: HttpRequest, slug: str) -> HttpResponse:
     """
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
-    body = _body(request) if request.body else {}
+    body = json_body(request) if request.body else {}
     return JsonResponse(_handed_out(project, user=user, body=body))
 
 
@@ -85,7 +84,7 @@ def rank_submit(request: HttpRequest, slug: str) -> HttpResponse:
     """
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
-    body = _body(request)
+    body = json_body(request)
     submission = submission_from(body)
     said = {name: value for name, value in body.items() if name not in {"have", "guidelines"}}
     written = answer_once(
@@ -124,7 +123,7 @@ def rank_back(request: HttpRequest, slug: str) -> HttpResponse:
     """The visitor's own last answer, or the one before the ranking `before`, to look at and to revise."""
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
-    before = (_body(request) if request.body else {}).get("before")
+    before = (json_body(request) if request.body else {}).get("before")
     if before is not None and id_from(before) is None:
         raise Invalid(_("Name a ranking."), fields={"before": "The id of a ranking, or null."})
     ranking = own_answered(user=user, project=project, before=None if before is None else id_from(before))
@@ -144,7 +143,7 @@ def rank_read(request: HttpRequest, slug: str) -> HttpResponse:
     """Keeps that the visitor has read the guidelines of a version."""
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
-    number = _body(request).get("version")
+    number = json_body(request).get("version")
     if type(number) is not int:
         raise Invalid(_("Say which version."), fields={"version": "The number of a version."})
     version = record_reading(project=project, user=user, number=number)
@@ -157,20 +156,9 @@ def rank_flag(request: HttpRequest, slug: str, lease: uuid.UUID) -> HttpResponse
     """Asks the manager to look at the task; the visitor keeps it."""
     user = visitor(request)
     get_project_for(user, slug, role=Role.ANNOTATOR)
-    body = _body(request)
+    body = json_body(request)
     flag_task(lease_id=lease, annotator=user, kind=str(body.get("kind", "")), note=str(body.get("note", "")))
     return JsonResponse({})
-
-
-@require_POST
-@page_data
-def shortcuts(request: HttpRequest) -> HttpResponse:
-    """Switches the visitor's single-key shortcuts on or off."""
-    on = _body(request).get("on")
-    if not isinstance(on, bool):
-        raise Invalid(_("Say on or off."), fields={"on": "true or false."})
-    set_single_key_shortcuts(user=visitor(request), on=on)
-    return JsonResponse({"on": on})
 
 
 # --- what is next, and how far ---------------------------------------------------------------------------------------
@@ -250,13 +238,3 @@ def _key(request: HttpRequest) -> str:
             _("Send an Idempotency-Key, so that nothing is written twice."), fields={"Idempotency-Key": "ASCII."}
         )
     return key
-
-
-def _body(request: HttpRequest) -> dict[str, Any]:
-    try:
-        body = parse_json(request.body.decode())
-    except (UnicodeDecodeError, RecordError):
-        body = None
-    if not isinstance(body, dict):
-        raise Invalid(_("A JSON object is wanted."))
-    return body

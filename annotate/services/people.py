@@ -53,8 +53,3 @@ def _fault(name: str, value: object) -> str:
     if isinstance(value, str) and value in allowed:
         return ""
     return _("Choose one of: %(choices)s.") % {"choices": ", ".join(one for one in allowed if one)}
-
-
-def set_single_key_shortcuts(*, user: User, on: bool) -> None:
-    """Switches the ranking page's single-key shortcuts for this person (WCAG 2.1.4)."""
-    User.objects.filter(pk=user.pk).update(single_key_shortcuts=on)

@@ -215,7 +215,6 @@ BODIES: dict[tuple[str, str], Body] = {
     ("POST", "/api/v1/runs/"): lambda world, slot: START | {"project": "tales", "snapshot": world.snapshot},
     ("POST", "/p/{slug}/rank/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},
     ("POST", "/preferences/"): lambda world, slot: {"theme": "dark"},
-    ("POST", "/preferences/shortcuts/"): lambda world, slot: {"on": False},
     ("POST", "/p/{slug}/snapshots/"): lambda world, slot: {"name": "s", "annotator_kinds": "human", "kinds": "normal"},
     ("POST", "/p/{slug}/setup/"): lambda world, slot: setup_body(world),
     ("POST", "/p/{slug}/setup/preview/"): lambda world, slot: setup_body(world),

@@ -162,7 +162,6 @@ def test_next_gives_two_tasks_in_the_stored_order_and_is_harmless_to_repeat(proj
 def test_who_is_not_logged_in_gets_401_where_a_script_asks(project: Project) -> None:
     answer = Client().post(reverse("rank_next", args=[project.slug]))
     assert answer.status_code == 401 and answer.json()["error"]["code"] == "not_authenticated"
-    assert Client().post(reverse("shortcuts")).status_code == 401
 
 
 def test_model_names_and_thinking_show_only_when_the_rules_say_so(project: Project) -> None:
@@ -191,24 +190,6 @@ def test_flagging_from_the_page(project: Project) -> None:
         ("bob", "unclear", "Which one?")
     ]
 
-
-def test_shortcuts_are_a_persons_own(project: Project) -> None:
-    bob = make_user("bob", project=project)
-    client = browser(bob)
-    assert client.post(reverse("shortcuts"), {"on": False}, content_type="application/json").json() == {"on": False}
-    bob.refresh_from_db()
-    assert bob.single_key_shortcuts is False
-    assert client.post(reverse("shortcuts"), {"on": "yes"}, content_type="application/json").status_code == 422
-
-
-@pytest.mark.parametrize("name", ["rank_next", "freeze"])
-def test_changes_need_the_csrf_token(project: Project, name: str) -> None:
-    client = Client(enforce_csrf_checks=True)
-    client.force_login(
-        make_user("eve", project=project, engineer=True), backend="django.contrib.auth.backends.ModelBackend"
-    )
-    assert client.post(reverse(name, args=[project.slug])).status_code == 403
-    assert Lease.objects.count() == 0
 
 
 def test_no_page_brings_inline_script_or_style(project: Project) -> None:

@@ -75,6 +75,19 @@ def test_the_menu_sets_one_thing_and_comes_back() -> None:
     assert (bob.theme, bob.pause_reminder, bob.single_key_shortcuts) == ("light", True, True)
 
 
+def test_a_fragment_of_a_page_sets_things_in_silence() -> None:
+    bob = make_user("bob", pause_reminder=True)
+    client = browser(bob)
+    answer = client.post(ADDRESS, {"pause_reminder": ["false"], "layout": "stacked"}, headers={"HX-Request": "true"})
+    assert (answer.status_code, answer.content) == (204, b"")
+    bob.refresh_from_db()
+    assert (bob.pause_reminder, bob.layout) == (False, "stacked")
+    client.post(ADDRESS, {"pause_reminder": ["false", "true"]}, headers={"HX-Request": "true"})
+    bob.refresh_from_db()
+    assert bob.pause_reminder is True
+    assert "Saved." not in client.get("/").content.decode()
+
+
 @pytest.mark.parametrize("elsewhere", ["https://example.org/", "//example.org", "javascript:alert(1)", ""])
 def test_the_way_back_never_leads_elsewhere(elsewhere: str) -> None:
     answer = browser(make_user("bob")).post(ADDRESS, {"theme": "light", "next": elsewhere})
