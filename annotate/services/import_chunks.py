@@ -11,11 +11,13 @@ from django.utils import timezone
 
 from annotate.assignment import lane_of
 from annotate.interchange.records import BadRecord, ImportedRecord, ImportedResponse
+from annotate.leaks import identity_leak
 from annotate.models import (
     Change,
     Counter,
     Demonstration,
     Entry,
+    IdentityLeak,
     ImportBatch,
     Project,
     ProjectVersion,
@@ -67,10 +69,11 @@ from annotate.services.rankings import answer_sha256
 
 #: The order of writing: referenced rows first.
 TABLES: tuple[type[Model], ...] = (
-    SplitGroup, User, Prompt, Response, RankingTask, TaskResponse, Demonstration, Ranking, Entry,
+    SplitGroup, User, Prompt, Response, IdentityLeak, RankingTask, TaskResponse, Demonstration, Ranking, Entry,
 )  # fmt: skip
 _PLURALS: dict[type[Model], str] = {
-    SplitGroup: "split_groups", User: "annotators", Prompt: "prompts", Response: "responses", RankingTask: "tasks",
+    SplitGroup: "split_groups", User: "annotators", Prompt: "prompts", Response: "responses",
+    IdentityLeak: "identity_leaks", RankingTask: "tasks",
     TaskResponse: "task_responses", Demonstration: "demonstrations", Ranking: "rankings", Entry: "entries",
 }  # fmt: skip
 
@@ -242,7 +245,7 @@ class Chunk:
         return known
 
     def _new_response(self, prompt_id: int, response: ImportedResponse) -> int:
-        return self._put(
+        pk = self._put(
             Response,
             prompt_id=prompt_id,
             key=response.id,
@@ -253,6 +256,9 @@ class Chunk:
             extra=dict(response.extra),
             text_sha256=sha256_of(response.text),
         )
+        if phrase := identity_leak(response.text):
+            self._put(IdentityLeak, project=self.plan.project, response_id=pk, phrase=phrase)
+        return pk
 
     def _new_task(self, prompt: KnownPrompt, record: ImportedRecord) -> int:
         places = self.plan.overlap

@@ -21,6 +21,10 @@ _DELETE_EMPTY_GROUPS = """
     DELETE FROM annotate_splitgroup emptied WHERE project_id = %s
     AND NOT EXISTS (SELECT 1 FROM annotate_prompt prompt WHERE prompt.split_group_id = emptied.id)
 """
+_DELETE_LEAKS = """
+    DELETE FROM annotate_identityleak WHERE response_id IN (
+        SELECT id FROM annotate_response WHERE prompt_id IN (SELECT id FROM undone))
+"""
 _TASKS = "SELECT id FROM annotate_rankingtask WHERE prompt_id IN (SELECT id FROM undone)"
 
 #: Rows that hang on a task, then those that hang on a prompt; referring rows before the rows they refer to.
@@ -49,6 +53,7 @@ def undo_import(*, batch: ImportBatch, by: User | None = None) -> None:
         cursor.execute(f"CREATE TEMPORARY TABLE undone ON COMMIT DROP AS {_UNRANKED}", {"batch": batch.pk})
         for table in _OF_TASKS:
             cursor.execute(f"DELETE FROM annotate_{table} WHERE task_id IN ({_TASKS})")
+        cursor.execute(_DELETE_LEAKS)
         for table in _OF_PROMPTS:
             cursor.execute(f"DELETE FROM annotate_{table} WHERE prompt_id IN (SELECT id FROM undone)")
         cursor.execute("DELETE FROM annotate_prompt WHERE id IN (SELECT id FROM undone)")

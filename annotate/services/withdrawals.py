@@ -16,6 +16,7 @@ from annotate.models import (
     Change,
     Demonstration,
     Draft,
+    IdentityLeak,
     Project,
     Prompt,
     Ranking,
@@ -85,6 +86,7 @@ def withdraw_prompts(*, project: Project, prompts: Collection[int]) -> None:
     Response.objects.filter(prompt__in=prompts, withdrawn_at=None).update(
         text="", thinking=None, extra={}, withdrawn_at=Now()
     )
+    IdentityLeak.objects.filter(response__prompt__in=prompts).delete()  # the phrase is of the text
     Prompt.objects.filter(pk__in=prompts).update(
         messages=[], answer=None, tests=None, tags=[], extra={}, withdrawn_at=Now()
     )
