@@ -366,7 +366,7 @@ def posted_raw(data: QueryDict) -> Raw:
 def _whole_row(kind: str, given: Raw) -> Raw:
     fields = ROWS[kind].base_fields
     return {
-        name: name in given if isinstance(field, forms.BooleanField) else given.get(name, "")
+        name: name in given if isinstance(field, forms.BooleanField) else given.get(name, NEW_ROWS[kind][name])
         for name, field in fields.items()
     }
 
