@@ -1,8 +1,10 @@
 """The message catalogues: complete, true to the source, and made where they are needed."""
 
+import ast
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -11,13 +13,16 @@ from babel.messages.catalog import Catalog, Message
 from babel.messages.pofile import read_po
 from django.conf import settings
 from django.template import Context, Template
+from django.template.base import Lexer, TokenType
 from django.utils import translation
 from django.utils.formats import date_format
 
-from tools.messages import as_python, extract_messages, untranslated
+from tools.messages import REPOSITORY, as_python, extract_messages, sources, untranslated
 from webapp.catalogues import LOCALES, compile_catalogues
 
 LANGUAGES = [code for code, _ in settings.LANGUAGES if code != "en"]
+GETTEXT = "django.utils.translation"
+TRANSLATE = {"_", "gettext", "ngettext", "pgettext", "npgettext"}
 PLACEHOLDER = re.compile(r"%\((\w+)\)([sd])|\{(\w+)\}|%%|(</?[a-z]\w*)")
 
 
@@ -76,7 +81,7 @@ def test_translations_end_as_their_source_does(language: str) -> None:
     """A sentence stays a sentence, a label a label; and nothing stands twice in a row."""
 
     def last(text: str) -> str:
-        return text[-1] if text[-1] in ".:?!…" else ""
+        return text[-1:] if text[-1:] in set(".:?!…") else ""
 
     pairs = [(one.id, str(one.string)) for one in messages(language) if isinstance(one.id, str)]
     assert [(source, said) for source, said in pairs if last(source) != last(said)] == []
@@ -136,6 +141,60 @@ def test_dates_and_numbers_follow_the_language() -> None:
     with translation.override("en"):
         assert Template(words).render(values) == "12,345 0.5"
         assert date_format(date(2026, 11, 2)) == "2 November 2026"
+
+
+def calls_of_gettext(path: Path) -> Iterator[tuple[ast.Call, list[ast.AST]]]:
+    """Calls that translate at once, each with what it stands in."""
+    tree = ast.parse(path.read_text())
+    imports = [one for one in ast.walk(tree) if isinstance(one, ast.ImportFrom) and one.module == GETTEXT]
+    names = {one.asname or one.name for line in imports for one in line.names if not one.name.endswith("_lazy")}
+
+    def walk(node: ast.AST, around: list[ast.AST]) -> Iterator[tuple[ast.Call, list[ast.AST]]]:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names & TRANSLATE:
+            yield node, around
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, [*around, node])
+
+    yield from walk(tree, [])
+
+
+def test_nothing_is_translated_where_the_visitor_is_not_known_or_babel_does_not_look() -> None:
+    """Neither at import (that is what gettext_lazy is for) nor inside an f-string."""
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{call.lineno}"
+        for path in sources()
+        if path.suffix == ".py"
+        for call, around in calls_of_gettext(path)
+        if not any(isinstance(one, ast.FunctionDef | ast.Lambda) for one in around)
+        or any(isinstance(one, ast.JoinedStr) for one in around)
+    ]
+    assert wrong == []
+
+
+NOT_WORDS = re.compile(r"<(code|pre|kbd|script|style)\b.*?</\1>", re.DOTALL)
+SPOKEN = re.compile(r'(?:aria-label|title|placeholder|alt|data-name)="([^"]*)"')
+#: Names, and blocks that hold classes.
+NO_TEXT = re.compile(r"\b(Plackett|API|SHA-256)\b|\{% block (main_class|body_class) %\}.*?\{% endblock %\}")
+
+
+def unmarked(template: str) -> list[str]:
+    """What a template says outside of the translation tags."""
+    kept, inside = [], False
+    for token in Lexer(NO_TEXT.sub("", template)).tokenize():
+        word = token.contents.split()[0] if token.token_type == TokenType.BLOCK else ""
+        inside = (inside or word == "blocktranslate") and word != "endblocktranslate"
+        if token.token_type == TokenType.TEXT and not inside:
+            kept.append(token.contents)
+    text = NOT_WORDS.sub("", "".join(kept))
+    said = SPOKEN.findall(text) + re.sub(r"<[^>]*>", "\n", text).split("\n")
+    return [one.strip() for one in said if re.search(r"[A-Za-z]{2}", one)]
+
+
+def test_every_template_leaves_its_texts_to_the_translation() -> None:
+    assert unmarked('<p title="Look">{% translate "a" %} here <b>{{ x }}</b></p>') == ["Look", "here"]
+    templates = [path for path in sources() if path.suffix == ".html"]
+    found = {str(path.relative_to(REPOSITORY)): unmarked(path.read_text()) for path in templates}
+    assert {name: texts for name, texts in found.items() if texts} == {}
 
 
 # --- the compiled files ----------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ import nh3
 from django.core.cache import cache
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import get_language
+from django.utils.translation import gettext as _
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
@@ -27,7 +29,7 @@ from pygments.util import ClassNotFound
 from annotate.pages.mathematics import mathematics_plugin, to_mathml
 
 #: Part of the cache key: raise it whenever the same text would come out differently.
-VERSION: Final = 2
+VERSION: Final = 3
 CACHE_SECONDS: Final = 7 * 24 * 3600
 MAX_MARKDOWN_CHARACTERS: Final = 200_000
 MAX_CODE_CHARACTERS: Final = 50_000
@@ -70,7 +72,8 @@ class Renderer(RendererHTML):
 
     def image(self, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
         description = self.renderInlineAsText(tokens[index].children or [], options, env)
-        return f'<span class="unloaded">[image not loaded: {escape(description or "no description")}]</span>'
+        words = _("[image not loaded: %(description)s]") % {"description": description or _("no description")}
+        return f'<span class="unloaded">{escape(words)}</span>'
 
     def fence(self, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
         token = tokens[index]
@@ -82,7 +85,8 @@ class Renderer(RendererHTML):
 
     def table_open(self, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
         # Focusable, so that a table wider than its card can be scrolled from the keyboard.
-        return '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>\n'
+        label = escape(_("Table"))
+        return f'<div class="scroll" tabindex="0" role="group" aria-label="{label}"><table>\n'
 
     def table_close(self, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
         return "</table></div>\n"
@@ -100,7 +104,8 @@ class Renderer(RendererHTML):
     def _display_formula(latex: str, *, element: str) -> str:
         # Focusable, as tables are.
         formula = to_mathml(latex, display=True)
-        return f'<{element} class="math" tabindex="0" role="group" aria-label="Formula">{formula}</{element}>'
+        label = escape(_("Formula"))
+        return f'<{element} class="math" tabindex="0" role="group" aria-label="{label}">{formula}</{element}>'
 
 
 def _parser() -> MarkdownIt:
@@ -153,11 +158,12 @@ def render_texts(texts: Iterable[str]) -> dict[str, SafeString]:
 
 
 def _cache_key(text: str) -> str:
-    return f"rendered:{VERSION}:{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()}"
+    # A few words of ours stand in it (“Table”), so it is made once per language.
+    return f"rendered:{VERSION}:{get_language()}:{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()}"
 
 
 def render_uncached(text: str) -> str:
-    """The text as safe HTML; the same text always gives the same HTML."""
+    """The text as safe HTML; the same text in the same language always gives the same HTML."""
     if len(text) > MAX_MARKDOWN_CHARACTERS:
         return f"<pre>{escape(text)}</pre>"
     tokens = _MARKDOWN.parse(text)

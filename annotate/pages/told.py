@@ -74,7 +74,8 @@ def _rating(scale: Mapping[str, Any] | None, key: str, value: object) -> str:
     if scale is None:
         return f"{key} {value}"
     if scale.get("kind") == "yesno":
-        return f"{scale['label']}: {_('yes') if value else _('no')}"
+        said = _("yes") if value else _("no")
+        return f"{scale['label']}: {said}"
     return f"{scale['label']} {value}/{scale.get('high', 5)}"
 
 

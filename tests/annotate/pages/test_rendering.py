@@ -1,10 +1,10 @@
 """Response texts as HTML: what markdown and formulas become, and that nothing in a text can act."""
 
-import hashlib
 from html.parser import HTMLParser
 
 import pytest
 from django.core.cache import cache
+from django.utils import translation
 
 from annotate.pages import rendering
 from annotate.pages.rendering import MATHML_TAGS, count_words, render_text, render_uncached
@@ -178,15 +178,25 @@ def test_a_hundred_kilobytes_of_beginnings_come_out_whole(piece: str) -> None:
 
 def test_the_same_text_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "cached *text*"
-    cache.delete(f"rendered:{rendering.VERSION}:{hashlib.sha256(text.encode()).hexdigest()}")
+    cache.delete(rendering._cache_key(text))
     first = render_text(text)
     monkeypatch.setattr(rendering, "render_uncached", lambda _: "changed")
     assert render_text(text) == first == "<p>cached <em>text</em></p>\n"
     assert render_text("another text") == "changed"
-    cache.delete(f"rendered:{rendering.VERSION}:{hashlib.sha256(b'another text').hexdigest()}")
+    cache.delete(rendering._cache_key("another text"))
 
 
 def test_words_are_counted_also_without_spaces() -> None:
     assert count_words("one two\nthree") == 3
     assert count_words("这是一个回答。") == 6
     assert count_words("") == 0
+
+
+def test_words_of_ours_in_a_text_follow_the_reader() -> None:
+    text = "![](http://example.com/) \n\n| a |\n|---|\n| b |\n"
+    english = render_text(text)
+    with translation.override("de"):
+        german = render_text(text)
+    assert "[image not loaded: no description]" in english and 'aria-label="Table"' in english
+    assert "[Bild nicht geladen: keine Beschreibung]" in german and 'aria-label="Tabelle"' in german
+    assert render_text(text) == english
