@@ -69,9 +69,10 @@ def import_page(request: HttpRequest, slug: str) -> HttpResponse:
     """The form, the report of what was just imported, and earlier imports. The same file again changes nothing."""
     user = visitor(request)
     project = get_project_for_data(user, slug, role=Role.MANAGER)
-    form = ImportForm(request.POST or None, request.FILES or None)
+    posted = request.method == "POST"
+    form = ImportForm(request.POST if posted else None, request.FILES if posted else None)
     report: ImportReport | None = None
-    if request.method == "POST" and form.is_valid():
+    if posted and form.is_valid():
         try:
             report = _import(project, form.cleaned_data, by=user)
         except FileError as problem:

@@ -1,6 +1,6 @@
 """The project page at a glance: figures, a forecast, who is stuck, and what waits for a manager, in words."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -14,6 +14,9 @@ from annotate.selectors.leaks import leaking_tasks, unsettled_leaks
 from annotate.selectors.overview import AnnotatorRow, Overview, annotator_rows, project_overview
 from annotate.selectors.projects import RANK
 from annotate.selectors.task_lists import LIST, tasks_to_settle
+
+#: Someone who joined so long ago and has done nothing may not know how to begin.
+IDLE_AFTER = timedelta(days=1)
 
 
 def rights_of(membership: Membership) -> dict[str, Any]:
@@ -112,4 +115,7 @@ def _stuck(row: AnnotatorRow, *, now: datetime) -> list[str]:
             _("Skipped %(skips)d of the %(count)d tasks of the last 7 days.")
             % {"skips": row.recent_skips, "count": looked_at}
         )
+    waits = now - row.membership.created_at
+    if not row.done and not row.skips and not row.leases and waits >= IDLE_AFTER:
+        found.append(_("Joined %(time)s ago and has not begun.") % {"time": timesince(now - waits, now, depth=1)})
     return found

@@ -86,7 +86,7 @@ def people(request: HttpRequest, slug: str) -> HttpResponse:
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.MANAGER)
     own = membership_of(user=user, project=project)
-    form = InvitationForm(request.POST or None, may_give_engineer=own.engineer)
+    form = InvitationForm(request.POST if request.method == "POST" else None, may_give_engineer=own.engineer)
     link, address = None, ""
     if request.method == "POST" and form.is_valid():
         link, secret = create_invitation(project=project, by=user, **form.cleaned_data)

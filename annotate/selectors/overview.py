@@ -168,7 +168,10 @@ def _pace(project: Project) -> dict[str, Any]:
 
 
 def annotator_rows(project: Project) -> list[AnnotatorRow]:
-    """The project's active members who may rank, at most 200, those who hold a task first, then the last seen."""
+    """Active members who rank or are meant to, at most 200: those who hold a task first, then whoever was seen last.
+
+    Reviewers and managers who have not ranked are left out.
+    """
     members = list(
         Membership.objects.filter(project=project, deactivated_at=None)
         .exclude(role=Role.VIEWER)
@@ -201,7 +204,8 @@ def annotator_rows(project: Project) -> list[AnnotatorRow]:
             recent_skips=skipped_lately,
             leases=held,
         )
-        rows.append(row)
+        if member.role == Role.ANNOTATOR or row.done or row.skips or held:
+            rows.append(row)
     never = timezone.now() - timedelta(days=36_500)
     return sorted(rows, key=lambda row: (bool(row.leases), row.last_seen or never), reverse=True)
 

@@ -1,6 +1,6 @@
 """The members of a project, for its managers."""
 
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 
 from annotate.errors import NotFound
 from annotate.models import Membership, Project
@@ -9,7 +9,7 @@ from annotate.models import Membership, Project
 def members_of(project: Project) -> QuerySet[Membership]:
     """Every member, deactivated ones last, with their users."""
     members = Membership.objects.filter(project=project).select_related("user", "project")
-    return members.order_by("deactivated_at", "user__username")
+    return members.order_by(F("deactivated_at").asc(nulls_first=True), "user__username")
 
 
 def get_member(project: Project, member_id: int) -> Membership:

@@ -256,7 +256,7 @@ def letters_of(tasks: Sequence[int]) -> dict[int, dict[int, str]]:
 def say(rankings: QuerySet[Ranking], letters: Mapping[int, Mapping[int, str]]) -> list[Said]:
     """These rankings in the letters of their tasks, in the order of their ids."""
     entries = Prefetch("entries", queryset=Entry.objects.order_by("tier"))
-    loaded = rankings.select_related("annotator", "version").prefetch_related(entries).order_by("pk")
+    loaded = rankings.select_related("annotator", "version", "superseded_by").prefetch_related(entries).order_by("pk")
     return [_said(ranking, letters[ranking.task_id]) for ranking in loaded]
 
 
