@@ -7,7 +7,11 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from annotate.differences import Difference, Piece, difference
 from annotate.pages.rendering import count_words
+
+#: Of a long run that both texts have, so many characters are shown at each end.
+CONTEXT = 160
 
 Rules = Mapping[str, Any]
 
@@ -138,3 +142,21 @@ def _row_changes(field: str, before: Sequence[Rules], after: Sequence[Rules]) ->
 
 def _flag_in_words(flag: Rules) -> str:
     return str(flag["label"])
+
+
+def guidelines_difference(before: Rules, after: Rules) -> Difference | None:
+    """What changes in the guidelines, word by word, with long unchanged runs cut short; None if nothing does."""
+    if before["guidelines"] == after["guidelines"]:
+        return None
+    found = difference(before["guidelines"], after["guidelines"])
+    last = len(found.pieces) - 1
+    pieces = [_shortened(piece, first=n == 0, last=n == last) for n, piece in enumerate(found.pieces)]
+    return Difference(tuple(pieces), found.only_first, found.only_second)
+
+
+def _shortened(piece: Piece, *, first: bool, last: bool) -> Piece:
+    text = piece.text
+    if piece.side != "both" or len(text) <= 3 * CONTEXT:
+        return piece
+    start, end = "" if first else text[:CONTEXT], "" if last else text[-CONTEXT:]
+    return Piece("both", f"{start} … {end}")

@@ -16,7 +16,7 @@ from annotate.models import Project, ProjectVersion, Role, User
 from annotate.pages.access import page, page_data, visitor
 from annotate.pages.presets import PRESETS, preset_named
 from annotate.pages.previews import preview_of
-from annotate.pages.rule_words import Change, changes_between, rules_in_words
+from annotate.pages.rule_words import Change, changes_between, guidelines_difference, rules_in_words
 from annotate.pages.setup_forms import Raw, Setup, change_rows, posted_raw, posted_setup, raw_of
 from annotate.pages.words import workbench_words
 from annotate.selectors.projects import current_version, get_project_for
@@ -153,8 +153,7 @@ def _review(place: Place, state: Setup, *, changes: list[Change], effect: Overla
         "apply_overlap": state.apply_overlap,
         "overlap": state.settings["overlap"],
         "readers": len(waiting),
-        "guidelines_before": place.version.guidelines,
-        "guidelines_after": state.rules["guidelines"],
+        "difference": guidelines_difference(place.in_force, state.rules),
     }
     return render(place.request, "annotate/setup_review.html", context)
 
@@ -222,6 +221,7 @@ def _stale(place: Place, state: Setup) -> HttpResponse:
         "theirs": changes_between(base, theirs),
         "mine": changes_between(base, mine),
         "both": both,
+        "difference": guidelines_difference(base, theirs),
         "hidden": state.hidden(),
     }
     return render(place.request, "annotate/setup_stale.html", context, status=409)

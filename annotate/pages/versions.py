@@ -7,7 +7,7 @@ from django.views.decorators.http import require_safe
 from annotate.models import Role
 from annotate.pages.access import page, visitor
 from annotate.pages.rendering import render_text
-from annotate.pages.rule_words import changes_between, names, rules_in_words
+from annotate.pages.rule_words import changes_between, guidelines_difference, names, rules_in_words
 from annotate.selectors.projects import current_version, get_project_for
 from annotate.selectors.setup import rankings_by_version, readers, version_of, versions_of
 from annotate.services.project_rules import rules_of
@@ -49,6 +49,7 @@ def version(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "last": current_version(project).number,
         "rankings": rankings_by_version(project).get(found.pk, 0),
         "changes": changes_between(rules_of(before), rules) if before else [],
+        "difference": guidelines_difference(rules_of(before), rules) if before else None,
         "words": rules_in_words(rules),
         "html": render_text(found.guidelines),
     }

@@ -141,6 +141,18 @@ def text_of_all(answer: Any) -> str:
     return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", answer.content.decode())))
 
 
+def test_a_change_of_the_guidelines_is_shown_word_by_word(client: Client, project: Project, alice: User) -> None:
+    long = "Much that stays. " * 100
+    change_project(project=project, changed_by=alice, rules={"guidelines": f"{long}Be fair. {long}"})
+    review = post(client, whole_form(client, guidelines=f"{long}Be <b>kind</b>. {long}")).content.decode()
+    assert "<del>fair</del><ins>&lt;b&gt;kind&lt;/b&gt;</ins>" in review
+    assert "Words taken out: 1. Words put in: 3." in review
+    shown = review[review.index('class="difference"') : review.index("</details>", review.index('class="difference"'))]
+    assert len(shown) < 1000
+    change_project(project=project, changed_by=alice, rules={"guidelines": "Be kind."})
+    assert "<ins>kind</ins>" in client.get("/p/tales/setup/versions/3/").content.decode()
+
+
 def test_settings_alone_make_no_version(client: Client, project: Project) -> None:
     form = whole_form(client, name="Fairy tales", lease_minutes="1.5", skip_limit="5")
     assert "The rules stay version 1" in text_of(post(client, form))
