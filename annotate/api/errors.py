@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation, ValidationError
 from django.http import Http404, HttpRequest, JsonResponse
+from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -50,15 +51,15 @@ def _answer_to(problem: Exception) -> Response | None:
             return _framework_answer(problem)
         case ValidationError():
             fields = dict(flatten(_django_detail(problem)))
-            return Response(error_body("invalid", "The content is not valid.", fields), status=400)
+            return Response(error_body("invalid", _("The content is not valid."), fields), status=400)
         case Http404():
-            return Response(error_body("not_found", "There is no such thing."), status=404)
+            return Response(error_body("not_found", _("There is no such thing.")), status=404)
         case PermissionDenied():
-            return Response(error_body("forbidden", "You may not do this."), status=403)
+            return Response(error_body("forbidden", _("You may not do this.")), status=403)
         case RequestDataTooBig():
-            return Response(error_body("too_large", "The body is too large for one request."), status=413)
+            return Response(error_body("too_large", _("The body is too large for one request.")), status=413)
         case SuspiciousOperation():
-            return Response(error_body("invalid", "The request cannot be read."), status=400)
+            return Response(error_body("invalid", _("The request cannot be read.")), status=400)
     return None
 
 
@@ -71,7 +72,7 @@ def _framework_answer(problem: exceptions.APIException) -> Response:
     fields: dict[str, str] = {}
     if isinstance(problem, exceptions.ValidationError):
         fields = dict(flatten(problem.detail))
-        code, message = "invalid", "The content is not valid."
+        code, message = "invalid", _("The content is not valid.")
     else:
         code, message = str(problem.get_codes()), str(problem.detail)
     return Response(error_body(code, message, fields), status=problem.status_code, headers=headers)
@@ -103,14 +104,14 @@ def flatten(detail: Any, path: str = "") -> Faults:
 @csrf_exempt
 def no_such_address(request: HttpRequest) -> JsonResponse:
     """The answer to an address under /api/ that does not exist."""
-    return JsonResponse(error_body("not_found", "There is no such address; see /api/docs/."), status=404)
+    return JsonResponse(error_body("not_found", _("There is no such address; see /api/docs/.")), status=404)
 
 
 def bad_request(request: HttpRequest) -> JsonResponse:
     """The answer to a request under /api/ that cannot be read at all."""
-    return JsonResponse(error_body("invalid", "The request cannot be read."), status=400)
+    return JsonResponse(error_body("invalid", _("The request cannot be read.")), status=400)
 
 
 def fault_of_ours(request: HttpRequest) -> JsonResponse:
     """The answer when something broke; the log has the rest."""
-    return JsonResponse(error_body("server_error", "Something broke on our side; it is in the log."), status=500)
+    return JsonResponse(error_body("server_error", _("Something broke on our side; it is in the log.")), status=500)
