@@ -35,6 +35,6 @@ urlpatterns = [
     path("p/<slug:slug>/rank/next/", workbench.rank_next, name="rank_next"),
     path("p/<slug:slug>/rank/submit/", workbench.rank_submit, name="rank_submit"),
     path("p/<slug:slug>/rank/back/", workbench.rank_back, name="rank_back"),
+    path("p/<slug:slug>/rank/difference/", workbench.rank_difference, name="rank_difference"),
     path("p/<slug:slug>/rank/read/", workbench.rank_read, name="rank_read"),
-    path("p/<slug:slug>/rank/<uuid:lease>/flag/", workbench.rank_flag, name="rank_flag"),
 ]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import uuid
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -13,22 +12,29 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_POST, require_safe
 
-from annotate.errors import Invalid
+from annotate.differences import difference
+from annotate.errors import Invalid, NotFound
 from annotate.models import Project, Ranking, Role, Skip, TaskFlag, User
 from annotate.pages.access import page, page_data, visitor
 from annotate.pages.answers import Submission, id_from, lease_ids, submission_from
 from annotate.pages.bodies import json_body
-from annotate.pages.cards import tasks_data
+from annotate.pages.cards import LETTERS, tasks_data
 from annotate.pages.rendering import render_text
 from annotate.pages.words import workbench_words
 from annotate.selectors.guidelines import has_read
-from annotate.selectors.leases import lease_contents, past_lease_content, revision_draft
+from annotate.selectors.leases import (
+    lease_contents,
+    own_lease,
+    past_lease_content,
+    response_texts,
+    revision_draft,
+)
 from annotate.selectors.progress import own_median_seconds, own_progress, project_progress
 from annotate.selectors.projects import current_version, get_project_for
 from annotate.selectors.rankings import answer_content, own_answered
 from annotate.services.guidelines import record_reading
 from annotate.services.idempotency import Answer, answer_once
-from annotate.services.queue import flag_task, next_leases
+from annotate.services.queue import next_leases
 from annotate.services.rankings import revise_ranking, submit_ranking
 
 #: The task on the page and one more, so that the next appears at once.
@@ -137,6 +143,30 @@ def _answered(ranking: Ranking) -> dict[str, Any]:
     return task | {"revises": str(ranking.pk), "answer": answer_content(ranking)}
 
 
+@require_safe
+@page_data
+def rank_difference(request: HttpRequest, slug: str) -> HttpResponse:
+    """How two responses of a task differ, as a fragment of HTML, for whoever has or had the task.
+
+    Without `a` it is the first response, without `b` the first other one.
+    """
+    user = visitor(request)
+    project = get_project_for(user, slug, role=Role.ANNOTATOR)
+    leases = lease_ids([request.GET.get("lease")])
+    lease = own_lease(user=user, project=project, lease_id=leases[0]) if leases else None
+    if lease is None:
+        raise NotFound("There is no such lease.")
+    letters = dict(zip(map(str, lease.presented_order), LETTERS, strict=False))
+    one = request.GET.get("a") or next(iter(letters))
+    other = request.GET.get("b") or next(name for name in letters if name != one)
+    if one not in letters or other not in letters:
+        raise NotFound("There is no such response in this task.")
+    texts = response_texts(lease)
+    context = {"found": difference(texts[one], texts[other]), "a": letters[one], "b": letters[other]}
+    chosen = {"project": project, "lease": lease, "letters": letters, "one": one, "other": other}
+    return render(request, "annotate/_difference.html", context | chosen)
+
+
 @require_POST
 @page_data
 def rank_read(request: HttpRequest, slug: str) -> HttpResponse:
@@ -148,17 +178,6 @@ def rank_read(request: HttpRequest, slug: str) -> HttpResponse:
         raise Invalid(_("Say which version."), fields={"version": "The number of a version."})
     version = record_reading(project=project, user=user, number=number)
     return JsonResponse({"version": version.number, "read": True})
-
-
-@require_POST
-@page_data
-def rank_flag(request: HttpRequest, slug: str, lease: uuid.UUID) -> HttpResponse:
-    """Asks the manager to look at the task; the visitor keeps it."""
-    user = visitor(request)
-    get_project_for(user, slug, role=Role.ANNOTATOR)
-    body = json_body(request)
-    flag_task(lease_id=lease, annotator=user, kind=str(body.get("kind", "")), note=str(body.get("note", "")))
-    return JsonResponse({})
 
 
 # --- what is next, and how far ---------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """What an annotator is shown."""
 
+import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from annotate.models import Draft, Lease, ProjectVersion, Prompt, Ranking, Response, Slot
+from annotate.models import Draft, Lease, Project, ProjectVersion, Prompt, Ranking, Response, Slot, User
 
 
 def lease_contents(slots: Sequence[Slot]) -> list[dict[str, Any]]:
@@ -38,6 +39,16 @@ def past_lease_content(lease: Lease) -> dict[str, Any]:
     """What the annotator saw under a lease, whether it still holds or not; without expiry and draft."""
     responses = _responses(lease.presented_order)
     return shown_content(lease, prompt=lease.task.prompt, version=lease.version, responses=responses)
+
+
+def own_lease(*, user: User, project: Project, lease_id: uuid.UUID) -> Lease | None:
+    """The user's own lease in this project, whether it still holds or not."""
+    return Lease.objects.filter(pk=lease_id, annotator=user, task__project=project).first()
+
+
+def response_texts(lease: Lease) -> dict[str, str]:
+    """The texts of the responses that the lease shows, by id."""
+    return {str(pk): response.text for pk, response in _responses(lease.presented_order).items()}
 
 
 def shown_content(

@@ -2,12 +2,14 @@
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from annotate.models import Project, Ranking, RankingTask, Role, Skip, Slot
+from annotate.models import Project, Ranking, RankingTask, Role, Skip, Slot, TaskFlag
 from annotate.services.projects import add_member
 from tests.annotate.api.conftest import Cast, ClientFor
 from tests.annotate.api.helpers import answer_to, error_of, submit, take
@@ -97,14 +99,38 @@ def test_skip_wants_a_reason(bob: APIClient) -> None:
     assert list(error_of(bob.post(lease_path(lease, "skip"), {"reason": "bored"}), 400)["fields"]) == ["reason"]
 
 
+def test_a_flag_is_for_the_manager_and_the_task_stays(bob: APIClient) -> None:
+    lease = take(bob, "tales")
+    flag = lease_path(lease, "flag")
+    assert bob.post(flag, {"kind": "unclear", "note": "Which one?"}).status_code == 204
+    assert list(TaskFlag.objects.values_list("annotator__username", "kind", "note")) == [
+        ("bob", "unclear", "Which one?")
+    ]
+    assert take(bob, "tales")["id"] == lease["id"]
+    TaskFlag.objects.update(settled_at=Now())
+    assert bob.post(flag, {"kind": "unclear"}).status_code == 204
+    assert TaskFlag.objects.get().settled_at is None, "flagged again, it waits for the manager again"
+    assert list(error_of(bob.post(flag, {"kind": "boring"}), 400)["fields"]) == ["kind"]
+
+
+def test_an_unsafe_task_is_held_and_a_closed_one_stays_closed(bob: APIClient) -> None:
+    lease = take(bob, "tales")
+    for before, after in (("open", "held"), ("closed", "closed")):
+        RankingTask.objects.filter(pk=lease["task"]).update(state=before)
+        assert bob.post(lease_path(lease, "flag"), {"kind": "unsafe"}).status_code == 204
+        assert RankingTask.objects.get(pk=lease["task"]).state == after
+
+
 @pytest.mark.parametrize(
-    ("action", "method"), [("extend", "post"), ("release", "post"), ("skip", "post"), ("draft", "put")]
+    ("action", "method"),
+    [("extend", "post"), ("release", "post"), ("skip", "post"), ("flag", "post"), ("draft", "put")],
 )
 def test_the_lease_of_somebody_else_is_not_there(
     bob: APIClient, cast: Cast, client_for: ClientFor, action: str, method: str
 ) -> None:
     lease = take(bob, "tales")
-    body = {"reason": "long"} if action == "skip" else {"version": 0, "body": {}}
+    bodies: dict[str, dict[str, Any]] = {"skip": {"reason": "long"}, "flag": {"kind": "unclear"}}
+    body = bodies.get(action, {"version": 0, "body": {}})
     for person in (cast.dora, cast.alice, cast.charlie, cast.sue):
         error_of(getattr(client_for(person), method)(lease_path(lease, action), body), 404, "not_found")
     error_of(getattr(client_for(cast.vera), method)(lease_path(lease, action), body), 403, "forbidden")

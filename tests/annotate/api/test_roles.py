@@ -198,6 +198,13 @@ def setup_body(world: World) -> dict[str, str]:
     return dict(Setup.of(world.project, current_version(world.project)).hidden())
 
 
+def compared(slot: Slot) -> dict[str, Any]:
+    assert slot.presented_order is not None
+    return {"lease": str(slot.lease_id), "a": slot.presented_order[0], "b": slot.presented_order[1]}
+
+
+#: Requests that name a lease elsewhere than in their path.
+OF_A_LEASE = {"/api/v1/projects/{slug}/rankings/", "/p/{slug}/rank/submit/", "/p/{slug}/rank/difference/"}
 Body = Callable[[World, Slot], Any]
 RECORD = {"prompt": "p?", "responses": [{"id": "a", "text": "1"}, {"id": "b", "text": "2"}]}
 START = {"base_model": "tiny", "kind": "reward"}
@@ -213,7 +220,10 @@ BODIES: dict[tuple[str, str], Body] = {
     ),
     ("POST", "/api/v1/projects/{slug}/snapshots/"): lambda world, slot: {"name": "s"},
     ("POST", "/api/v1/runs/"): lambda world, slot: START | {"project": "tales", "snapshot": world.snapshot},
-    ("POST", "/p/{slug}/rank/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},
+    ("POST", "/api/v1/leases/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},
+    ("POST", "/p/{slug}/rank/submit/"): lambda world, slot: {"lease": str(slot.lease_id)} | ranking_body(slot),
+    ("POST", "/p/{slug}/rank/read/"): lambda world, slot: {"version": 1},
+    ("GET", "/p/{slug}/rank/difference/"): lambda world, slot: compared(slot),
     ("POST", "/preferences/"): lambda world, slot: {"theme": "dark"},
     ("POST", "/p/{slug}/snapshots/"): lambda world, slot: {"name": "s", "annotator_kinds": "human", "kinds": "normal"},
     ("POST", "/p/{slug}/setup/"): lambda world, slot: setup_body(world),
@@ -232,7 +242,7 @@ BODIES: dict[tuple[str, str], Body] = {
 def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
     """Carries the row's request out as the user, on things that belong to the holder."""
     slot, ranking = Slot(lease_id=uuid.uuid4(), presented_order=[1, 2]), 0
-    if "{lease}" in row.path or "{ranking}" in row.path or row.action == "submit a ranking":
+    if "{lease}" in row.path or "{ranking}" in row.path or ("own" in row.cells.values() and row.path in OF_A_LEASE):
         slot = world.lease_of(holder)
     if "{ranking}" in row.path:
         ranking = submit(slot, holder).pk
@@ -256,9 +266,10 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
     if user:
         browser.force_login(user)
     if row.method == "GET":
-        return browser.get(path)
+        return browser.get(path, body)
     if path.startswith(("/p/tales/rank/", "/preferences/")):
-        return browser.post(path, body, content_type="application/json")
+        key = {"Idempotency-Key": "k"}
+        return browser.post(path, body, content_type="application/json", headers=key)
     return browser.post(path, body)
 
 

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from annotate.models import Lease, Project, RankingTask, Response, Role, Slot, Snapshot, TaskFlag, TaskResponse, User
+from annotate.models import Lease, Project, RankingTask, Response, Role, Slot, Snapshot, TaskResponse, User
 from annotate.preferences import Answer
 from annotate.services.projects import change_rules
 from annotate.services.queue import next_leases
@@ -174,22 +174,6 @@ def test_model_names_and_thinking_show_only_when_the_rules_say_so(project: Proje
     (shown,) = next_tasks(other, project)["tasks"]
     assert "Hmm, let me see" not in json.dumps(shown) and "thinking before this answer is hidden" in shown["html"]
     assert "gpt-secret" in shown["html"]
-
-
-def test_flagging_from_the_page(project: Project) -> None:
-    make_task(project)
-    bob, eve = make_user("bob", project=project), make_user("eve", project=project)
-    (slot,) = next_leases(project=project, annotator=bob)
-    address = reverse("rank_flag", args=[project.slug, slot.lease_id])
-    body = json.dumps({"kind": "unclear", "note": "Which one?"})
-    send = {"data": body, "content_type": "application/json"}
-    assert browser(eve).post(address, **send).status_code == 404
-    assert browser(bob).post(address, data="[", content_type="application/json").status_code == 422
-    assert browser(bob).post(address, **send).status_code == 200
-    assert list(TaskFlag.objects.values_list("annotator__username", "kind", "note")) == [
-        ("bob", "unclear", "Which one?")
-    ]
-
 
 
 def test_no_page_brings_inline_script_or_style(project: Project) -> None:

@@ -9,7 +9,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from annotate.models import Draft, Entry, Lease, Project, Ranking, ReadingReceipt, User
+from annotate.models import Draft, Entry, Lease, Project, Ranking, ReadingReceipt, Response, User
 from annotate.services.projects import change_rules
 from annotate.services.withdrawals import withdraw_ranking
 from tests.annotate.factories import make_project, make_task, make_user
@@ -392,6 +392,43 @@ def test_a_draft_of_a_revision_is_kept_until_it_is_submitted(desk: Desk, project
     assert not Draft.objects.exists() and desk.back()["draft"] is None
     late = desk.draft(task["lease"], body | {"revises": task["revises"]}, version=2)
     assert code_of(late) == (409, "already_submitted")
+
+
+# --- difference ------------------------------------------------------------------------------------------------------
+
+
+def difference(desk: Desk, lease: str, one: str, other: str) -> Any:
+    address = reverse("rank_difference", args=[desk.project.slug])
+    return desk.client.get(address, {"lease": lease, "a": one, "b": other})
+
+
+def test_two_responses_are_compared_word_by_word(desk: Desk, project: Project) -> None:
+    make_task(project, ["a <b>big</b>\n  cat", "a <b>small</b>\n  cat, too"])
+    (task,) = desk.next()["tasks"]
+    texts = dict(Response.objects.values_list("pk", "text"))
+    one, other = sorted(task["order"], key=lambda pk: len(texts[int(pk)]))
+    letter = dict(zip(task["order"], "AB", strict=True))
+    html = difference(desk, task["lease"], one, other).content.decode()
+    assert f"1 word only in {letter[one]}, 2 only in {letter[other]}." in html
+    assert '<div class="difference" dir="auto">a &lt;b&gt;<del>big</del><ins>small</ins>&lt;/b&gt;\n  cat' in html
+    assert "<ins>, too</ins></div>" in html and "<b>" not in html
+    assert "The two are identical." in difference(desk, task["lease"], one, one).content.decode()
+    desk.submit(task)
+    assert difference(desk, task["lease"], one, other).status_code == 200
+
+
+def test_a_difference_is_for_whoever_has_the_task(desk: Desk, project: Project) -> None:
+    make_task(project, overlap=2)
+    make_task(project)
+    task, second = desk.next()["tasks"]
+    one, other = task["order"][:2]
+    ann = Desk(make_user("ann", project=project), project)
+    outsider = Desk(make_user("charlie", project=make_project("other")), project)
+    for who in (ann, outsider):
+        assert code_of(difference(who, task["lease"], one, other)) == (404, "not_found")
+    assert code_of(difference(desk, task["lease"], one, second["order"][0])) == (404, "not_found")
+    for lease, a in (("x", one), (task["lease"], ""), (task["lease"], "x")):
+        assert code_of(difference(desk, lease, a, other)) == (404, "not_found")
 
 
 # --- who may ---------------------------------------------------------------------------------------------------------
