@@ -124,8 +124,8 @@ class OneTimeLink(models.Model):
 
     @property
     def role_words(self) -> str:
-        """The role that an invitation gives, for people."""
-        return str(Role(self.role).label) if self.role else ""
+        """The role that an invitation gives, as it stands inside a sentence."""
+        return Role(self.role).in_words if self.role else ""
 
     def __str__(self) -> str:
         return f"{self.kind} link of {self.created_at:%Y-%m-%d %H:%M}"

@@ -168,6 +168,11 @@ class Membership(models.Model):
             models.CheckConstraint(name="membership_weight_0_to_100", condition=Q(weight__gte=0, weight__lte=100)),
         ]
 
+    @property
+    def role_words(self) -> str:
+        """The role as it stands inside a sentence."""
+        return Role(self.role).in_words
+
     def __str__(self) -> str:
         return f"{self.user} in {self.project}: {self.role}"
 

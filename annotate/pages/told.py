@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from annotate.models import Ranking, RankingTask
+from annotate.pages.workbench import time_in_words
 from annotate.selectors.task_lists import Said, TaskRow
 from annotate.sentences import Words, sentence_of, strengths_of
 
@@ -111,12 +112,7 @@ def state_of(task: RankingTask, *, done: int) -> tuple[str, str]:
 
 def short_time(seconds: float | None) -> str:
     """Such words as “48 s” or “1 min 40 s”; a dash if nobody knows."""
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return _("%(seconds)d s") % {"seconds": rest}
-    return _("%(minutes)d min %(seconds)d s") % {"minutes": minutes, "seconds": rest}
+    return "–" if seconds is None else time_in_words(seconds)
 
 
 def long_time(days: float) -> str:

@@ -69,6 +69,7 @@ def test_a_manager_invites_two_people_who_rank(manager: Page, browser: Browser, 
     bench.says("B > A, C unranked")
     bench.keys("Enter")
     expect(ann.locator(".prompt .text").first).to_have_text("Question number 2?")
+    expect(bench.part("progress")).to_contain_text("1 today")
     ranking = Ranking.objects.get()
     letters = dict(zip(sorted(ranking.presented_order), "ABC", strict=True))
     said = [letters[ranking.presented_order[number]] for number in (1, 0, 2)]
