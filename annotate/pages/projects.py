@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST, require_safe
 
@@ -91,7 +92,7 @@ def _frozen(snapshot: Snapshot) -> str:
 
 
 def _new_freeze_form(project: Project) -> FreezeForm:
-    return FreezeForm(initial={"name": f"No. {project.snapshots.count() + 1}"})
+    return FreezeForm(initial={"name": _("No. %(number)d") % {"number": project.snapshots.count() + 1}})
 
 
 @require_safe
