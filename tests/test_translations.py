@@ -217,5 +217,15 @@ def test_a_catalogue_is_compiled_when_it_changed_and_only_then(tmp_path: Path) -
     assert [path.name for path in sorted(source.parent.iterdir())] == ["django.mo", "django.po"]
 
 
+def test_where_nothing_may_be_written_what_is_there_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "de" / "LC_MESSAGES" / "django.po"
+    source.parent.mkdir(parents=True)
+    source.write_text(PO.format("Anmelden"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    assert compile_catalogues(tmp_path) == [source.with_suffix(".mo")]
+    os.utime(source, (1, 1))
+    assert compile_catalogues(tmp_path) == []
+
+
 def test_the_compiled_catalogues_are_up_to_date_here() -> None:
     assert compile_catalogues() == []

@@ -18,10 +18,11 @@ def compile_catalogues(folder: Path = LOCALES) -> list[Path]:
     """Makes the .mo file of each .po file that changed since; returns those it made.
 
     A .mo file carries the time of the .po file it was made from, so an older .po file counts as changed too. Written by
-    rename: processes that do this at once do not see half a file.
+    rename: processes that do this at once do not see half a file. Where nothing may be written, as in an image, a .mo
+    file that is there is taken as it is.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: there is none, and the folder cannot be written.
     """
     changed = [source for source in sorted(folder.glob("*/LC_MESSAGES/*.po")) if not _is_current(source)]
     return [_compile(source) for source in changed]
@@ -29,7 +30,9 @@ def compile_catalogues(folder: Path = LOCALES) -> list[Path]:
 
 def _is_current(source: Path) -> bool:
     target = source.with_suffix(".mo")
-    return target.exists() and target.stat().st_mtime_ns == source.stat().st_mtime_ns
+    if not target.exists():
+        return False
+    return target.stat().st_mtime_ns == source.stat().st_mtime_ns or not os.access(target.parent, os.W_OK)
 
 
 def _compile(source: Path) -> Path:
