@@ -52,6 +52,7 @@ def make_task(
     question: str | None = None,
     external_id: str | None = None,
     priority: int = RankingTask.Priority.NORMAL,
+    language: str = "",
 ) -> RankingTask:
     """A task with responses r1, r2 … of these texts and `overlap` free slots."""
     question = question or f"Question {next(_numbers)}?"
@@ -66,6 +67,7 @@ def make_task(
         content_sha256=record.content_key,
         messages=list(record.prompt),
         split_group=split_group,
+        language=language,
     )
     responses = Response.objects.bulk_create(
         Response(prompt=prompt, key=f"r{number}", text=text, text_sha256=sha256(text))

@@ -29,6 +29,9 @@ class Bench:
     def open(self) -> "Bench":
         self.page.goto(self.address)
         expect(self.page.locator(".response").first).to_be_visible()
+        if self.page.locator("[data-unread]").count():
+            expect(self.page.locator("dialog#guidelines")).to_be_visible()
+            self.page.keyboard.press("Escape")
         return self
 
     def keys(self, typed: str) -> None:
@@ -37,6 +40,13 @@ class Bench:
 
     def part(self, name: str) -> Locator:
         return self.page.locator(f'[data-part="{name}"]')
+
+    def act(self, name: str) -> Locator:
+        """The control that does this."""
+        return self.page.locator(f'[data-act="{name}"]:visible').first
+
+    def card(self, letter: str) -> Locator:
+        return self.page.locator(f"#response-{letter}")
 
     def chip(self, letter: str) -> Locator:
         return self.page.locator(".tiers .chip", has_text=re.compile(f"^{letter}$"))

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 from django.contrib.sessions.models import Session
 from django.db import connection
+from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, Route, expect
 from pytest_django.live_server_helper import LiveServer
 
-from annotate.models import Draft, Ranking, Slot, User
+from annotate.models import Draft, Project, Ranking, Slot, User
 from annotate.services.queue import next_leases
 from tests.annotate.factories import make_user
 from tests.browser.bench import Bench, project_with_tasks, tiers_by_letter
@@ -99,18 +100,25 @@ def test_the_second_tab_is_told_that_the_first_one_submitted(bench: Bench, quiet
     quiet_console.clear()
 
 
-def test_offline_during_submit_loses_nothing_and_makes_one_ranking(bench: Bench, quiet_console: list[str]) -> None:
+def test_offline_during_submit_loses_nothing_and_makes_one_ranking_each(bench: Bench, quiet_console: list[str]) -> None:
     bench.keys("b 1 a 2")
     bench.saved()
     bench.page.context.set_offline(True)
     bench.keys("Enter")
+    bench.asks("Question number 2?")  # the prefetched one, at once
     expect(bench.part("save-state")).to_contain_text("Offline")
-    bench.keys("Enter c 1 u")  # impatience changes nothing
-    bench.says("B > A, C, D unranked")
+    bench.keys("c 1 d 2 Enter")
+    bench.keys("Enter a 1 u")  # nothing more is in hand: impatience changes nothing
+    bench.says("C > D, A, B unranked")
     assert not Ranking.objects.exists()
     bench.page.context.set_offline(False)
-    bench.asks("Question number 2?")
-    assert tiers_by_letter(Ranking.objects.get()) == {"A": 2, "B": 1, "C": None, "D": None}
+    expect(bench.page.get_by_role("heading", name="Nothing left for you here")).to_be_visible()
+    bench.saved()
+    assert [tiers_by_letter(one) for one in Ranking.objects.order_by("id")] == [
+        {"A": 2, "B": 1, "C": None, "D": None},
+        {"A": None, "B": None, "C": 1, "D": 2},
+    ]
+    assert bench.page.evaluate("Object.keys(localStorage)") == []
     quiet_console.clear()
 
 
@@ -121,14 +129,15 @@ def test_a_lost_reply_makes_one_ranking(bench: Bench, quiet_console: list[str]) 
         keys.append(route.request.headers["idempotency-key"])
         answer = route.fetch()
         if len(keys) == 1:
-            assert answer.status == 201
+            assert answer.status == 200
             route.abort()
         else:
             route.fulfill(response=answer)
 
-    bench.page.route("**/rankings/", lose_first)
+    bench.page.route("**/rank/submit/", lose_first)
     bench.keys("b 1 a 2 Enter")
     bench.asks("Question number 2?")
+    bench.saved()
     assert len(keys) == 2 and keys[0] == keys[1]
     assert Ranking.objects.count() == 1 and Slot.objects.filter(state="done").count() == 1
     quiet_console.clear()
@@ -139,18 +148,71 @@ def test_an_answer_on_its_way_survives_a_closed_tab(bench: Bench, quiet_console:
         route.fetch()
         route.abort()
 
-    bench.page.route("**/rankings/", lose)
+    bench.page.route("**/rank/submit/", lose)
     bench.keys("b 1 a 2 Enter")
     expect(bench.part("save-state")).to_contain_text("Offline")
     bench.page.close()
     assert Ranking.objects.count() == 1
     requests: list[int] = []
-    bench.page.context.on("response", lambda one: one.url.endswith("/rankings/") and requests.append(one.status))
+    bench.page.context.on("response", lambda one: one.url.endswith("/submit/") and requests.append(one.status))
     again = Bench(bench.page.context.new_page(), "", bench.project)
     again.address = bench.address
     again.open().asks("Question number 2?")
-    assert requests == [201]  # the first answer again
+    assert requests == [200]  # the first answer again
     assert tiers_by_letter(Ranking.objects.get()) == {"A": 2, "B": 1, "C": None, "D": None}
+    quiet_console.clear()
+
+
+def test_an_answer_that_is_refused_comes_back_to_be_corrected(bench: Bench, quiet_console: list[str]) -> None:
+    refusal = {"error": {"code": "invalid_answer", "message": "It breaks a rule.", "fields": {"ranking": "Try again."}}}
+    bench.page.route("**/rank/submit/", lambda route: route.fulfill(status=422, json=refusal), times=1)
+    bench.keys("b 1 a 2 Enter")
+    notice = bench.page.locator("dialog#notice")
+    expect(notice).to_contain_text("It breaks a rule. Try again. Your answer is kept")
+    notice.get_by_role("button", name="Go on").click()
+    bench.asks("Question number 1?")
+    bench.says("B > A, C, D unranked")
+    bench.keys("c 3 Enter")
+    bench.asks("Question number 2?")
+    bench.saved()
+    assert tiers_by_letter(Ranking.objects.get()) == {"A": 2, "B": 1, "C": 3, "D": None}
+    quiet_console.clear()
+
+
+def test_a_closed_project_takes_what_was_begun_and_says_that_it_is_closed(bench: Bench) -> None:
+    bench.keys("b 1 a 2")
+    bench.saved()
+    Project.objects.update(archived_at=timezone.now())
+    bench.keys("Enter")
+    bench.asks("Question number 2?")
+    bench.keys("a 1 b 2 Enter")
+    expect(bench.page.get_by_text("This project was closed")).to_be_visible()
+    assert Ranking.objects.filter(counted=True).count() == 2
+
+
+def test_a_draft_of_the_last_moment_is_saved_before_a_log_out(bench: Bench) -> None:
+    bench.keys("b 1 a 2")
+    bench.page.locator(".menu > summary").click()
+    bench.page.get_by_role("button", name="Log out").click()
+    expect(bench.page).not_to_have_url(bench.address)
+    assert [len(tier) for tier in Draft.objects.get().body["ranking"]] == [1, 1]
+    assert bench.page.evaluate("Object.keys(localStorage)") == []
+
+
+def test_a_lease_that_ran_out_is_said(
+    page: Page, live_server: LiveServer, login: Login, quiet_console: list[str]
+) -> None:
+    project, annotator = project_with_tasks(1, lease_seconds=30)  # extended each 7.5 s while the page is in use
+    login(page.context, annotator)
+    bench = Bench(page, live_server.url, project).open()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE annotate_slot SET expires_at = now() - interval '1 hour' WHERE state = 'leased'")
+    next_leases(project=project, annotator=make_user("bob", project=project))
+    bench.keys("a 1")
+    with page.expect_response("**/extend/", timeout=20_000):
+        page.mouse.move(5, 5)
+    expect(bench.part("hint")).to_contain_text("Your hold on this task has run out")
+    bench.saved()
     quiet_console.clear()
 
 
@@ -163,8 +225,8 @@ def test_an_expired_lease_that_someone_else_took_is_kept_as_an_extra(bench: Benc
     assert {slot.task_id for slot in next_leases(project=bench.project, annotator=other, count=2)} == set(
         Slot.objects.values_list("task_id", flat=True)
     )
-    bench.keys("Enter")
-    expect(bench.part("live")).to_contain_text("Submitted")
+    with bench.page.expect_response("**/rank/submit/"):
+        bench.keys("Enter")
     ranking = Ranking.objects.get()
     assert not ranking.counted and tiers_by_letter(ranking) == {"A": 2, "B": 1, "C": None, "D": None}
 

@@ -64,7 +64,7 @@ def test_looking_leases_nothing_and_untouched_is_never_submitted(
 def test_enter_belongs_to_the_control_that_has_the_focus(page: Page, live_server: LiveServer, login: Login) -> None:
     bench = open_bench(page, live_server, login)
     bench.keys("a 1 b 2")
-    bench.part("skip").focus()
+    bench.act("skip").focus()
     bench.keys("Enter")
     expect(page.locator("dialog#skip")).to_be_visible()
     bench.keys("Escape")
@@ -78,7 +78,7 @@ def test_enter_belongs_to_the_control_that_has_the_focus(page: Page, live_server
 def test_dragging_into_tiers_gaps_and_back(page: Page, live_server: LiveServer, login: Login) -> None:
     bench = open_bench(page, live_server, login)
     bench.drag("A", bench.tier(1))
-    bench.drag("B", page.locator(".tier.vacant"))
+    bench.drag("B", page.locator(".tier.to-gap"))
     bench.says("A > B, C, D unranked")
     bench.drag("C", bench.tier(2))
     bench.says("A > B = C, D unranked")
@@ -86,7 +86,7 @@ def test_dragging_into_tiers_gaps_and_back(page: Page, live_server: LiveServer, 
     bench.says("A > D > B = C")
     bench.drag("B", bench.tier(1), share=0.05)
     bench.says("B > A > D > C")
-    bench.drag("A", page.locator(".tier.pool"))
+    bench.drag("A", page.locator(".tier.to-pool"))
     bench.says("B > D > C, A unranked")
     bench.drag("C", page.locator("h1"), share=0.5)  # dropped nowhere: nothing happens
     bench.says("B > D > C, A unranked")
@@ -103,11 +103,11 @@ def test_clicks_alone(page: Page, live_server: LiveServer, login: Login) -> None
     page.get_by_role("button", name="Place A: 2nd").click()
     bench.says("C > A, B, D unranked")
     bench.chip("D").click()
-    page.get_by_role("button", name="Place D in a new tier between 1st and 2nd").click()
+    page.get_by_role("button", name="Place D in a new tier above 2nd").click()
     bench.says("C > D > A, B unranked")
     page.get_by_role("button", name="C much better than D").click()
     bench.chip("A").click()
-    page.locator(".tier.pool").click()
+    page.locator(".tier.to-pool").click()
     page.get_by_role("button", name="All are bad").click()
     bench.says("All bad, C > D, A, B unranked")
     bench.part("notes").locator("summary").click()
@@ -131,7 +131,7 @@ def test_taps_on_a_phone_and_scrolling_moves_nothing(browser: Browser, live_serv
     swipe(bench.page, start=(200, 600), end=(200, 100))
     bench.page.wait_for_function("scrollY > 200")
     bench.says("B > A, C unranked")
-    bench.part("more").tap()
+    bench.page.locator("label.more").tap()
     bench.page.get_by_role("button", name="B clearly better than A").tap()
     bench.part("submit").tap()
     expect(bench.page.get_by_role("heading", name="Nothing left for you here")).to_be_visible()
@@ -146,7 +146,7 @@ def test_a_finger_drags_a_chip_and_the_page_stays(browser: Browser, live_server:
     login(context, annotator)
     bench = Bench(context.new_page(), live_server.url, project).open()
     for letter in "CA":
-        chip, tier = bench.chip(letter).bounding_box(), bench.page.locator(".tier.vacant").bounding_box()
+        chip, tier = bench.chip(letter).bounding_box(), bench.page.locator(".tier.to-gap").bounding_box()
         assert chip and tier
         swipe(
             bench.page, start=(int(chip["x"]) + 20, int(chip["y"]) + 20), end=(int(tier["x"]) + 30, int(tier["y"]) + 20)
@@ -183,11 +183,11 @@ def test_the_rules_of_the_project_shape_the_page(page: Page, live_server: LiveSe
 
 def test_skip_and_flag_with_a_reason(page: Page, live_server: LiveServer, login: Login) -> None:
     bench = open_bench(page, live_server, login, tasks=2)
-    bench.part("flag").click()
+    bench.act("flag").click()
     page.locator("dialog#flag").get_by_label("It needs an expert").check()
     page.get_by_role("button", name="Flag it").click()
     page.get_by_role("button", name="Go on").click()
-    bench.part("skip").click()
+    bench.act("skip").click()
     page.get_by_role("button", name="Skip it").click()  # refused: no reason yet
     page.locator("dialog#skip").get_by_label("The prompt is unclear").check()
     page.locator("dialog#skip").get_by_label("Note, if you like").fill("Which question?")
@@ -200,7 +200,7 @@ def test_skip_and_flag_with_a_reason(page: Page, live_server: LiveServer, login:
 def test_single_key_shortcuts_can_be_switched_off(page: Page, live_server: LiveServer, login: Login) -> None:
     bench = open_bench(page, live_server, login)
     bench.keys("?")
-    with page.expect_response("**/preferences/shortcuts/"):
+    with page.expect_response("**/preferences/"):
         page.get_by_label("Single-key shortcuts").uncheck()
     bench.keys("Escape")
     bench.keys("a 1 b 2")

@@ -62,10 +62,10 @@ def test_axe_finds_nothing(browser: Browser, live_server: LiveServer, login: Log
     bench.part("notes").evaluate("one => one.open = true")
     bench.saved()
     if width < 900:
-        bench.part("more").click()
+        page.locator("label.more").click()
     page.wait_for_timeout(200)
     assert violations(page) == []
-    for dialog in ("help", "guidelines", "skip", "flag", "conflict", "logged-out"):
+    for dialog in ("help", "guidelines", "compare", "rewrite", "skip", "flag", "conflict", "logged-out", "notice"):
         page.evaluate("id => document.getElementById(id).showModal()", dialog)
         assert violations(page) == [], dialog
         page.keyboard.press("Escape")
@@ -91,7 +91,7 @@ def test_texts_that_attack_do_nothing(page: Page, live_server: LiveServer, login
     bench.open()
     for task in range(tasks):
         first = page.locator(".response").first.get_attribute("data-id")
-        for raw in page.locator("[data-raw]").all():
+        for raw in page.get_by_text("Raw", exact=True).all():
             raw.click()
         bench.keys("a 1 b 2 Enter")
         if task < tasks - 1:
@@ -106,11 +106,11 @@ def test_the_tree_that_a_screen_reader_reads(page: Page, live_server: LiveServer
     login(page.context, annotator)
     bench = Bench(page, live_server.url, project).open()
     bench.keys("b 1 a 2 d 2")
-    expect(bench.part("live")).to_have_text("B 1st; A and D tied 2nd; C unranked.")
+    expect(bench.part("live")).to_have_text("1st: B; 2nd, tied: A, D; unranked: C.")
     expect(page.get_by_role("article", name="Response D, 2nd, tied")).to_be_focused()
-    expect(page.get_by_role("group", name="2nd: A, D")).to_be_visible()
+    expect(page.get_by_role("group", name="2nd, tied: A, D")).to_be_visible()
     expect(page.get_by_role("button", name="Response C, unranked")).to_be_visible()
-    expect(page.get_by_role("group", name="How much better is B than A and D?")).to_be_visible()
+    expect(page.get_by_role("group", name="How much better is B than A, D?")).to_be_visible()
     expect(page.get_by_role("complementary", name="Your ranking")).to_be_visible()
 
 

@@ -1,6 +1,6 @@
 // Keys: silent while someone types, in dialogs, and with Ctrl, Alt or Meta.
 
-const CONTROLS = "a, button, input, select, textarea, summary, [role=button]";
+const CONTROLS = "a, button, select, textarea, summary"; // Enter means nothing to a scale
 const TYPING = "input:not([type=radio], [type=checkbox]), select, textarea";
 
 // An action returns false when it had nothing to do: the key keeps its usual meaning.

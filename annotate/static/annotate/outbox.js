@@ -13,8 +13,8 @@ export class Outbox {
 		const item = {key: copies.newKey(), url: this.url, task, body};
 		copies.write("answer", this.user, item.key, item);
 		this.pending += 1;
-		const delivery = this.idle.then(() => this.deliver(item));
-		this.idle = delivery.catch((error) => void this.onRefused(error, sent)).finally(() => (this.pending -= 1));
+		const refused = async (error) => void (await this.onRefused(error, sent));
+		this.idle = this.idle.then(() => this.deliver(item)).catch(refused).finally(() => (this.pending -= 1));
 		return this.idle;
 	}
 

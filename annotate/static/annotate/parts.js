@@ -13,5 +13,6 @@ export function open(id) {
 export function ask(id, texts = {}) {
 	const dialog = open(id);
 	for (const [name, text] of Object.entries(texts)) dialog.querySelector(`[data-text="${name}"]`).textContent = text;
-	return new Promise((done) => dialog.addEventListener("close", () => done(dialog.returnValue), {once: true}));
+	// Opened again at once, it hears of its last closing late.
+	return new Promise((done) => (dialog.onclose = () => dialog.open || done(dialog.returnValue)));
 }

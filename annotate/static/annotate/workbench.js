@@ -68,7 +68,8 @@ async function show(next = tasks[0] ?? null) {
 	page.dataset.view = task ? "task" : "done";
 	page.dataset.revising = Boolean(task?.revises);
 	if (!task) {
-		ranker.history = null;
+		drafts = ranker.history = null;
+		settled();
 		return part("done").focus();
 	}
 	drafts = new DraftKeeper(
@@ -109,7 +110,7 @@ async function submit() {
 	}
 	const answer = await delivery;
 	if (answer) receive(answer);
-	if (ranker.busy) await advance();
+	if (ranker.busy && !outbox.pending) await (answer ? show() : advance());
 	else settled();
 }
 
