@@ -287,9 +287,7 @@ class Setup:
         if "description" in found:
             found["description"] = found["description"].replace("\r\n", "\n")
         if "lease_minutes" in given:
-            before = self.seen["settings"]["lease_seconds"]
-            same = given["lease_minutes"] == minutes(before)
-            found["lease_seconds"] = before if same else round(given["lease_minutes"] * 60)
+            found["lease_seconds"] = round(given["lease_minutes"] * 60)
         return found
 
     def _place(self, path: str, message: str, kept: Mapping[str, Sequence[RowForm]]) -> None:
@@ -324,7 +322,7 @@ def _blank(row: RowForm) -> bool:
 
 
 def minutes(seconds: int) -> float:
-    """Seconds as the form shows them: minutes, to two places."""
+    """Seconds as the form shows them: minutes, to two places, which is near enough to get the seconds back."""
     return round(seconds / 60, 2)
 
 

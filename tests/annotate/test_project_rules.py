@@ -7,6 +7,7 @@ from django.db import connection, transaction
 
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, ProjectVersion, RankingTask, Role, Slot
+from annotate.preferences import Answer
 from annotate.selectors.projects import current_version
 from annotate.selectors.setup import (
     OverlapEffect,
@@ -21,6 +22,7 @@ from annotate.services.overlaps import set_overlap_of_all
 from annotate.services.project_rules import key_from, normal_rules, rule_faults, rules_of
 from annotate.services.projects import change_project, change_rules, create_project, set_archived, state_of
 from annotate.services.queue import next_leases, set_overlap
+from annotate.services.rankings import revise_ranking
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import at_once, submit
 
@@ -161,11 +163,17 @@ def test_rankings_are_counted_by_version() -> None:
     alice = make_user("alice", project=project, role=Role.MANAGER)
     for _ in range(3):
         make_task(project)
-    submit(next_leases(project=project, annotator=alice)[0], alice)
+    first = submit(next_leases(project=project, annotator=alice)[0], alice)
     (held,) = next_leases(project=project, annotator=alice)
     change_rules(project=project, changed_by=alice, allow_ties=False)
     submit(held, alice)
     submit(next_leases(project=project, annotator=alice)[0], alice)
+    revise_ranking(
+        ranking_id=first.pk,
+        annotator=alice,
+        supersedes=first.pk,
+        answer=Answer(ranking=[[str(pk)] for pk in first.presented_order]),
+    )
     counts = rankings_by_version(project)
     assert [(one.number, counts[one.pk]) for one in versions_of(project)] == [(2, 1), (1, 2)]
 
@@ -226,18 +234,21 @@ def test_a_task_that_more_people_have_ranked_keeps_what_it_has() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_added_places_reach_an_annotator_who_had_passed_them() -> None:
+def test_added_places_reach_an_annotator_who_had_come_further() -> None:
     project = make_project(open_lease_limit=60)
     ann, bob = make_user("ann", project=project), make_user("bob", project=project)
-    tasks = [make_task(project) for _ in range(40)]
+    for _ in range(40):
+        make_task(project)
     for slot in next_leases(project=project, annotator=ann, count=40):
         submit(slot, ann)
-    make_task(project)
-    assert len(next_leases(project=project, annotator=bob, count=60)) == 1  # moves his cursor past the others
     set_overlap_of_all(project=project, overlap=2)
-    assert len(next_leases(project=project, annotator=bob, count=60)) == len(tasks) + 1
-    set_overlap(task=tasks[0], overlap=2)  # the two ways agree on what there is
-    assert places(tasks[0]) == (2, [1, 2])
+    assert next_leases(project=project, annotator=ann, count=60) == []  # moves her cursor past all the places added
+    late = make_task(project)
+    assert len(next_leases(project=project, annotator=bob, count=60)) == 41
+    set_overlap_of_all(project=project, overlap=3)
+    assert [slot.task for slot in next_leases(project=project, annotator=ann, count=60)] == [late]
+    set_overlap(task=late, overlap=3)  # the two ways agree on what there is
+    assert places(late) == (3, [1, 2, 3])
 
 
 def hasty_overlap(project: Project) -> OverlapEffect:

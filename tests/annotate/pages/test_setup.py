@@ -12,6 +12,7 @@ from django.utils import translation
 
 from annotate.models import Lease, Membership, Project, ProjectVersion, RankingTask, Role, Slot, User
 from annotate.pages.presets import PRESETS
+from annotate.pages.setup_forms import minutes
 from annotate.selectors.projects import current_version
 from annotate.services.guidelines import record_reading
 from annotate.services.project_rules import rule_faults
@@ -100,6 +101,8 @@ def kept(answer: Any) -> dict[str, str]:
 
 
 def test_saving_the_form_as_it_was_loaded_changes_nothing(client: Client, project: Project) -> None:
+    for seconds in range(30, 120):
+        assert round(minutes(seconds) * 60) == seconds
     Project.objects.update(lease_seconds=50, description="Two\nlines")
     for do in ("review", "save"):
         answer = client.post("/p/tales/setup/", whole_form(client) | {"do": do}, follow=True)
@@ -331,7 +334,9 @@ def test_mine_alone_can_be_chosen_and_is_reviewed_again(client: Client, project:
     bob = make_user("bob", project=project, role=Role.MANAGER)
     form = whole_form(client, allow_ties=None)
     change_project(project=project, changed_by=bob, rules={"guidelines": "Theirs."})
-    mine = loaded(post(client, kept(post(client, form)), "mine"))
+    stale = post(client, form)
+    assert stale.status_code == 409
+    mine = loaded(post(client, kept(stale), "mine"))
     assert mine["guidelines"] == form["guidelines"]
     assert "Guidelines 1 word 4 words" in text_of(post(client, mine))
 
