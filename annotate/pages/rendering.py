@@ -64,6 +64,7 @@ ATTRIBUTES: Final[dict[str, set[str]]] = {
 ALIGNMENTS: Final = {"text-align:left": "left", "text-align:center": "center", "text-align:right": "right"}
 logging.getLogger("markdown_it").setLevel(logging.WARNING)  # it tells each rule it enters, for each line
 _SAFE_LINK = re.compile(r"^(https?://|mailto:)", re.IGNORECASE)
+_IDEOGRAPHS = re.compile("[\u3040-\u30ff\u3400-\u9fff]")
 _PYGMENTS = HtmlFormatter[str](nowrap=True)
 
 
@@ -176,7 +177,7 @@ def render_uncached(text: str) -> str:
 
 def count_words(text: str) -> int:
     """Words by white space; in text without spaces between words (Chinese, Japanese) every such character counts."""
-    ideographs = sum(1 for character in text if "぀" <= character <= "ヿ" or "㐀" <= character <= "鿿")
+    ideographs = 0 if text.isascii() else len(_IDEOGRAPHS.findall(text))
     return len(text.split()) if ideographs < len(text) / 4 else ideographs
 
 

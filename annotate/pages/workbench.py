@@ -21,7 +21,7 @@ from annotate.pages.bodies import json_body
 from annotate.pages.cards import LETTERS, tasks_data
 from annotate.pages.rendering import render_text
 from annotate.pages.words import workbench_words
-from annotate.selectors.guidelines import has_read
+from annotate.selectors.guidelines import guidelines_for
 from annotate.selectors.leases import (
     lease_contents,
     own_lease,
@@ -29,12 +29,12 @@ from annotate.selectors.leases import (
     response_texts,
     revision_draft,
 )
-from annotate.selectors.progress import own_median_seconds, own_progress, project_progress
-from annotate.selectors.projects import current_version, get_project_for
+from annotate.selectors.progress import answers_wanted, own_pace
+from annotate.selectors.projects import get_project_for
 from annotate.selectors.rankings import answer_content, own_answered
 from annotate.services.guidelines import record_reading
 from annotate.services.idempotency import Answer, answer_once
-from annotate.services.queue import next_leases
+from annotate.services.queue import next_unseen_leases
 from annotate.services.rankings import revise_ranking, submit_ranking
 
 #: The task on the page and one more, so that the next appears at once.
@@ -54,12 +54,12 @@ def rank(request: HttpRequest, slug: str) -> HttpResponse:
     """The shell of the workbench. Tasks are fetched by its script, so looking at the page leases nothing."""
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
-    version = current_version(project)
+    version, read = guidelines_for(user, project)
     context = {
         "project": project,
         "version": version,
         "guidelines": render_text(version.guidelines),
-        "guidelines_read": has_read(user=user, version=version),
+        "guidelines_read": read,
         "skip_reasons": Skip.Reason.choices,
         "flag_kinds": FLAG_WORDS.items(),
         "words": workbench_words(),
@@ -185,10 +185,14 @@ def rank_read(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _handed_out(project: Project, *, user: User, body: dict[str, Any]) -> dict[str, Any]:
     """The visitor's tasks, the one on the page first, with how far everybody is and the guidelines."""
-    slots = next_leases(project=project, annotator=user, count=min(AHEAD, project.open_lease_limit))
-    there = set(lease_ids(body.get("have")))
-    new = {task["lease"]: task for task in tasks_data(lease_contents([s for s in slots if s.lease_id not in there]))}
-    tasks = [new.get(str(slot.lease_id), {"lease": str(slot.lease_id)}) for slot in slots]
+    leases, unseen = next_unseen_leases(
+        project=project,
+        annotator=user,
+        count=min(AHEAD, project.open_lease_limit),
+        have=set(lease_ids(body.get("have"))),
+    )
+    new = {task["lease"]: task for task in tasks_data(lease_contents(unseen))}
+    tasks = [new.get(str(lease), {"lease": str(lease)}) for lease in leases]
     return {"tasks": tasks} | _standing(project, user=user, body=body)
 
 
@@ -201,27 +205,22 @@ def _standing(project: Project, *, user: User, body: dict[str, Any]) -> dict[str
 
 def _guidelines(project: Project, *, user: User, seen: Any) -> dict[str, Any]:
     """The version in force and whether the visitor has read it; the text unless the page has just that version."""
-    version = current_version(project)
-    found: dict[str, Any] = {"version": version.number, "read": has_read(user=user, version=version)}
+    version, read = guidelines_for(user, project)
+    found: dict[str, Any] = {"version": version.number, "read": read}
     return found if seen == version.number else found | {"html": render_text(version.guidelines)}
 
 
 def progress_data(project: Project, *, user: User) -> dict[str, Any]:
     """Rankings wanted and done by everybody, the visitor's own, and all of it in words."""
-    own = own_progress(user=user, projects=[project])[project.pk]
-    overall = project_progress([project])[project.pk]
-    median = own_median_seconds(user=user, project=project)
-    numbers = {
-        "today": _number(own.today),
-        "own": _number(own.done),
-        "done": _number(overall.done),
-        "wanted": _number(overall.wanted),
-    }
+    own = own_pace(user=user, project=project)
+    wanted, done = answers_wanted(project)
+    counts = {"today": own.today, "own": own.done, "done": done, "wanted": wanted}
+    numbers = {name: _number(value) for name, value in counts.items()}
     return {
-        "wanted": overall.wanted,
-        "done": overall.done,
-        "words": _progress_words(numbers, median=median),
-        "own": {"today": own.today, "done": own.done, "median_seconds": median},
+        "wanted": wanted,
+        "done": done,
+        "words": _progress_words(numbers, median=own.median_seconds),
+        "own": {"today": own.today, "done": own.done, "median_seconds": own.median_seconds},
     }
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from statistics import median
 
 from django.core.cache import cache
+from django.db import connection
 from django.db.models import Count, Q
 from django.db.models.functions import Now, TruncDay
 
@@ -16,6 +16,16 @@ CACHE_SECONDS = 20
 CACHE_FROM = 20_000
 #: A person's pace is that of their last rankings, and a bounded number is quick to read.
 MEDIAN_OVER = 200
+
+
+_OWN_PACE = """
+    SELECT count(*), count(*) FILTER (WHERE submitted_at >= date_trunc('day', now())),
+        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM (
+            SELECT seconds FROM annotate_ranking
+            WHERE project_id = %(project)s AND annotator_id = %(user)s AND revision = 1 AND seconds IS NOT NULL
+            ORDER BY submitted_at DESC LIMIT %(over)s) AS lately)
+    FROM annotate_ranking WHERE project_id = %(project)s AND annotator_id = %(user)s AND revision = 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +85,33 @@ def own_progress(*, user: User, projects: Iterable[Project]) -> dict[int, OwnPro
     return {pk: OwnProgress(rows[pk]["done"], rows[pk]["today"]) if pk in rows else OwnProgress(0, 0) for pk in wanted}
 
 
-def own_median_seconds(*, user: User, project: Project) -> float | None:
-    """The median time that the user took per task lately: over the last 200 of their rankings that say; None if none
-    does. A revision's time is left out."""
-    rankings = Ranking.objects.filter(project=project, annotator=user, revision=1, seconds__isnull=False)
-    seconds = list(rankings.order_by("-submitted_at").values_list("seconds", flat=True)[:MEDIAN_OVER])
-    return median(seconds) if seconds else None
+def answers_wanted(project: Project) -> tuple[int, int]:
+    """Rankings wanted and done, counted as in project_progress."""
+    key = f"wanted:{project.pk}"
+    known: tuple[int, int] | None = cache.get(key)
+    if known is None:
+        done = Count("pk", filter=Q(state=Slot.State.DONE))
+        found = Slot.objects.filter(project=project).aggregate(wanted=Count("pk"), done=done)
+        known = found["wanted"], found["done"]
+        if found["wanted"] >= CACHE_FROM:
+            cache.set(key, known, CACHE_SECONDS)
+    return known
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPace:
+    """One annotator's rankings in one project: in all, since midnight (UTC), and their median time lately."""
+
+    done: int
+    today: int
+    median_seconds: float | None
+
+
+def own_pace(*, user: User, project: Project) -> OwnPace:
+    """The user's own rankings, first revisions only; the median is over the last 200 that say how long they took."""
+    with connection.cursor() as cursor:
+        cursor.execute(_OWN_PACE, {"user": user.pk, "project": project.pk, "over": MEDIAN_OVER})
+        return OwnPace(*cursor.fetchone())
 
 
 def recent_rankings(project: Project, *, days: int = 7) -> int:

@@ -8,7 +8,8 @@ handful of rows, whether the project has a thousand tasks or a million.
 """
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -23,16 +24,13 @@ from annotate.models import (
     Counter,
     Lease,
     Project,
-    ProjectVersion,
     QueueCursor,
     RankingTask,
     Skip,
     Slot,
     TaskFlag,
-    TaskResponse,
     User,
 )
-from annotate.selectors.projects import current_version
 from annotate.services.counters import draw, record_changes
 
 #: Expired leases returned to the queue by one call: enough to keep up, few enough to stay quick.
@@ -53,9 +51,13 @@ _NOT_FOR_ME = """
 """
 
 # For each lane: the cursor, the first offer for this annotator, and the last offer there is. One snapshot for all
-# three: offers come in commit order, so nothing at or below `last` can appear later.
+# three: offers come in commit order, so nothing at or below `last` can appear later. And, on each row, whether a slot
+# is reserved for the annotator; nobody else can take that one meanwhile.
 _LOOK = f"""
-    SELECT lane.number, COALESCE(passed.offer, 0), first.offer, last.offer
+    SELECT lane.number, COALESCE(passed.offer, 0), first.offer, last.offer,
+        EXISTS (SELECT 1 FROM annotate_slot slot
+                WHERE slot.project_id = %(project)s AND slot.reserved_for_id = %(annotator)s AND slot.state = 'free'
+                  AND NOT ({_NOT_FOR_ME}))
     FROM unnest(%(lanes)s::smallint[]) AS lane(number)
     LEFT JOIN annotate_queuecursor passed
         ON passed.project_id = %(project)s AND passed.annotator_id = %(annotator)s AND passed.lane = lane.number
@@ -74,19 +76,41 @@ _LOOK = f"""
     ORDER BY lane.number
 """
 
+_SHOWN = "ARRAY(SELECT response_id FROM annotate_taskresponse WHERE task_id = slot.task_id ORDER BY response_id)"
 _TAKE = f"""
-    SELECT slot.id FROM annotate_slot slot
+    SELECT slot.id, slot.task_id, slot.number, {_SHOWN} FROM annotate_slot slot
     WHERE slot.project_id = %(project)s AND slot.lane = %(lane)s AND slot.offer >= %(from)s
       AND slot.state = 'free' AND slot.reserved_for_id IS NULL AND NOT ({_NOT_FOR_ME})
     ORDER BY slot.offer, slot.number LIMIT 1 FOR UPDATE OF slot SKIP LOCKED
 """
 
 _TAKE_RESERVED = f"""
-    SELECT slot.id FROM annotate_slot slot
+    SELECT slot.id, slot.task_id, slot.number, {_SHOWN} FROM annotate_slot slot
     WHERE slot.project_id = %(project)s AND slot.reserved_for_id = %(annotator)s AND slot.state = 'free'
       AND NOT ({_NOT_FOR_ME})
     ORDER BY slot.id LIMIT 1 FOR UPDATE OF slot SKIP LOCKED
 """
+
+# The rules now in force are pinned.
+_LEASE = """
+    WITH leased AS (
+        INSERT INTO annotate_lease (id, task_id, annotator_id, version_id, presented_order, leased_at)
+        SELECT %(lease)s, %(task)s, %(annotator)s, version.id, %(order)s::bigint[], statement_timestamp()
+        FROM annotate_projectversion version WHERE version.project_id = %(project)s
+        ORDER BY version.number DESC LIMIT 1 RETURNING version_id)
+    UPDATE annotate_slot SET state = 'leased', holder_id = %(annotator)s, lease_id = %(lease)s,
+        version_id = leased.version_id, presented_order = %(order)s::bigint[],
+        expires_at = statement_timestamp() + make_interval(secs => %(seconds)s)
+    FROM leased WHERE annotate_slot.id = %(slot)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A slot that the annotator holds, and the lease on it."""
+
+    slot: int
+    lease: uuid.UUID
 
 
 @transaction.atomic
@@ -95,7 +119,7 @@ def next_leases(*, project: Project, annotator: User, count: int = 1) -> list[Sl
 
     Repeating it is harmless: a lost reply costs nothing, because the same leases come again. An expired lease that
     nobody else has taken is still the annotator's and is renewed. One caller's calls run one after the other, so two
-    tabs share their leases.
+    tabs share their leases. The slots come with lease, task, prompt, version and project.
 
     Writes leases, slots and queue cursors; locks the slots it takes, and the caller's own queue.
 
@@ -103,6 +127,26 @@ def next_leases(*, project: Project, annotator: User, count: int = 1) -> list[Sl
         Invalid: count is not between 1 and the project's limit.
         Conflict: the project is closed (code `project_closed`).
     """
+    return _loaded(_hold_leases(project=project, annotator=annotator, count=count))
+
+
+@transaction.atomic
+def next_unseen_leases(
+    *, project: Project, annotator: User, count: int, have: Collection[uuid.UUID]
+) -> tuple[list[uuid.UUID], list[Slot]]:
+    """As next_leases, for a page that has some of the leases: the ids of all, and the slots of those not in `have`."""
+    held = _hold_leases(project=project, annotator=annotator, count=count)
+    return [one.lease for one in held], _loaded([one for one in held if one.lease not in have])
+
+
+def _loaded(held: Sequence[Held]) -> list[Slot]:
+    """The slots with what selectors.leases reads of them."""
+    wanted = [one.slot for one in held]
+    slots = Slot.objects.select_related("lease", "task__prompt", "version", "project").in_bulk(wanted)
+    return [slots[pk] for pk in wanted]
+
+
+def _hold_leases(*, project: Project, annotator: User, count: int) -> list[Held]:
     if project.archived_at is not None:
         raise Conflict(_("This project is closed; it takes the answers that were begun."), code="project_closed")
     if not 1 <= count <= project.open_lease_limit:
@@ -115,9 +159,7 @@ def next_leases(*, project: Project, annotator: User, count: int = 1) -> list[Sl
     if len(held) < count:
         _free_expired_leases(project=project)
         held += _claim(project=project, annotator=annotator, wanted=count - len(held))
-    wanted = held[:count]
-    slots = Slot.objects.select_related("lease", "task__prompt", "version", "project").in_bulk(wanted)
-    return [slots[pk] for pk in wanted]
+    return held[:count]
 
 
 def one_call_at_a_time(*, project: Project, annotator: User) -> None:
@@ -126,18 +168,18 @@ def one_call_at_a_time(*, project: Project, annotator: User) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [project.pk, annotator.pk])
 
 
-def _renew_open_leases(*, project: Project, annotator: User) -> list[int]:
+def _renew_open_leases(*, project: Project, annotator: User) -> list[Held]:
     """The annotator's leased slots, oldest first, each with its full time again."""
     with connection.cursor() as cursor:
         cursor.execute(
             """WITH renewed AS (
                    UPDATE annotate_slot SET expires_at = now() + make_interval(secs => %s)
                    WHERE holder_id = %s AND project_id = %s AND state = 'leased' RETURNING id, lease_id)
-               SELECT renewed.id FROM renewed JOIN annotate_lease lease ON lease.id = renewed.lease_id
+               SELECT renewed.id, lease.id FROM renewed JOIN annotate_lease lease ON lease.id = renewed.lease_id
                ORDER BY lease.leased_at, renewed.id""",
             [project.lease_seconds, annotator.pk, project.pk],
         )
-        return [row[0] for row in cursor.fetchall()]
+        return [Held(slot, lease) for slot, lease in cursor.fetchall()]
 
 
 def _lease_time(project: Project) -> timedelta:
@@ -183,61 +225,63 @@ def reoffer(*, project: Project, tasks: Iterable[int]) -> None:
     Slot.objects.bulk_update(free, ["offer", "lane"])
 
 
-def _claim(*, project: Project, annotator: User, wanted: int) -> list[int]:
-    """Leases up to `wanted` new slots and returns their ids."""
-    version: ProjectVersion | None = None
-    claimed: list[int] = []
-    starts = _look(project=project, annotator=annotator)
-    while len(claimed) < wanted and (slot := _take(project=project, annotator=annotator, starts=starts)):
-        version = version or current_version(project)
-        _lease(project=project, annotator=annotator, slot_id=slot, version=version)
-        claimed.append(slot)
+def _claim(*, project: Project, annotator: User, wanted: int) -> list[Held]:
+    """Leases up to `wanted` new slots."""
+    claimed: list[Held] = []
+    reserved, starts = _look(project=project, annotator=annotator)
+    while len(claimed) < wanted:
+        free = _take(project=project, annotator=annotator, reserved=reserved, starts=starts)
+        if free is None:
+            break
+        claimed.append(_lease(free, project=project, annotator=annotator))
     return claimed
 
 
-def _look(*, project: Project, annotator: User) -> list[tuple[int, int]]:
-    """(lane, first offer) of each lane that has something for the annotator; moves the cursors past what has not."""
+def _look(*, project: Project, annotator: User) -> tuple[bool, list[tuple[int, int]]]:
+    """Whether a slot is reserved for the annotator, and (lane, first offer) of each lane that has something for them.
+
+    Moves the cursors past what has not.
+    """
     with connection.cursor() as cursor:
         cursor.execute(_LOOK, {"project": project.pk, "annotator": annotator.pk, "lanes": list(LANES)})
         rows = cursor.fetchall()
-    for lane, passed, first, last in rows:
+    for lane, passed, first, last, *_rest in rows:
         reached = (first - 1 if first is not None else last) or 0
         if reached - passed >= CURSOR_STEP:
             QueueCursor.objects.update_or_create(
                 project=project, annotator=annotator, lane=lane, defaults={"offer": reached}
             )
-    return [(lane, first) for lane, _, first, _ in rows if first is not None]
+    return rows[0][4], [(lane, first) for lane, _passed, first, *_rest in rows if first is not None]
 
 
-def _take(*, project: Project, annotator: User, starts: list[tuple[int, int]]) -> int | None:
+#: A locked free slot: id, task, number, and the task's responses in the order of their ids.
+Free = tuple[int, int, int, list[int]]
+
+
+def _take(*, project: Project, annotator: User, reserved: bool, starts: list[tuple[int, int]]) -> Free | None:
     """Locks the first slot that nobody else is taking at this moment: reserved ones first, then lane by lane."""
     who: dict[str, Any] = {"project": project.pk, "annotator": annotator.pk}
+    found: Free | None = None
     with connection.cursor() as cursor:
-        cursor.execute(_TAKE_RESERVED, who)
-        found = cursor.fetchone()
+        if reserved:
+            cursor.execute(_TAKE_RESERVED, who)
+            found = cursor.fetchone()
         for lane, first in starts:
             if found:
                 break
             cursor.execute(_TAKE, who | {"lane": lane, "from": first})
             found = cursor.fetchone()
-    return found[0] if found else None
+    return found
 
 
-def _lease(*, project: Project, annotator: User, slot_id: int, version: ProjectVersion) -> None:
-    slot = Slot.objects.only("task_id", "number").get(pk=slot_id)
-    responses = list(
-        TaskResponse.objects.filter(task=slot.task_id).order_by("response_id").values_list("response_id", flat=True)
-    )
-    order = presented_order(responses, seed=str(slot.task_id), row=slot.number - 1)
-    lease = Lease.objects.create(task_id=slot.task_id, annotator=annotator, version=version, presented_order=order)
-    Slot.objects.filter(pk=slot_id).update(
-        state=Slot.State.LEASED,
-        holder=annotator,
-        lease=lease,
-        version=version,
-        presented_order=order,
-        expires_at=Now() + _lease_time(project),
-    )
+def _lease(free: Free, *, project: Project, annotator: User) -> Held:
+    slot, task, number, responses = free
+    order = presented_order(responses, seed=str(task), row=number - 1)
+    held = Held(slot, uuid.uuid4())
+    values = {"lease": held.lease, "task": task, "slot": slot, "order": order, "seconds": project.lease_seconds}
+    with connection.cursor() as cursor:
+        cursor.execute(_LEASE, values | {"project": project.pk, "annotator": annotator.pk})
+    return held
 
 
 def held_slot(*, lease_id: uuid.UUID, annotator: User) -> Slot:

@@ -6,10 +6,11 @@ import uuid
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Subquery
 from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict, Invalid, NotFound
-from annotate.models import Change, Draft, Entry, Lease, Project, Prompt, Ranking, Slot, TaskResponse, User
+from annotate.models import Change, Draft, Entry, Lease, Project, Prompt, Ranking, Slot, User
 from annotate.preferences import Answer, validate_answer
 from annotate.selectors.rules import answer_rules
 from annotate.services.counters import record_changes
@@ -46,10 +47,10 @@ def submit_ranking(
     lease = Lease.objects.filter(pk=lease_id, annotator=annotator).select_related("task__project", "version").first()
     if lease is None or project not in {None, lease.task.project}:
         raise NotFound(_("There is no such lease."))
+    lease.annotator = annotator
     one_call_at_a_time(project=lease.task.project, annotator=annotator)
     slot = _slot_for(lease=lease)
-    _refuse_withdrawn(lease=lease)
-    _refuse_second_answer(lease=lease)
+    _refuse_withdrawn_or_answered(lease=lease)
     _check(answer, lease=lease)
     ranking = _write(
         lease=lease, slot=slot, answer=answer, seconds=seconds, source=source, counted=slot is not None, revision=1
@@ -88,19 +89,20 @@ def _hold(slot: Slot, *, lease: Lease) -> None:
     )
 
 
-def _refuse_withdrawn(*, lease: Lease) -> None:
+def _refuse_withdrawn_or_answered(*, lease: Lease) -> None:
     # Asked after the slot was locked: a withdrawal locks the slots before it blanks.
-    if Prompt.objects.filter(pk=lease.task.prompt_id, withdrawn_at__isnull=False).exists():
-        raise Conflict(_("The prompt was withdrawn meanwhile; nothing of it is kept."), code="withdrawn")
-
-
-def _refuse_second_answer(*, lease: Lease) -> None:
-    last = Ranking.objects.filter(task=lease.task, annotator=lease.annotator).order_by("-revision").first()
+    mine = Ranking.objects.filter(task=lease.task_id, annotator=lease.annotator_id).order_by("-revision")
+    asked = Prompt.objects.filter(pk=lease.task.prompt_id).annotate(
+        last=Subquery(mine.values("pk")[:1]), revision=Subquery(mine.values("revision")[:1])
+    )
+    withdrawn_at, last, revision = asked.values_list("withdrawn_at", "last", "revision").get()
+    if withdrawn_at is not None:
+        raise Conflict("The prompt was withdrawn meanwhile; nothing of it is kept.", code="withdrawn")
     if last is not None:
         raise Conflict(
-            _("You have ranked this task already; change that ranking instead."),
+            "You have ranked this task already; change that ranking instead.",
             code="already_submitted",
-            extra={"ranking": last.pk, "revision": last.revision},
+            extra={"ranking": last, "revision": revision},
         )
 
 
@@ -204,7 +206,7 @@ def _write(
     Entry.objects.bulk_create(
         [
             Entry(ranking=ranking, task=lease.task, response_id=pk, tier=tiers.get(pk))
-            for pk in TaskResponse.objects.filter(task=lease.task).values_list("response_id", flat=True)
+            for pk in lease.presented_order  # all of the task's responses, as the lease took them
         ]
     )
     return ranking

@@ -1,0 +1,218 @@
+"""The server's time to take an answer and hand out the next task, with five responses of 4 kB each.
+
+    python -m benchmarks.workbench
+    python -m benchmarks.workbench --tasks 300
+
+One request (POST …/rank/submit/) is measured side by side with the two it replaced (the API's submit, then
+POST …/rank/next/ with all cards), the two taking turns in one project, on real Postgres and Valkey. Every response has
+been rendered once before, as on a server that is in use.
+
+- in process: through the WSGI handler with all middleware, by Django's test client, in this process;
+- over HTTP: the same against gunicorn on this machine, with threads and the connection pool as in production.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.servers import django_on_scratch_servers
+
+RESPONSES = 5
+CHARACTERS = 4_000
+SLUG = "bench"
+WORDS = "the a of and to in tea water leaf cup hot cold green black white sugar milk time slow pour wait drink".split()  # noqa: SIM905
+#: Sends one JSON request and returns the answer's JSON.
+Send = Callable[[str, dict[str, Any]], Any]
+
+
+def markdown(draw: random.Random) -> str:
+    """About 4 kB as models write it: paragraphs, a heading, a list, a table, code and a formula."""
+    parts = [
+        f"## {' '.join(draw.choices(WORDS, k=4))}",
+        f"{draw.randrange(10**9)} " + " ".join(draw.choices(WORDS, k=90)),
+        "\n".join(f"- **{draw.choice(WORDS)}**: {' '.join(draw.choices(WORDS, k=14))}" for _ in range(6)),
+        "```python\ndef pour(cup: str) -> int:\n    return len(cup)  # how full\n```",
+        "| leaf | minutes |\n|---|---:|\n" + "\n".join(f"| {draw.choice(WORDS)} | {n} |" for n in range(4)),
+        r"The time is $t = \frac{m c \Delta T}{P}$ at most.",
+    ]
+    text = "\n\n".join(parts)
+    while len(text) < CHARACTERS:
+        text += "\n\n" + " ".join(draw.choices(WORDS, k=60))
+    return text[:CHARACTERS]
+
+
+def fill(tasks: int) -> tuple[Any, Any]:
+    """A project with tasks for two annotators, and these two."""
+    from annotate.models import User
+    from annotate.pages.rendering import render_texts
+    from annotate.services.projects import add_member, create_project
+    from tests.annotate.factories import make_task
+
+    rules = {"guidelines": markdown(random.Random(0)), "flags": [{"key": "wrong", "label": "Wrong"}]}
+    project = create_project(slug=SLUG, name="Bench", overlap=2, rules=rules)
+    draw = random.Random(1)
+    for number in range(tasks):
+        texts = [markdown(draw) for _ in range(RESPONSES)]
+        question = f"Question {number}: {' '.join(draw.choices(WORDS, k=40))}?"
+        make_task(project, texts, overlap=2, question=question)
+        render_texts([question, *texts])
+    people = [User.objects.create_user(username=name) for name in ("one", "two")]
+    for person in people:
+        add_member(project=project, user=person)
+    return people[0], people[1]
+
+
+class OneRequest:
+    """The page as it is: the answer goes, the next task comes with its acknowledgement."""
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        first = send(f"/p/{SLUG}/rank/next/", {})
+        self.tasks, self.version = first["tasks"], first["guidelines"]["version"]
+
+    def submit(self) -> None:
+        task, *rest = self.tasks
+        body = answer(task) | {"have": [one["lease"] for one in rest], "guidelines": self.version}
+        came = self.send(f"/p/{SLUG}/rank/submit/", body)["tasks"]
+        assert [one["lease"] for one in came[: len(rest)]] == [one["lease"] for one in rest]
+        self.tasks = [*rest, *came[len(rest) :]]
+        assert len(self.tasks) == 2 and all("html" in one for one in self.tasks)
+
+
+class TwoRequests:
+    """The page as it was: the API takes the answer, then both open tasks are fetched with all their cards."""
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self.tasks = send(f"/p/{SLUG}/rank/next/", {})["tasks"]
+
+    def submit(self) -> None:
+        self.send(f"/api/v1/projects/{SLUG}/rankings/", answer(self.tasks[0]))
+        self.tasks = self.send(f"/p/{SLUG}/rank/next/", {})["tasks"]
+        assert len(self.tasks) == 2
+
+
+def answer(task: dict[str, Any]) -> dict[str, Any]:
+    best, *others = task["order"]
+    return {"lease": task["lease"], "ranking": [[best], others[:2]], "unranked": others[2:], "seconds": 60.0}
+
+
+def measure(pages: dict[str, OneRequest | TwoRequests], rounds: int, warm: int) -> dict[str, list[float]]:
+    """Milliseconds of each submit with what is next, the pages taking turns; the first `warm` rounds do not count."""
+    times: dict[str, list[float]] = {name: [] for name in pages}
+    for number in range(rounds):
+        for name, page in pages.items():
+            start = time.perf_counter()
+            page.submit()
+            if number >= warm:
+                times[name].append(1000 * (time.perf_counter() - start))
+    return times
+
+
+# --- ways to send ----------------------------------------------------------------------------------------------------
+
+
+def session_of(user: Any) -> str:
+    from django.test import Client
+
+    client = Client(SERVER_NAME="localhost")
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return str(client.cookies["sessionid"].value)
+
+
+def in_process(user: Any) -> Send:
+    """Through the WSGI handler in this process."""
+    from django.test import Client
+
+    client = Client(SERVER_NAME="localhost")
+    client.cookies["sessionid"] = session_of(user)
+
+    def send(path: str, body: dict[str, Any]) -> Any:
+        answered = client.post(
+            path, json.dumps(body), content_type="application/json", headers={"Idempotency-Key": str(uuid.uuid4())}
+        )
+        assert answered.status_code < 300, (path, answered.status_code, answered.content)
+        return json.loads(answered.content)
+
+    return send
+
+
+def over_http(user: Any, port: int) -> Send:
+    """Over one kept connection to a server on this machine."""
+    link = http.client.HTTPConnection("127.0.0.1", port)
+    token = "0" * 32
+    headers = {
+        "Content-Type": "application/json",
+        "Cookie": f"sessionid={session_of(user)}; csrftoken={token}",
+        "X-CSRFToken": token,
+    }
+
+    def send(path: str, body: dict[str, Any]) -> Any:
+        link.request("POST", path, json.dumps(body), headers | {"Idempotency-Key": str(uuid.uuid4())})
+        answered = link.getresponse()
+        content = answered.read()
+        assert answered.status < 300, (path, answered.status, content)
+        return json.loads(content)
+
+    return send
+
+
+@contextmanager
+def gunicorn() -> Iterator[int]:
+    """A web process as in production, on a free port of this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    command = [sys.executable, "-m", "gunicorn", "webapp.wsgi:application", "--worker-class", "gthread"]
+    command += ["--threads", "4", "--bind", f"127.0.0.1:{port}", "--keep-alive", "60", "--log-level", "warning"]
+    server = subprocess.Popen(command, env=os.environ | {"PLACKETT_PROCESS": "web"})
+    try:
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+# --- the whole -------------------------------------------------------------------------------------------------------
+
+
+def report(title: str, times: dict[str, list[float]]) -> None:
+    base = statistics.median(times["two requests"])
+    for name, values in times.items():
+        median, p95 = statistics.median(values), statistics.quantiles(values, n=20)[-1]
+        print(f"{title:12}{name:14}{len(values):>8}{median:>11.1f}{p95:>9.1f}{median / base:>8.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=440, help="tasks to rank; half of them in process, half over HTTP")
+    options = parser.parse_args()
+    with django_on_scratch_servers():
+        one, two = fill(options.tasks)
+        rounds, warm = options.tasks // 2 - 4, 20
+        print(f"{'':12}{'':14}{'submits':>8}{'median ms':>11}{'p95 ms':>9}{'ratio':>8}")
+        pages: dict[str, OneRequest | TwoRequests]
+        pages = {"two requests": TwoRequests(in_process(two)), "one request": OneRequest(in_process(one))}
+        report("in process", measure(pages, rounds, warm))
+        with gunicorn() as port:
+            pages = {"two requests": TwoRequests(over_http(two, port)), "one request": OneRequest(over_http(one, port))}
+            report("over HTTP", measure(pages, rounds, warm))
+
+
+if __name__ == "__main__":
+    main()
