@@ -36,11 +36,11 @@ from annotate.models import (
     User,
 )
 from annotate.services.import_undo import undo_import
+from annotate.services.project_rules import setting_faults
+from annotate.services.projects import SETTINGS as PROJECT_SETTINGS
 from annotate.services.projects import add_member, change_project, create_project
 from annotate.services.queue import release_hold
 from annotate.services.tokens import create_token, revoke_token
-
-PROJECT_SETTINGS = ("name", "description", "overlap", "lease_seconds", "open_lease_limit", "skip_limit")
 
 
 class NeverDeleted:
@@ -144,10 +144,21 @@ class VersionInline(ReadOnly, TabularInline):  # type: ignore[misc]
     extra = 0
 
 
+class ProjectForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Says what the service would refuse at its field."""
+
+    def clean(self) -> dict[str, Any]:
+        given: dict[str, Any] = super().clean() or self.cleaned_data
+        for name, message in setting_faults({name: given[name] for name in PROJECT_SETTINGS if name in given}).items():
+            self.add_error(name, message)
+        return given
+
+
 @admin.register(Project)
 class ProjectAdmin(NeverDeleted, ModelAdmin):  # type: ignore[misc]
-    """Projects and their settings. Rules are versions: the API changes them, here they are shown."""
+    """Projects and their settings. Rules are versions: the set-up page and the API change them, here they are shown."""
 
+    form = ProjectForm
     list_display = ("name", "slug", "overlap", "created_at", "archived_at")
     search_fields = ("name", "slug")
     inlines = (VersionInline,)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.test import Client
 
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, ProjectVersion, RankingTask, Role, Slot
@@ -23,6 +24,7 @@ from annotate.services.project_rules import key_from, normal_rules, rule_faults,
 from annotate.services.projects import change_project, change_rules, create_project, set_archived, state_of
 from annotate.services.queue import next_leases, set_overlap
 from annotate.services.rankings import revise_ranking
+from tests.annotate.api.conftest import token_client
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import at_once, submit
 
@@ -105,6 +107,32 @@ def test_the_same_rules_in_another_spelling_are_no_change() -> None:
     change_project(project=project, changed_by=alice, rules=same)
     assert current_version(project).number == 1
     assert [one["high"] for one in normal_rules({"criteria": stored})["criteria"]] == [5, 1]
+
+
+def test_the_api_refuses_the_same_with_the_same_words() -> None:
+    project = make_project("tales")
+    client = token_client(make_user("alice", project=project, role=Role.MANAGER))
+    criteria = [{"key": f"k{n}", "label": f"l{n}"} for n in range(13)]
+    answer = client.patch("/api/v1/projects/tales/", {"rules": {"criteria": criteria}})
+    assert answer.status_code == 422
+    assert answer.json()["error"]["fields"] == {"rules.criteria": "At most 12 ratings for each response."}
+    two = [{"key": "a", "label": "Same"}, {"key": "b", "label": "same"}]
+    answer = client.patch("/api/v1/projects/tales/", {"rules": {"flags": two}})
+    assert list(answer.json()["error"]["fields"]) == ["rules.flags.1.label"]
+    yes_no = [{"key": "ok", "label": "Fine?", "kind": "yesno"}]
+    assert client.patch("/api/v1/projects/tales/", {"rules": {"criteria": yes_no}}).json()["version"] == 2
+    assert (current_version(project).criteria[0]["low"], current_version(project).criteria[0]["high"]) == (0, 1)
+
+
+def test_the_administration_refuses_the_same(client: Client) -> None:
+    project = make_project("tales")
+    client.force_login(make_user("sue", is_superuser=True, is_staff=True), "django.contrib.auth.backends.ModelBackend")
+    fields = {"name": "Tales", "overlap": 1, "lease_seconds": 60, "open_lease_limit": 2, "skip_limit": 5000}
+    inline = {"versions-TOTAL_FORMS": 0, "versions-INITIAL_FORMS": 0}
+    address = f"/admin/annotate/project/{project.pk}/change/"
+    assert "A whole number from 1 to 1000." in client.post(address, fields | inline).content.decode()
+    assert client.post(address, fields | inline | {"skip_limit": 5}).status_code == 302
+    assert Project.objects.get().skip_limit == 5
 
 
 def test_keys_are_made_from_labels() -> None:
