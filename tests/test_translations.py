@@ -197,6 +197,14 @@ def test_every_template_leaves_its_texts_to_the_translation() -> None:
     assert {name: texts for name, texts in found.items() if texts} == {}
 
 
+def test_no_template_spells_a_date_out() -> None:
+    """Day, month and year stand in another order elsewhere; the named formats know it."""
+    letters = re.compile(r"""date:(["'])(?![A-Z_]*_FORMAT\1)[^"']*[a-zA-Z]""")
+    assert letters.search("x|date:'j F'") and not letters.search('x|date:"SHORT_DATE_FORMAT"')
+    templates = [path for path in sources() if path.suffix == ".html"]
+    assert [path.name for path in templates if letters.search(path.read_text())] == []
+
+
 # --- the compiled files ----------------------------------------------------------------------------------------------
 
 PO = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=utf-8\\n"\n\nmsgid "Log in"\nmsgstr "{}"\n'

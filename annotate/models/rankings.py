@@ -5,6 +5,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.translation import pgettext_lazy
 
 from annotate.models.projects import Project, ProjectVersion
 from annotate.models.prompts import Response
@@ -19,9 +20,9 @@ class Ranking(models.Model):
     """
 
     class Source(models.TextChoices):
-        PAGE = "page"
-        API = "api"
-        IMPORT = "import"
+        PAGE = "page", pgettext_lazy("source of a ranking", "Page")
+        API = "api", pgettext_lazy("source of a ranking", "Api")
+        IMPORT = "import", pgettext_lazy("source of a ranking", "Import")
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="rankings")
     task = models.ForeignKey(RankingTask, on_delete=models.PROTECT, related_name="rankings")
