@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 CHROMIUM = os.environ.get("PLACKETT_CHROMIUM", "/usr/bin/chromium")
+SIZES = ((390, 844), (1280, 860), (2560, 1200))
 FLAGS = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
@@ -34,7 +35,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *sandbox])
         for scheme in ("light", "dark"):
             page = log_in(browser, scheme, options)
-            take_workbench(page, f"{options.url}/p/{options.project}/rank/", options.keys, scheme)
+            for width, height in SIZES:
+                page.set_viewport_size({"width": width, "height": height})
+                take_workbench(page, f"{options.url}/p/{options.project}/rank/", options.keys, f"{width}-{scheme}")
             if options.run and scheme == "light":
                 take_run(page, f"{options.url}/runs/{options.run}/")
         browser.close()
@@ -42,7 +45,7 @@ def main() -> None:
 
 def log_in(browser: Browser, scheme: str, options: argparse.Namespace) -> Page:
     """A new page of someone who is logged in."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
     page.goto(f"{options.url}/accounts/login/")
     page.get_by_label("Username").fill(options.user)
@@ -52,19 +55,21 @@ def log_in(browser: Browser, scheme: str, options: argparse.Namespace) -> Page:
     return page
 
 
-def take_workbench(page: Page, address: str, keys: str, scheme: str) -> None:
+def take_workbench(page: Page, address: str, keys: str, name: str) -> None:
     """The ranking page with an answer half made."""
     page.goto(address)
     page.locator(".response").first.wait_for()
+    if page.locator("[data-unread]").count():
+        page.get_by_role("button", name="I have read them").click()
     for key in keys.split():
         page.keyboard.press(key)
     strength = page.locator(".strengths button", has_text="clearly").first
-    if strength.get_attribute("aria-pressed") == "false":
+    if strength.is_visible() and strength.get_attribute("aria-pressed") == "false":
         strength.click()
     page.locator("[data-state=saved]").wait_for()
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(300)
-    page.screenshot(path=IMAGES / f"workbench-{scheme}.png")
+    page.screenshot(path=IMAGES / f"workbench-{name}.png")
 
 
 def take_run(page: Page, address: str) -> None:
@@ -72,7 +77,7 @@ def take_run(page: Page, address: str) -> None:
     page.goto(address)
     page.locator("#run-live").wait_for()
     page.wait_for_timeout(1000)
-    page.screenshot(path=IMAGES / "run.png", full_page=True, clip={"x": 0, "y": 0, "width": 1440, "height": 1200})
+    page.screenshot(path=IMAGES / "run.png", full_page=True, clip={"x": 0, "y": 0, "width": 1280, "height": 1200})
 
 
 if __name__ == "__main__":
