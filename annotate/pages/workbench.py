@@ -30,7 +30,7 @@ from annotate.selectors.leases import (
     revision_draft,
 )
 from annotate.selectors.progress import answers_wanted, own_pace
-from annotate.selectors.projects import get_project_for
+from annotate.selectors.projects import current_version, get_project_for
 from annotate.selectors.rankings import answer_content, own_answered
 from annotate.services.guidelines import record_reading
 from annotate.services.idempotency import Answer, answer_once
@@ -54,12 +54,12 @@ def rank(request: HttpRequest, slug: str) -> HttpResponse:
     """The shell of the workbench. Tasks are fetched by its script, so looking at the page leases nothing."""
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
-    version, read = guidelines_for(user, project)
+    version = current_version(project)
     context = {
         "project": project,
         "version": version,
         "guidelines": render_text(version.guidelines),
-        "guidelines_read": read,
+        "guidelines_read": guidelines_for(user, project).read,
         "skip_reasons": Skip.Reason.choices,
         "flag_kinds": FLAG_WORDS.items(),
         "words": workbench_words(),
@@ -205,9 +205,9 @@ def _standing(project: Project, *, user: User, body: dict[str, Any]) -> dict[str
 
 def _guidelines(project: Project, *, user: User, seen: Any) -> dict[str, Any]:
     """The version in force and whether the visitor has read it; the text unless the page has just that version."""
-    version, read = guidelines_for(user, project)
-    found: dict[str, Any] = {"version": version.number, "read": read}
-    return found if seen == version.number else found | {"html": render_text(version.guidelines)}
+    now = guidelines_for(user, project)
+    found: dict[str, Any] = {"version": now.number, "read": now.read}
+    return found if seen == now.number else found | {"html": render_text(now.text)}
 
 
 def progress_data(project: Project, *, user: User) -> dict[str, Any]:

@@ -1,17 +1,37 @@
 """What a project asks of those who rank, and whether somebody has read it."""
 
-from django.db.models import Exists, OuterRef
+from dataclasses import dataclass
 
-from annotate.models import Project, ProjectVersion, ReadingReceipt, User
+from django.db import connection
+
+from annotate.models import Project, User
+
+_IN_FORCE = """
+    SELECT version.number, version.guidelines, EXISTS (
+        SELECT 1 FROM annotate_readingreceipt receipt
+        JOIN annotate_projectversion seen ON seen.id = receipt.version_id
+        WHERE receipt.user_id = %(user)s AND seen.project_id = version.project_id
+          AND seen.guidelines = version.guidelines)
+    FROM annotate_projectversion version WHERE version.project_id = %(project)s
+    ORDER BY version.number DESC LIMIT 1
+"""
 
 
-def guidelines_for(user: User, project: Project) -> tuple[ProjectVersion, bool]:
-    """The rules now in force, and whether the user has read their guidelines, in this or an earlier version.
+@dataclass(frozen=True, slots=True)
+class Guidelines:
+    """The guidelines now in force: of which version, their text, and whether a certain person has read them."""
+
+    number: int
+    text: str
+    read: bool
+
+
+def guidelines_for(user: User, project: Project) -> Guidelines:
+    """The guidelines now in force; read in an earlier version counts while the text is the same.
 
     A new version that changes other rules asks nobody to read again; without guidelines there is nothing to read.
     """
-    receipts = ReadingReceipt.objects.filter(user=user, version__project=project)
-    same = receipts.filter(version__guidelines=OuterRef("guidelines"))
-    versions = ProjectVersion.objects.filter(project=project).annotate(read=Exists(same))
-    version = versions.order_by("-number")[:1].get()
-    return version, version.read or not version.guidelines.strip()
+    with connection.cursor() as cursor:
+        cursor.execute(_IN_FORCE, {"user": user.pk, "project": project.pk})
+        number, text, read = cursor.fetchone()
+    return Guidelines(number, text, read or not text.strip())

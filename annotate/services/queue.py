@@ -91,6 +91,11 @@ _TAKE_RESERVED = f"""
     ORDER BY slot.id LIMIT 1 FOR UPDATE OF slot SKIP LOCKED
 """
 
+_EXPIRED = """
+    SELECT id FROM annotate_slot WHERE project_id = %s AND state = 'leased' AND expires_at < statement_timestamp()
+    ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+
 # The rules now in force are pinned.
 _LEASE = """
     WITH leased AS (
@@ -127,7 +132,7 @@ def next_leases(*, project: Project, annotator: User, count: int = 1) -> list[Sl
         Invalid: count is not between 1 and the project's limit.
         Conflict: the project is closed (code `project_closed`).
     """
-    return _loaded(_hold_leases(project=project, annotator=annotator, count=count))
+    return _loaded(_hold_leases(project=project, annotator=annotator, count=count), project=project)
 
 
 @transaction.atomic
@@ -136,13 +141,15 @@ def next_unseen_leases(
 ) -> tuple[list[uuid.UUID], list[Slot]]:
     """As next_leases, for a page that has some of the leases: the ids of all, and the slots of those not in `have`."""
     held = _hold_leases(project=project, annotator=annotator, count=count)
-    return [one.lease for one in held], _loaded([one for one in held if one.lease not in have])
+    return [one.lease for one in held], _loaded([one for one in held if one.lease not in have], project=project)
 
 
-def _loaded(held: Sequence[Held]) -> list[Slot]:
+def _loaded(held: Sequence[Held], *, project: Project) -> list[Slot]:
     """The slots with what selectors.leases reads of them."""
     wanted = [one.slot for one in held]
-    slots = Slot.objects.select_related("lease", "task__prompt", "version", "project").in_bulk(wanted)
+    slots = Slot.objects.select_related("lease", "task__prompt", "version").in_bulk(wanted)
+    for slot in slots.values():
+        slot.project = project
     return [slots[pk] for pk in wanted]
 
 
@@ -187,13 +194,11 @@ def _lease_time(project: Project) -> timedelta:
 
 
 def _free_expired_leases(*, project: Project) -> None:
-    expired = (
-        Slot.objects.select_for_update(skip_locked=True)
-        .filter(project=project, state=Slot.State.LEASED, expires_at__lt=Now())
-        .order_by("expires_at")
-    )
-    if found := list(expired[:EXPIRED_PER_CALL]):
-        _free(project=project, slots=found)
+    with connection.cursor() as cursor:
+        cursor.execute(_EXPIRED, [project.pk, EXPIRED_PER_CALL])
+        expired = [row[0] for row in cursor.fetchall()]
+    if expired:
+        _free(project=project, slots=list(Slot.objects.filter(pk__in=expired)))
 
 
 def _free(*, project: Project, slots: list[Slot]) -> None:

@@ -5,16 +5,24 @@ import json
 import uuid
 from typing import Any
 
-from django.db import transaction
-from django.db.models import Subquery
+from django.db import connection, transaction
 from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict, Invalid, NotFound
-from annotate.models import Change, Draft, Entry, Lease, Project, Prompt, Ranking, Slot, User
+from annotate.models import Change, Draft, Entry, Lease, Project, Ranking, Slot, User
 from annotate.preferences import Answer, validate_answer
 from annotate.selectors.rules import answer_rules
 from annotate.services.counters import record_changes
 from annotate.services.queue import one_call_at_a_time
+
+# Whether the prompt was withdrawn, and the annotator's last revision of a ranking of the task.
+_WITHDRAWN_OR_ANSWERED = """
+    SELECT prompt.withdrawn_at IS NOT NULL, last.id, last.revision FROM annotate_prompt prompt
+    LEFT JOIN LATERAL (
+        SELECT id, revision FROM annotate_ranking WHERE task_id = %s AND annotator_id = %s
+        ORDER BY revision DESC LIMIT 1) last ON true
+    WHERE prompt.id = %s
+"""
 
 
 @transaction.atomic
@@ -91,12 +99,10 @@ def _hold(slot: Slot, *, lease: Lease) -> None:
 
 def _refuse_withdrawn_or_answered(*, lease: Lease) -> None:
     # Asked after the slot was locked: a withdrawal locks the slots before it blanks.
-    mine = Ranking.objects.filter(task=lease.task_id, annotator=lease.annotator_id).order_by("-revision")
-    asked = Prompt.objects.filter(pk=lease.task.prompt_id).annotate(
-        last=Subquery(mine.values("pk")[:1]), revision=Subquery(mine.values("revision")[:1])
-    )
-    withdrawn_at, last, revision = asked.values_list("withdrawn_at", "last", "revision").get()
-    if withdrawn_at is not None:
+    with connection.cursor() as cursor:
+        cursor.execute(_WITHDRAWN_OR_ANSWERED, [lease.task_id, lease.annotator_id, lease.task.prompt_id])
+        withdrawn, last, revision = cursor.fetchone()
+    if withdrawn:
         raise Conflict("The prompt was withdrawn meanwhile; nothing of it is kept.", code="withdrawn")
     if last is not None:
         raise Conflict(
