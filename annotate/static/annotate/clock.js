@@ -15,11 +15,11 @@ export class Clock {
 		}
 		setInterval(() => {
 			const now = performance.now();
-			const idle = document.hidden ? Infinity : now - this.lastSeen;
-			const worked = idle < IDLE ? now - this.lastTick : 0;
+			const idle = now - this.lastSeen;
+			const worked = idle < IDLE && !document.hidden ? now - this.lastTick : 0;
 			this.lastTick = now;
 			this.spent += worked;
-			if (now - this.lastSeen > PAUSE) this.stretch = 0;
+			if (idle > PAUSE) this.stretch = 0;
 			else if ((this.stretch += worked) > STRETCH) {
 				this.stretch = 0;
 				tired();

@@ -86,7 +86,6 @@ export class DraftKeeper {
 		}
 	}
 
-	// No more saving; the copy in this browser stays until forget().
 	close() {
 		this.closed = true;
 		clearTimeout(this.timer);

@@ -14,8 +14,7 @@ export class Outbox {
 		copies.write("answer", this.user, item.key, item);
 		this.pending += 1;
 		const refused = async (error) => void (await this.onRefused(error, sent));
-		this.idle = this.idle.then(() => this.deliver(item)).catch(refused).finally(() => (this.pending -= 1));
-		return this.idle;
+		return (this.idle = this.idle.then(() => this.deliver(item)).catch(refused).finally(() => (this.pending -= 1)));
 	}
 
 	// What an earlier page left behind; of what the server refuses the draft is still there.

@@ -23,7 +23,6 @@ const safe = (text) => text.replace(/[&"<>]/g, (sign) => `&#${sign.charCodeAt(0)
 const button = (act, name, label, text, more = "") =>
 	`<button type="button" class="${name}" data-key="${act}" data-act="${act}" aria-label="${safe(label)}" ${more}>${safe(text)}</button>`;
 
-// A click on the row does what its button does.
 function row(state, view, index, ids) {
 	const {focus, words} = view;
 	const kind = index < 0 ? "pool" : ids.length ? "tier" : "gap"; // what a chip dropped on it means

@@ -8,7 +8,6 @@ import {drawRail, drawSentence} from "./rail.js";
 import * as ranking from "./ranking_state.js";
 
 export class Ranker {
-	// actions: further ones for keys and [data-act].
 	constructor({words, shortcuts = () => true, actions = {}, onChange = () => {}}) {
 		Object.assign(this, {words, onChange, history: null, focus: null, busy: false});
 		this.actions = {...this.ownActions(), ...actions};
@@ -58,7 +57,7 @@ export class Ranker {
 		const view = {focus, words, rules: task.rules, locked: busy};
 		drawRail(now, view);
 		drawCards(now, view);
-		drawSentence(now, view, ranking.countPlaced(now) > 1 && problem);
+		drawSentence(now, view, now.tiers.flat().length > 1 && problem);
 		part("submit").setAttribute("aria-disabled", busy || problem !== null);
 		part("all-bad").setAttribute("aria-pressed", now.allBad);
 		part("undo").disabled = busy || !history.at;
@@ -71,7 +70,7 @@ export class Ranker {
 		const orderOf = () => (this.now ? this.task.order : []);
 		return {
 			pick: (id) => {
-				this.focus = this.focus === `${id}` ? null : `${id}`;
+				this.focus = this.focus === String(id) ? null : String(id);
 				this.draw();
 			},
 			focus: (index) => {

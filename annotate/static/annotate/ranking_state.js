@@ -8,7 +8,6 @@ export const blank = (order) =>
 export const letterOf = (state, id) => String.fromCharCode(65 + state.order.indexOf(id));
 export const tierOf = (state, id) => state.tiers.findIndex((tier) => tier.includes(id));
 export const unranked = (state) => state.order.filter((id) => tierOf(state, id) < 0);
-export const countPlaced = (state) => state.tiers.flat().length;
 
 // Beyond the last tier: into a new one. Where ties are off: a new tier at that rank.
 export function place(state, id, index, ties = true) {
@@ -118,7 +117,7 @@ export function spoken(state, words) {
 
 // Why this cannot be submitted yet; null when it can.
 export function problem(state, rules, {problems}) {
-	if (!state.allBad && countPlaced(state) < 2) return rules.all_bad ? problems.two : problems.twoOnly;
+	if (!state.allBad && state.tiers.flat().length < 2) return rules.all_bad ? problems.two : problems.twoOnly;
 	if (!rules.partial && state.tiers.length && unranked(state).length) return problems.partial;
 	if (rules.strength === "required" && state.strengths.includes(null)) return problems.strength;
 	for (const {key, label} of rules.criteria.filter(({required}) => required)) {

@@ -10,18 +10,18 @@ import {Ranker} from "./ranker.js";
 import {fill, fromDraft, letterOf, sentence, toAnswer, toDraft} from "./ranking_state.js";
 
 const page = document.getElementById("workbench");
-const {user, pageUrl, leaseUrl, leaseSeconds} = page.dataset;
+const {user, pageUrl, leaseUrl} = page.dataset;
+const [guidelines, leaseSeconds] = [page.dataset.guidelines, page.dataset.leaseSeconds].map(Number);
 const words = JSON.parse(page.dataset.words);
 
 let tasks = []; // to rank: the present one, the prefetched one
 let task = null; // on the page: the first of them, or an earlier one
 let drafts = null;
-const guidelines = Number(page.dataset.guidelines);
 const finished = new Set(); // leases that a late reply may still bring
 
 const onWait = ({status}) => say(status ? "waiting" : "offline");
 const outbox = new Outbox({user, url: `${pageUrl}submit/`, onWait, onRefused: stuck});
-const clock = new Clock({leaseSeconds: Number(leaseSeconds), extend: () => tasks.forEach(extend), tired: () => part("pause")?.showPopover()});
+const clock = new Clock({leaseSeconds, extend: () => tasks.forEach(extend), tired: () => part("pause")?.showPopover()});
 const ranker = new Ranker({
 	words,
 	shortcuts: () => part("shortcuts").checked,
@@ -38,12 +38,11 @@ const ranker = new Ranker({
 });
 
 function receive({tasks: leased, progress, guidelines: news, closed = false}) {
-	const known = tasks;
-	tasks = leased.map((one) => known.find(({lease}) => lease === one.lease) ?? one).filter(({lease}) => !finished.has(lease));
+	tasks = leased.map((one) => tasks.find(({lease}) => lease === one.lease) ?? one).filter(({lease}) => !finished.has(lease));
 	page.dataset.closed = closed;
 	part("progress").textContent = progress.words;
 	Object.assign(part("progress-bar"), {max: progress.wanted || 1, value: progress.done});
-	if (news.version !== guidelines) location.reload(); // they changed: the page comes with the new ones
+	if (news.version !== guidelines) location.reload(); // the page comes with the new ones
 }
 
 async function fetchTasks() {
