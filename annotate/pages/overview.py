@@ -41,6 +41,7 @@ def overview_context(project: Project) -> dict[str, Any]:
 def manager_context(project: Project, overview: Overview) -> dict[str, Any]:
     """What managers see besides: people, what is to be settled, and whether the queue runs dry."""
     now, lists = timezone.now(), tasks_to_settle(project)
+    leaking = leaking_tasks(project, limit=LIST)
     return {
         "dry": dry_notice(overview),
         "people": [_person(row, now=now) for row in annotator_rows(project)],
@@ -48,8 +49,8 @@ def manager_context(project: Project, overview: Overview) -> dict[str, Any]:
         "held_count": lists.held_count,
         "flagged": [row_context(row) for row in lists.flagged],
         "flagged_count": lists.flagged_count,
-        "leaking": leaking_tasks(project, limit=LIST),
-        "leaking_count": unsettled_leaks(project).count(),
+        "leaking": leaking,
+        "leaking_count": len(leaking) if len(leaking) < LIST else unsettled_leaks(project).count(),
     }
 
 

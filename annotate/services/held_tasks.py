@@ -1,5 +1,8 @@
 """What a manager decides about tasks that were held, flagged, or should not be ranked any further."""
 
+import time
+from contextlib import suppress
+
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
@@ -8,6 +11,9 @@ from annotate.errors import Conflict
 from annotate.models import RankingTask, Slot, TaskFlag, User
 from annotate.services.locks import lock_decisions
 from annotate.services.queue import release_hold
+
+#: How often, and how far apart, closing tries to get hold of a task that others are working on.
+ATTEMPTS, PAUSE_SECONDS = 100, 0.03
 
 
 @transaction.atomic
@@ -31,11 +37,11 @@ def release_task(*, task: RankingTask, by: User) -> None:
 def close_task(*, task: RankingTask, by: User) -> None:
     """Takes a task out of the queue for good: free and leased places go, what is done stays and still counts.
 
-    Whoever holds the task can go on; their answer is then kept as an extra. Settles the task's flags. Locks and deletes
-    slots, then writes the task.
+    Whoever holds the task can go on; their answer is then kept as an extra. Settles the task's flags. Locks the task
+    and its slots, and deletes slots.
 
     Raises:
-        Conflict: it is closed already (`closed`).
+        Conflict: it is closed already (`closed`), or somebody is handing it in or back right now (`busy`).
     """
     lock_decisions(task)
     if RankingTask.objects.filter(pk=task.pk, state=RankingTask.State.CLOSED).exists():
@@ -52,7 +58,29 @@ def settle_flags(*, task: RankingTask, by: User) -> int:
 
 
 def _lock_slots_not_done(task: RankingTask) -> list[int]:
-    """Leased ones first: whoever gives one back holds it, and then waits for the free ones of its task."""
-    slots = Slot.objects.select_for_update(of=("self",)).filter(task=task).order_by("pk")
-    list(slots.filter(state=Slot.State.LEASED).values_list("pk", flat=True))
-    return list(slots.exclude(state=Slot.State.DONE).values_list("pk", flat=True))
+    """Locks the task and all its slots that are not done, never waiting while it holds one of them.
+
+    Whoever hands a slot back holds it and then waits for the task's free ones, in no order that could be shared.
+
+    Raises:
+        Conflict: somebody was in the way for seconds (`busy`).
+    """
+    for _attempt in range(ATTEMPTS):
+        with suppress(_InTheWay), transaction.atomic():
+            return _lock_at_once(task)
+        time.sleep(PAUSE_SECONDS)
+    raise Conflict(_("Somebody is handing this task in or back right now; try again."), code="busy")
+
+
+def _lock_at_once(task: RankingTask) -> list[int]:
+    locked = RankingTask.objects.select_for_update(of=("self",), no_key=True, skip_locked=True).filter(pk=task.pk)
+    slots = Slot.objects.filter(task=task).exclude(state=Slot.State.DONE)
+    found = bool(locked.first())
+    held = list(slots.select_for_update(of=("self",), skip_locked=True).values_list("pk", flat=True))
+    if not found or len(held) < slots.count():
+        raise _InTheWay  # undoes the savepoint, which gives the locks back
+    return held
+
+
+class _InTheWay(Exception):
+    """Somebody else holds the task or one of its slots."""

@@ -76,7 +76,7 @@ def test_a_withdrawn_prompt_is_not_released(project: Project, mia: User) -> None
 
 @pytest.mark.django_db(transaction=True)
 def test_closing_while_people_skip_and_take_ends_with_no_open_place(project: Project, mia: User) -> None:
-    for round in range(5):
+    for round in range(12):
         task = make_task(project, overlap=3)
         people = [make_user(f"p{round}-{number}", project=project) for number in range(3)]
         leases = [lease(project, person) for person in people[:2]]

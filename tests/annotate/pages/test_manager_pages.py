@@ -83,6 +83,13 @@ def test_who_ranks_is_told_with_counts_and_times(busy: Busy) -> None:
     assert lease.over
 
 
+def test_an_archived_project_says_so_and_invites_nobody_to_rank(busy: Busy) -> None:
+    assert "Start ranking" in text_of(busy.mia, busy.project.get_absolute_url())
+    type(busy.project).objects.update(archived_at=timezone.now())
+    page = text_of(busy.mia, busy.project.get_absolute_url())
+    assert "This project is archived since" in page and "Start ranking" not in page
+
+
 def test_someone_who_never_began_is_named_after_a_day(busy: Busy) -> None:
     idle = make_user("idle", project=busy.project)
     assert "has not begun" not in text_of(busy.mia, busy.project.get_absolute_url())
