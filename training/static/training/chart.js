@@ -1,18 +1,16 @@
-// One small line chart as SVG: axes, a main curve, a dashed one beside it, a horizontal reference. Colours come from CSS.
+// One small line chart as SVG: axes, a main curve, a dashed one beside it, a horizontal reference. Colours come from CSS,
+// words from the page: what stands in braces is filled in.
 
 const SVG = "http://www.w3.org/2000/svg";
 const FRAME = { left: 44, right: 312, top: 10, bottom: 148 };
 const MAX_POINTS = 600;
 const SMOOTH_FROM = 60; // shorter curves are shown as they are
 
-export function drawChart(svg, { name, points, beside, steps, percent, line, floor }) {
-  const write = percent ? (value) => `${(value * 100).toFixed(1)} %` : shortNumber;
+export function drawChart(svg, { name, points, beside, steps, percent, line, floor, words }) {
+  const write = percent ? (value) => `${local((value * 100).toFixed(1))} %` : shortNumber;
   svg.replaceChildren();
   svg.append(element("path", { class: "axis", d: `M${FRAME.left} ${FRAME.top}V${FRAME.bottom}H${FRAME.right}` }));
-  if (points.length === 0) {
-    svg.setAttribute("aria-label", `${name}: nothing measured yet`);
-    return;
-  }
+  if (points.length === 0) return; // the page says that nothing is measured yet
   const raw = thin(points);
   const aside = thin(smooth(beside));
   const range = rangeOf([...raw, ...aside].map((point) => point[1]), { line, floor, ceiling: percent ? 1 : Infinity });
@@ -22,12 +20,13 @@ export function drawChart(svg, { name, points, beside, steps, percent, line, flo
   const isLong = points.length >= SMOOTH_FROM;
   if (isLong) svg.append(element("path", { class: "curve raw", d: pathOf(raw, place) }));
   svg.append(element("path", { class: "curve", d: pathOf(isLong ? thin(smooth(points)) : raw, place) }));
-  if (!isLong) for (const point of raw) svg.append(dot(point, place, `step ${point[0]}: ${write(point[1])}`));
+  if (!isLong) for (const point of raw) svg.append(dot(point, place, fill(words.point, { step: point[0], value: write(point[1]) })));
   const short = percent ? (value) => `${(value * 100).toFixed(0)} %` : shortNumber;
   svg.append(label(FRAME.left - 4, FRAME.top + 8, short(range[1]), "end"), label(FRAME.left - 4, FRAME.bottom, short(range[0]), "end"));
-  svg.append(label(FRAME.right, 164, `step ${steps[1]}`, "end"));
+  svg.append(label(FRAME.right, 164, fill(words.step, { step: steps[1] }), "end"));
   const [first, last] = [points[0], points.at(-1)];
-  svg.setAttribute("aria-label", `${name}: ${write(first[1])} at step ${first[0]}, ${write(last[1])} at step ${last[0]}`);
+  const said = { name, first: write(first[1]), start: first[0], last: write(last[1]), end: last[0] };
+  svg.setAttribute("aria-label", fill(words.summary, said));
   svg.parentElement.querySelector("[data-last]").textContent = write(last[1]);
 }
 
@@ -103,6 +102,15 @@ function element(tag, attributes) {
 }
 
 function shortNumber(value) {
-  if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(1);
-  return Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
+  if (value !== 0 && Math.abs(value) < 0.001) return local(value.toExponential(1));
+  return local(Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3))));
+}
+
+// With the decimal sign of the page's language.
+function local(number) {
+  return number.replace(".", (1.5).toLocaleString(document.documentElement.lang)[1]);
+}
+
+function fill(words, values) {
+  return words.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }

@@ -7,6 +7,7 @@ const FINISHED = new Set(["succeeded", "failed", "cancelled"]);
 class Curves {
   constructor(element) {
     this.url = element.dataset.metricsUrl;
+    this.words = { ...element.dataset };
     this.figures = [...element.querySelectorAll("figure")];
     this.rows = [];
     this.attempt = null;
@@ -41,7 +42,7 @@ class Curves {
     if (answer.discard_after !== null) this.rows = this.rows.filter((row) => row.step <= answer.discard_after);
     if (answer.metrics.length === 0 && answer.discard_after === null) return;
     this.rows.push(...answer.metrics);
-    for (const figure of this.figures) drawFigure(figure, this.rows);
+    for (const figure of this.figures) drawFigure(figure, this.rows, this.words);
   }
 }
 
@@ -49,7 +50,7 @@ function pointsOf(rows, name) {
   return rows.filter((row) => typeof row.values[name] === "number").map((row) => [row.step, row.values[name]]);
 }
 
-function drawFigure(figure, rows) {
+function drawFigure(figure, rows, words) {
   const { series, beside, name, unit, line, lineName, floor } = figure.dataset;
   drawChart(figure.querySelector("svg"), {
     name,
@@ -59,6 +60,7 @@ function drawFigure(figure, rows) {
     percent: unit === "percent",
     line: line === undefined ? null : { value: Number(line), name: lineName },
     floor: floor === undefined ? null : Number(floor),
+    words,
   });
 }
 
