@@ -1,9 +1,10 @@
-"""Reading: word-level difference, raw text, folding, layouts, identical texts, scripts of the world, guidelines, thinking."""
+"""Reading: word-level difference, raw text, folding, layouts, identical texts, scripts, guidelines, thinking."""
 
 from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Response as Response_
 from pytest_django.live_server_helper import LiveServer
 
 from annotate.models import Prompt, ReadingReceipt, Response, User
@@ -179,3 +180,20 @@ def test_a_gentle_word_after_a_long_stretch(page: Page, live_server: LiveServer,
     expect(pause).to_be_visible()
     page.get_by_role("button", name="All right").click()
     expect(pause).to_be_hidden()
+
+
+def test_scripts_of_our_own_stay_under_40_kb(page: Page, live_server: LiveServer, login: Login) -> None:
+    project, annotator = project_with_tasks(1)
+    login(page.context, annotator)
+    sizes: dict[str, int] = {}
+
+    def weigh(response: Response_) -> None:
+        name = response.url.removeprefix(f"{live_server.url}/static/")
+        if name.endswith(".js") and not name.startswith("django_htmx/"):
+            sizes[name] = len(response.body())
+
+    page.on("response", weigh)
+    Bench(page, live_server.url, project).open()
+    assert {"annotate/workbench.js", "annotate/ranking_state.js", "webapp/http.js"} <= set(sizes)
+    assert sum(sizes.values()) < 40_000, sizes
+    assert "<script>" not in page.content() and "style=" not in page.content()
