@@ -37,7 +37,8 @@ def home(request: HttpRequest) -> HttpResponse:
         for project in projects
     ]
     rows.sort(key=lambda row: not (row["may_rank"] and row["progress"].left))  # what can be ranked now comes first
-    return render(request, "annotate/home.html", {"rows": rows})
+    archived = projects_of(user).exclude(archived_at=None)
+    return render(request, "annotate/home.html", {"rows": rows, "archived": archived})
 
 
 @require_safe

@@ -158,5 +158,6 @@ def _shortened(piece: Piece, *, first: bool, last: bool) -> Piece:
     text = piece.text
     if piece.side != "both" or len(text) <= 3 * CONTEXT:
         return piece
-    start, end = "" if first else text[:CONTEXT], "" if last else text[-CONTEXT:]
-    return Piece("both", f"{start} … {end}")
+    start = "" if first else text[:CONTEXT].rpartition(" ")[0] + " "
+    end = "" if last else " " + text[-CONTEXT:].partition(" ")[2]
+    return Piece("both", f"{start}…{end}")

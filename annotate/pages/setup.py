@@ -14,12 +14,13 @@ from django.views.decorators.http import require_http_methods, require_POST
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, ProjectVersion, Role, User
 from annotate.pages.access import page, page_data, visitor
+from annotate.pages.overview import rights_of
 from annotate.pages.presets import PRESETS, preset_named
 from annotate.pages.previews import preview_of
 from annotate.pages.rule_words import Change, changes_between, guidelines_difference, rules_in_words
 from annotate.pages.setup_forms import Raw, Setup, change_rows, posted_raw, posted_setup, raw_of
 from annotate.pages.words import workbench_words
-from annotate.selectors.projects import current_version, get_project_for
+from annotate.selectors.projects import current_version, get_project_for, membership_of
 from annotate.selectors.setup import OverlapEffect, open_leases, overlap_effect, readers
 from annotate.services.overlaps import set_overlap_of_all
 from annotate.services.project_rules import rules_of
@@ -43,6 +44,11 @@ class Place:
     def in_force(self) -> Raw:
         """Rules and settings as they are now."""
         return rules_of(self.version) | self.state["settings"]
+
+
+def tab_of(project: Project, user: User) -> Raw:
+    """What the row of tabs needs on the set-up's pages."""
+    return {"tab": "setup", **rights_of(membership_of(user=user, project=project))}
 
 
 def _place(request: HttpRequest, slug: str) -> Place:
@@ -91,6 +97,7 @@ def _form(place: Place, state: Setup, *, status: int = 200, with_preview: bool =
         "presets": PRESETS,
         "preview": preview,
         "words": workbench_words(),
+        **tab_of(place.project, place.user),
         "new": "new" in place.request.GET,
         **extra,
     }
@@ -142,6 +149,7 @@ def _review(place: Place, state: Setup, *, changes: list[Change], effect: Overla
     new_rules = bool(changed & set(state.rules))
     waiting = [reader for reader in readers(place.project, place.version) if reader.read_at]
     context = {
+        **tab_of(place.project, place.user),
         "project": place.project,
         "version": place.version,
         "next": place.version.number + 1 if new_rules else None,
@@ -216,6 +224,7 @@ def _stale(place: Place, state: Setup) -> HttpResponse:
     base, mine, theirs = _began_from(place, state), state.rules | state.settings, place.in_force
     both = [one for one in changes_between(theirs, mine) if mine[one.field] != base[one.field] != theirs[one.field]]
     context = {
+        **tab_of(place.project, place.user),
         "project": place.project,
         "version": place.version,
         "theirs": changes_between(base, theirs),

@@ -8,6 +8,7 @@ from annotate.models import Role
 from annotate.pages.access import page, visitor
 from annotate.pages.rendering import render_text
 from annotate.pages.rule_words import changes_between, guidelines_difference, names, rules_in_words
+from annotate.pages.setup import tab_of
 from annotate.selectors.projects import current_version, get_project_for
 from annotate.selectors.setup import rankings_by_version, readers, version_of, versions_of
 from annotate.services.project_rules import rules_of
@@ -17,7 +18,8 @@ from annotate.services.project_rules import rules_of
 @page
 def versions(request: HttpRequest, slug: str) -> HttpResponse:
     """Every version with what it changed, and who has read the guidelines in force."""
-    project = get_project_for(visitor(request), slug, role=Role.MANAGER)
+    user = visitor(request)
+    project = get_project_for(user, slug, role=Role.MANAGER)
     found, called, counts = versions_of(project), names(), rankings_by_version(project)
     rows = []
     for version, before in zip(found, [*found[1:], None], strict=True):
@@ -26,6 +28,7 @@ def versions(request: HttpRequest, slug: str) -> HttpResponse:
         rows.append({"version": version, "changed": changed, "rankings": counts.get(version.pk, 0)})
     people = readers(project, found[0])
     context = {
+        **tab_of(project, user),
         "project": project,
         "version": found[0],
         "rows": rows,
@@ -39,11 +42,13 @@ def versions(request: HttpRequest, slug: str) -> HttpResponse:
 @page
 def version(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """One version's content, and what it changed."""
-    project = get_project_for(visitor(request), slug, role=Role.MANAGER)
+    user = visitor(request)
+    project = get_project_for(user, slug, role=Role.MANAGER)
     found = version_of(project, number)
     before = project.versions.filter(number=number - 1).first()
     rules = rules_of(found)
     context = {
+        **tab_of(project, user),
         "project": project,
         "version": found,
         "last": current_version(project).number,

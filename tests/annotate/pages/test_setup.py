@@ -365,6 +365,7 @@ def test_a_project_is_archived_and_opened_again(client: Client, project: Project
     answer = client.post("/p/tales/setup/archive/", {"archived": "yes"}, follow=True)
     project.refresh_from_db()
     assert project.archived_at and "archived since" in text_of(answer)
+    assert "Archived: Tales" in text_of(client.get("/")), "there is a way back to it"
     client.post("/p/tales/setup/archive/", {"archived": "no"})
     project.refresh_from_db()
     assert project.archived_at is None
@@ -480,6 +481,12 @@ def test_a_project_that_cannot_be_is_said_and_not_made(maker: Client, fields: di
     answer = make(maker, **fields)
     assert answer.status_code == 422 and message in html.unescape(answer.content.decode())
     assert Project.objects.count() == 1
+
+
+def test_the_way_to_a_new_project_is_shown_to_those_who_may(maker: Client, client: Client, alice: User) -> None:
+    make(maker)
+    assert "/projects/new/" in maker.get("/").content.decode()
+    assert "/projects/new/" not in client.get("/").content.decode()
 
 
 def test_whoever_may_not_make_projects_is_told_so(client: Client) -> None:
