@@ -25,7 +25,7 @@ from annotate.services.import_undo import undo_import
 from annotate.services.imports import import_stream
 
 FORMAT_NAMES = {
-    "plackett": gettext_lazy("Plackett's own lines (JSON objects, one a line)"),
+    "plackett": gettext_lazy("Plackett: one JSON object a line"),
     "oasst": gettext_lazy("Open-Assistant trees"),
     "hh": gettext_lazy("HH-RLHF pairs"),
 }
