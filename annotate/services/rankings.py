@@ -52,10 +52,11 @@ def submit_ranking(
         Conflict: this annotator has ranked the task already (code `already_submitted`): revise that ranking; or the
             prompt was withdrawn (`withdrawn`).
     """
-    lease = Lease.objects.filter(pk=lease_id, annotator=annotator).select_related("task__project", "version").first()
-    if lease is None or project not in {None, lease.task.project}:
+    lease = Lease.objects.filter(pk=lease_id, annotator=annotator).select_related("task", "version").first()
+    if lease is None or (project is not None and lease.task.project_id != project.pk):
         raise NotFound(_("There is no such lease."))
-    lease.annotator = annotator
+    lease.annotator = annotator  # known already; it would be read again
+    lease.task.project = project or lease.task.project
     one_call_at_a_time(project=lease.task.project, annotator=annotator)
     slot = _slot_for(lease=lease)
     _refuse_withdrawn_or_answered(lease=lease)
@@ -73,7 +74,7 @@ def submit_ranking(
 def _slot_for(*, lease: Lease) -> Slot | None:
     """The slot that the answer closes, locked and leased to the annotator; None makes the answer an extra."""
     locked = Slot.objects.select_for_update(of=("self",)).filter(task=lease.task)
-    held = locked.filter(holder=lease.annotator).first()
+    held = locked.filter(holder=lease.annotator).only("pk").first()
     if held is not None:
         return held
     free = Slot.objects.filter(task=lease.task, state=Slot.State.FREE, reserved_for=None).order_by("number")

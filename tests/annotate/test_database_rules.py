@@ -429,6 +429,11 @@ def test_the_world_is_sound_before_each_break(world: World) -> None:
         ("task_state_known", "UPDATE annotate_rankingtask SET state = 'lost'"),
         ("task_priority_known", "UPDATE annotate_rankingtask SET priority = 4"),
         ("task_overlap_0_to_50", "UPDATE annotate_rankingtask SET overlap = 51"),
+        ("user_theme_known", "UPDATE annotate_user SET theme = 'sepia'"),
+        ("user_layout_known", "UPDATE annotate_user SET layout = 'pile'"),
+        ("annotate_identityleak_response_id", "INSERT INTO annotate_identityleak (project_id, response_id, phrase,"
+         " found_at) SELECT prompt.project_id, response.id, 'As ChatGPT', now() FROM annotate_response response"
+         " JOIN annotate_prompt prompt ON prompt.id = prompt_id, generate_series(1, 2)"),
         ("user_kind_known", "UPDATE annotate_user SET kind = 'robot', is_active = false"),
         ("slot_number_from_1", "INSERT INTO annotate_slot (task_id, project_id, number, state, lane, offer)"
          " SELECT id, project_id, 0, 'free', 5, 1 FROM annotate_rankingtask WHERE overlap = 2"),
@@ -463,6 +468,43 @@ def test_the_world_is_sound_before_each_break(world: World) -> None:
 def test_every_other_rule_is_refused_by_its_name(world: World, rule: str, statement: str) -> None:
     sql("UPDATE annotate_rankingtask SET overlap = 2 WHERE id = %s", world.free.pk)
     assert rule in refused(lambda: sql(statement))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"kind": "'first_admin'", "project_id": "project_id"},
+        {"kind": "'first_admin'", "user_id": "user_id"},
+        {"kind": "'invitation'", "role": "'annotator'"},
+        {"kind": "'invitation'", "role": "'annotator'", "project_id": "project_id", "user_id": "user_id"},
+        {"kind": "'invitation'", "role": "'owner'", "project_id": "project_id"},
+        {"kind": "'password'"},
+        {"kind": "'key'"},
+    ],
+)
+def test_a_link_names_what_it_opens(world: World, columns: dict[str, str]) -> None:
+    assert "link_names_what_it_opens" in refused(lambda: link(columns))
+
+
+def test_a_link_is_kept_as_its_hash(world: World) -> None:
+    for sound in (
+        {"kind": "'first_admin'"},
+        {"kind": "'invitation'", "role": "'annotator'", "project_id": "project_id"},
+        {"kind": "'password'", "user_id": "user_id"},
+    ):
+        with transaction.atomic():
+            link(sound)
+            transaction.set_rollback(True)
+        assert "link_digest_is_sha256" in refused(lambda sound=sound: link(sound, digest="'the link itself'"))
+
+
+def link(columns: dict[str, str], *, digest: str = "repeat('a', 64)") -> None:
+    """INSERT of a link; the values are SQL about one membership."""
+    values = {"role": "''", "engineer": "false", "note": "''", "digest": digest} | columns
+    sql(
+        f"INSERT INTO annotate_onetimelink ({', '.join(values)}, created_at, expires_at)"
+        f" SELECT {', '.join(values.values())}, now(), now() FROM annotate_membership LIMIT 1"
+    )
 
 
 def test_the_columns_of_rankings_prompts_and_versions_hold_what_they_say(world: World) -> None:
