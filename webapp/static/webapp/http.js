@@ -1,9 +1,11 @@
 // JSON requests of our pages.
 
+const words = document.querySelector("meta[name=http-words]")?.dataset ?? {};
+
 export class HttpError extends Error {
 	// status 0: the server was not reached.
 	constructor(status, {code = "", message = "", fields = {}, extra = {}} = {}) {
-		super(message || `The server answered ${status}.`);
+		super(message || (words.answered ?? "{status}").replace("{status}", status));
 		Object.assign(this, {status, code, fields, extra});
 	}
 
@@ -30,7 +32,7 @@ export async function send(method, url, body, {headers = {}, timeout = 20000, ke
 		answer = await fetch(url, request);
 		text = await answer.text();
 	} catch {
-		throw new HttpError(0, {code: "offline", message: "The server cannot be reached."});
+		throw new HttpError(0, {code: "offline", message: words.unreachable});
 	}
 	const content = parse(text);
 	if (!answer.ok) throw new HttpError(answer.status, content?.error);
