@@ -58,7 +58,7 @@ def in_words(field: str, value: Any) -> str:
         case "show_models" | "show_thinking":
             return _("shown") if value else _("hidden")
         case "strength" | "rationale":
-            return {"off": _("not asked"), "optional": _("optional"), "required": _("required")}.get(value, value)
+            return {"off": _("not asked"), "optional": _("optional"), "required": _("required")}.get(value, str(value))
         case "lease_seconds":
             return duration(value)
         case "criteria":

@@ -43,7 +43,7 @@ class Place:
     @property
     def in_force(self) -> Raw:
         """Rules and settings as they are now."""
-        return rules_of(self.version) | self.state["settings"]
+        return {**rules_of(self.version), **self.state["settings"]}
 
 
 def tab_of(project: Project, user: User) -> Raw:
@@ -216,7 +216,7 @@ def overlap_words(effect: OverlapEffect) -> str:
 def _began_from(place: Place, state: Setup) -> Raw:
     """Rules and settings as they were when the form was opened."""
     version = place.project.versions.filter(number=state.seen["version"]).first() or place.version
-    return rules_of(version) | state.seen["settings"]
+    return {**rules_of(version), **state.seen["settings"]}
 
 
 def _stale(place: Place, state: Setup) -> HttpResponse:
@@ -247,7 +247,7 @@ def _merged(place: Place) -> HttpResponse:
 
 
 def _complete(state: Setup, otherwise: Raw) -> Raw:
-    return otherwise | state.rules | state.settings
+    return {**otherwise, **state.rules, **state.settings}
 
 
 # --- preview ----------------------------------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ Raw = dict[str, Any]
 class SetupForm(forms.Form):
     """Everything but the rows."""
 
+    use_required_attribute = False
+
     guidelines = forms.CharField(
         label=_("Guidelines"),
         required=False,
@@ -134,7 +136,7 @@ class SetupForm(forms.Form):
     )
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, use_required_attribute=False, **options)
+        super().__init__(*args, **options)
         for name, (least, most) in SETTING_RANGES.items():
             if name in self.fields:
                 self.fields[name].widget.attrs |= {"min": least, "max": most}
@@ -143,11 +145,12 @@ class SetupForm(forms.Form):
 class RowForm(forms.Form):
     """What a rating and a flag have in common."""
 
+    use_required_attribute = False
     label = forms.CharField(label=_("What annotators read"), required=False, max_length=200)
     key = forms.CharField(label=_("Name in the data"), required=False, max_length=50)
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, use_required_attribute=False, **options)
+        super().__init__(*args, **options)
         self.fields["key"].widget.attrs |= {"placeholder": gettext("from the label"), "spellcheck": "false"}
 
 
@@ -304,9 +307,11 @@ class Setup:
             self.form.add_error(plural, message)
 
     def _collect(self) -> Iterable[tuple[str, str]]:
-        for form in (self.form, *self.criteria, *self.flags):
-            for name, messages in form.errors.items():
-                yield form[name].id_for_label or f"id_{form.add_prefix(name)}", f"{form[name].label}: {messages[0]}"
+        yield from _said_of(self.form, "%(label)s: %(message)s")
+        for number, row in enumerate(self.criteria, 1):
+            yield from _said_of(row, gettext("Rating %(number)d, %(label)s: %(message)s"), number=number)
+        for number, row in enumerate(self.flags, 1):
+            yield from _said_of(row, gettext("Flag %(number)d, %(label)s: %(message)s"), number=number)
         for plural, message in self.list_faults.items():
             yield f"{plural}-title", message
 
@@ -314,6 +319,12 @@ class Setup:
     def apply_overlap(self) -> bool:
         """The overlap is meant for the tasks that exist as well."""
         return self.raw.get("overlap_for") == "all"
+
+
+def _said_of(form: forms.Form, words: str, **given: int) -> Iterable[tuple[str, str]]:
+    for name, messages in form.errors.items():
+        control = form[name].id_for_label or f"id_{form.add_prefix(name)}"
+        yield control, words % {"label": form[name].label, "message": messages[0], **given}
 
 
 def _blank(row: RowForm) -> bool:

@@ -186,12 +186,16 @@ def test_a_label_can_be_given_a_new_name_while_its_key_stays(client: Client, pro
 @pytest.mark.parametrize(
     ("changed", "control", "message"),
     [
-        ({"criterion__0__label": ""}, "id_criterion-0-label", "Say what annotators read here."),
+        (
+            {"criterion__0__label": ""},
+            "id_criterion-0-label",
+            "Rating 1, What annotators read: Say what annotators read here.",
+        ),
         ({"criterion__0__low": "5"}, "id_criterion-0-high", "The highest value must be above the lowest."),
         ({"criterion__0__low": "five"}, "id_criterion-0-low", "Enter a whole number."),
         ({"criterion__0__high": ""}, "id_criterion-0-high", "A whole number from 0 to 100."),
         ({"criterion__0__key": "so so"}, "id_criterion-0-key", "Letters a to z"),
-        ({"flag__1__key": "wrong"}, "id_flag-1-key", "Another one has this key."),
+        ({"flag__1__key": "wrong"}, "id_flag-1-key", "Flag 2, Name in the data: Another one has this key."),
         ({"flag__1__label": "wrong"}, "id_flag-1-label", "Two have this label"),
         ({"guidelines": "a\0b"}, "id_guidelines", "Null characters are not allowed."),
         ({"guidelines": "x" * 200_001}, "id_guidelines", "at most 200000 characters"),
