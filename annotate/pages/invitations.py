@@ -16,6 +16,7 @@ from django.views.decorators.http import require_http_methods
 
 from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import OneTimeLink, User
+from annotate.selectors.people import is_member
 from annotate.services.invitations import accept_as_new_person, accept_invitation, get_invitation
 from annotate.services.members import get_password_link, set_password_by_link
 
@@ -54,7 +55,9 @@ def _accept(request: HttpRequest, user: User, *, link: OneTimeLink, secret: str)
             refused = conflict.message
         else:
             return _welcome(request, membership.project.get_absolute_url(), name=membership.project.name)
-    context = {"link": link, "project": link.project, "refused": refused}
+    assert link.project is not None
+    already = is_member(project=link.project, user=user)
+    context = {"link": link, "project": link.project, "refused": refused, "already": already}
     return render(request, "annotate/invitation.html", context, status=409 if refused else 200)
 
 

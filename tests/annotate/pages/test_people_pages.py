@@ -77,6 +77,8 @@ def test_whoever_has_an_account_logs_in_and_comes_back(project: Project, mia: Us
 
 def test_a_member_is_told_so(project: Project, mia: User) -> None:
     address = invitation(project, mia)
+    page = browser(mia).get(address).content.decode()
+    assert "member of this project already" in page and ">Join<" not in page
     answer = browser(mia).post(address)
     assert answer.status_code == 409 and "member of this project already" in answer.content.decode()
 
