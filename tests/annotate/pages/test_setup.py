@@ -364,13 +364,17 @@ def test_overlap_for_new_tasks_or_for_all(client: Client, project: Project) -> N
     assert set(RankingTask.objects.values_list("overlap", flat=True)) == {3} and Slot.objects.count() == 9
 
 
-def test_a_project_is_archived_and_opened_again(client: Client, project: Project) -> None:
+def test_a_project_is_archived_and_opened_again(client: Client, project: Project, alice: User) -> None:
     make_task(project)
+    (held,) = next_leases(project=project, annotator=alice)
     answer = client.post("/p/tales/setup/archive/", {"archived": "yes"}, follow=True)
     project.refresh_from_db()
     assert project.archived_at and "archived since" in text_of(answer)
     assert "Archived: Tales" in text_of(client.get("/")), "there is a way back to it"
+    assert client.post("/p/tales/rank/next/", {}, content_type="application/json").status_code == 409
+    submit(held, alice)  # what was begun
     client.post("/p/tales/setup/archive/", {"archived": "no"})
+    assert client.post("/p/tales/rank/next/", {}, content_type="application/json").status_code == 200
     project.refresh_from_db()
     assert project.archived_at is None
 
