@@ -1,7 +1,5 @@
 """Who may see and do what. These getters fetch and authorise in one query; pages and API go through them."""
 
-from typing import cast
-
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
@@ -63,7 +61,7 @@ def _membership_in(slug: str, *, user: User | AnonymousUser) -> Membership | Non
         mine = Membership.objects.filter(user=user.pk, project__slug=slug, deactivated_at=None)
         return mine.select_related("project").first()
     project = Project.objects.filter(slug=slug).first()
-    return membership_of(user=cast(User, user), project=project) if project else None
+    return membership_of(user=user, project=project) if project else None
 
 
 def current_version(project: Project) -> ProjectVersion:

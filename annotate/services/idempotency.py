@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import JSONField, Value
+from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from annotate.errors import Invalid
@@ -80,3 +82,14 @@ def _first_answer(*, user: User, endpoint: str, key: str, body_sha256: str) -> A
 def _remember(answer: Answer, *, user: User, endpoint: str, key: str) -> None:
     mine = IdempotencyKey.objects.filter(user=user, endpoint=endpoint, key=key)
     mine.update(status=answer.status, answer=Value(answer.body, JSONField()))  # None becomes JSON's null, not SQL's
+
+
+def forget_keys(*, days: int, dry_run: bool = False) -> int:
+    """Deletes the keys whose first answer is older than this many days, and returns how many there are.
+
+    Whoever repeats a request after that is answered as if it were new; a submit is then refused, as a second answer.
+    """
+    old = IdempotencyKey.objects.filter(created_at__lt=Now() - timedelta(days=days))
+    if dry_run:
+        return old.count()
+    return old.delete()[0]

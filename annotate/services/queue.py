@@ -283,9 +283,17 @@ def _lease(free: Free, *, project: Project, annotator: User) -> Held:
     slot, task, number, responses = free
     order = presented_order(responses, seed=str(task), row=number - 1)
     held = Held(slot, uuid.uuid4())
-    values = {"lease": held.lease, "task": task, "slot": slot, "order": order, "seconds": project.lease_seconds}
+    values: dict[str, Any] = {
+        "lease": held.lease,
+        "task": task,
+        "slot": slot,
+        "project": project.pk,
+        "annotator": annotator.pk,
+        "order": order,
+        "seconds": project.lease_seconds,
+    }
     with connection.cursor() as cursor:
-        cursor.execute(_LEASE, values | {"project": project.pk, "annotator": annotator.pk})
+        cursor.execute(_LEASE, values)
     return held
 
 

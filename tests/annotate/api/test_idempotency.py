@@ -1,7 +1,11 @@
 """The same key, the same body: the first answer, however often and however simultaneous."""
 
+from datetime import timedelta
+
 import pytest
+from django.core.management import call_command
 from django.db import connection
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from annotate.models import IdempotencyKey, Project, Ranking, RankingTask, Role
@@ -142,3 +146,16 @@ def test_of_two_at_once_the_second_acts_if_the_first_fails() -> None:
     _, status = at_once(2, lambda index: first() if index == 0 else second())
     assert status == 201
     assert IdempotencyKey.objects.get().status == 201
+
+
+def test_old_keys_are_forgotten_when_asked(bob: APIClient, capsys: pytest.CaptureFixture[str]) -> None:
+    body = answer_to(take(bob, "tales"))
+    bob.post(RANKINGS, body, headers=with_key("old"))
+    IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(days=91))
+    call_command("forget_keys", dry_run=True)
+    assert capsys.readouterr().out == "Keys older than 90 days: 1 would be deleted\n"
+    call_command("forget_keys", days=92)
+    assert IdempotencyKey.objects.count() == 1
+    call_command("forget_keys")
+    assert not IdempotencyKey.objects.exists()
+    error_of(bob.post(RANKINGS, body, headers=with_key("old")), 409, "already_submitted")

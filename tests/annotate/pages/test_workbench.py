@@ -1,7 +1,10 @@
 """What the ranking page asks for: the next tasks, submit and next in one, back, drafts of revisions, reading."""
 
+import json
 import uuid
 from collections.abc import Callable
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -10,6 +13,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from annotate.models import Draft, Entry, Lease, Project, Ranking, ReadingReceipt, Response, User
+from annotate.pages.workbench import time_in_words
+from annotate.services.imports import import_files
 from annotate.services.projects import change_rules
 from annotate.services.withdrawals import withdraw_ranking
 from tests.annotate.factories import make_project, make_task, make_user
@@ -143,6 +148,37 @@ def test_the_task_says_version_language_and_what_can_be_rated(desk: Desk, projec
         letter: [other for other in texts if other != letter and texts[other] == texts[letter]] for letter in texts
     }
     assert sorted(map(len, same.values())) == [0, 1, 1]
+
+
+def test_language_is_the_prompts(desk: Desk, project: Project, tmp_path: Path) -> None:
+    responses = [{"id": "a", "text": "四"}, {"id": "b", "text": "五"}]
+    file = tmp_path / "one.jsonl"
+    file.write_text(json.dumps({"prompt": "二加二？", "responses": responses, "language": "zh"}))
+    import_files(project=project, files=[file], format="plackett")
+    answer = desk.post("rank_next")
+    assert next(one for one in answer.context if "responses" in one)["language"] == "zh"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [([], None), ([40], "40 s"), ([59.6], "1 min 0 s"), ([90, 110], "1 min 40 s"), ([1, 3900, 9000], "1 h 5 min")],
+)
+def test_the_median_time_is_told_in_words(seconds: list[float], words: str | None) -> None:
+    assert (time_in_words(median(seconds)) if seconds else None) == words
+
+
+def test_the_median_is_of_ones_own_first_answers(desk: Desk, project: Project) -> None:
+    for _ in range(4):
+        make_task(project, overlap=2)
+    ann = Desk(make_user("ann", project=project), project)
+    ann.submit(ann.next()["tasks"][0], seconds=9000)
+    progress = {}
+    for seconds in (10, None, 30):
+        progress = desk.submit(desk.next()["tasks"][0], seconds=seconds)["progress"]
+    assert progress["own"] == {"today": 3, "done": 3, "median_seconds": 20}
+    assert progress["words"] == "3 today · 3 in all · median 20 s · 4 of 8 by everybody"
+    desk.send(revision_of(desk.back()) | {"all_bad": True, "seconds": 500})
+    assert desk.next()["progress"]["own"] == {"today": 3, "done": 3, "median_seconds": 20}
 
 
 def test_a_closed_project_hands_nothing_out_and_says_so(desk: Desk, project: Project) -> None:
