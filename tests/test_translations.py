@@ -17,6 +17,7 @@ from django.template.base import Lexer, TokenType
 from django.utils import translation
 from django.utils.formats import date_format
 
+from annotate.services.answer_faults import MESSAGES, in_words
 from tools.messages import REPOSITORY, as_python, extract_messages, sources, untranslated
 from webapp.catalogues import LOCALES, compile_catalogues
 
@@ -203,6 +204,13 @@ def test_no_template_spells_a_date_out() -> None:
     assert letters.search("x|date:'j F'") and not letters.search('x|date:"SHORT_DATE_FORMAT"')
     templates = [path for path in sources() if path.suffix == ".html"]
     assert [path.name for path in templates if letters.search(path.read_text())] == []
+
+
+def test_messages_of_the_pure_rules_are_those_that_are_translated() -> None:
+    source = (REPOSITORY / "annotate" / "preferences.py").read_text()
+    assert [message for message in MESSAGES if f'"{message}"' not in source] == []
+    with translation.override("de"):
+        assert in_words({"rationale": "Say why.", "x": "x"}) == {"rationale": "Sagen Sie, warum.", "x": "x"}
 
 
 # --- the compiled files ----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import Change, Draft, Entry, Lease, Project, Ranking, Slot, User
 from annotate.preferences import Answer, validate_answer
 from annotate.selectors.rules import answer_rules
+from annotate.services.answer_faults import in_words
 from annotate.services.counters import record_changes
 from annotate.services.queue import one_call_at_a_time
 
@@ -172,7 +173,7 @@ def _check(answer: Answer, *, lease: Lease) -> None:
     responses = [str(pk) for pk in lease.presented_order]
     faults = validate_answer(answer, responses=responses, rules=answer_rules(lease.version))
     if faults:
-        raise Invalid(_("The answer breaks a rule of the project."), code="invalid_answer", fields=faults)
+        raise Invalid(_("The answer breaks a rule of the project."), code="invalid_answer", fields=in_words(faults))
 
 
 def _write(
