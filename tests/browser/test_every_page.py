@@ -1,0 +1,63 @@
+"""Every page of ours in docs/roles.md, with a project at work behind it: axe finds nothing, nothing scrolls sideways."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext
+from pytest_django.live_server_helper import LiveServer
+
+from annotate.models import Membership, Ranking, RankingTask, User
+from tests.annotate.api.test_roles import ROWS
+from tests.annotate.busy import busy_project
+from tests.browser.test_safe_and_open import violations
+from tests.training.django.helpers import make_snapshot, queue_run
+from training.models import ModelVersion
+
+pytestmark = pytest.mark.django_db(transaction=True)
+Login = Callable[[BrowserContext, User], None]
+PAGES = [row.path for row in ROWS if row.method == "GET" and row.action.startswith("page:")]
+AROUND = ["/accounts/password/change/", "/accounts/logout/", "/p/no-such/", "/p/{slug}/tasks/?state=held&flagged=on"]
+
+
+def addresses() -> list[str]:
+    """The paths with the things of a busy project in them."""
+    busy = busy_project(prompts=False)
+    User.objects.filter(pk=busy.mia.pk).update(is_superuser=True, is_staff=True)
+    snapshot = make_snapshot(busy.project)
+    run, done = queue_run(snapshot), queue_run(snapshot)
+    model = ModelVersion.objects.create(
+        project=busy.project, name="m", kind="reward", run=done, folder="runs/1/model", size_bytes=1
+    )
+    names = {
+        "slug": busy.project.slug,
+        "number": 1,
+        "member": Membership.objects.get(user=busy.bob).pk,
+        "task": RankingTask.objects.filter(rankings__isnull=False)[0].pk,
+        "ranking": Ranking.objects.order_by("pk")[0].pk,
+        "run": run.pk,
+        "model": model.pk,
+    }
+    return [path.format(**names) for path in [*PAGES, *AROUND]]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_on_any_page(
+    browser: Browser, live_server: LiveServer, login: Login, quiet_console: list[str], scheme: Any, width: int
+) -> None:
+    assert len(PAGES) > 15
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"{live_server.url}/accounts/login/")
+    assert violations(page) == []
+    pages = addresses()
+    login(context, User.objects.get(username="mia"))
+    found = {}
+    for address in pages:
+        page.goto(live_server.url + address)
+        page.evaluate("document.querySelectorAll('main details').forEach((one) => (one.open = true))")
+        page.wait_for_timeout(100)
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        found[address] = violations(page) + ([f"{wide} px too wide"] if wide > 0 else [])
+    assert {address: faults for address, faults in found.items() if faults} == {}
+    context.close()
