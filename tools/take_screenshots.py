@@ -2,7 +2,8 @@
 
     python -m tools.take_screenshots --url http://127.0.0.1:8000 --project demo --user NAME --password PASSWORD
 
-The user must be able to rank in the project; nothing is submitted, but the draft of the task on the page is changed.
+The user must be able to rank in the project; nothing is submitted, but the draft of the task on the page is changed. The
+pictures in the README show a project of tools/screenshots.jsonl with two scales and two flags.
 """
 
 import argparse
@@ -68,6 +69,7 @@ def take_workbench(page: Page, address: str, keys: str, name: str) -> None:
         strength.click()
     page.locator("[data-state=saved]").wait_for()
     page.evaluate("scrollTo(0, 0)")
+    page.mouse.move(5, 5)
     page.wait_for_timeout(300)
     page.screenshot(path=IMAGES / f"workbench-{name}.png")
 
