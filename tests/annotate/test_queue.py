@@ -336,3 +336,13 @@ def test_the_claim_reads_a_handful_of_rows_for_someone_who_ranked_much(monkeypat
 
 def _rows_filtered(node: dict) -> int:
     return node.get("Rows Removed by Filter", 0) + sum(_rows_filtered(child) for child in node.get("Plans", []))
+
+
+def test_leases_taken_in_one_call_come_again_in_the_same_order() -> None:
+    project = make_project()
+    make_task(project)
+    urgent = make_task(project, priority=RankingTask.Priority.URGENT)
+    bob = make_user(project=project)
+    first = next_leases(project=project, annotator=bob, count=2)
+    assert first[0].task_id == urgent.pk
+    assert next_leases(project=project, annotator=bob, count=2) == first
