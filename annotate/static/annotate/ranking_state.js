@@ -52,7 +52,6 @@ export function toggleFlag(state, id, key) {
 	return {...state, flags: put(state.flags, id, old.includes(key) ? without(old, key) : [...old, key])};
 }
 
-
 const without = (list, one) => list.filter((other) => other !== one);
 
 function put(all, id, value) {

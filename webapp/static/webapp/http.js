@@ -20,13 +20,9 @@ const csrfToken = () => document.cookie.match(/(?:^|; )csrftoken=([^;]*)/)?.[1] 
 // Resolves with the parsed body (null when empty), rejects with HttpError.
 export async function send(method, url, body, {headers = {}, timeout = 20000, keepalive = false} = {}) {
 	const request = {
-		method, keepalive, credentials: "same-origin", signal: AbortSignal.timeout(timeout),
-		headers: {Accept: "application/json", "X-CSRFToken": csrfToken(), ...headers},
+		method, keepalive, body: JSON.stringify(body), signal: AbortSignal.timeout(timeout),
+		headers: {Accept: "application/json", "Content-Type": "application/json", "X-CSRFToken": csrfToken(), ...headers},
 	};
-	if (body !== undefined) {
-		request.body = JSON.stringify(body);
-		request.headers["Content-Type"] = "application/json";
-	}
 	let answer, text;
 	try {
 		answer = await fetch(url, request);
