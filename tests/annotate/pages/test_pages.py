@@ -178,7 +178,12 @@ def test_model_names_and_thinking_show_only_when_the_rules_say_so(project: Proje
 
 def test_no_page_brings_inline_script_or_style(project: Project) -> None:
     root = browser(User.objects.create_superuser("root"))
-    addresses = ["/", *(reverse(name, args=[project.slug]) for name in PAGES), reverse("account_change_password")]
+    addresses = [
+        "/",
+        "/preferences/",
+        *(reverse(name, args=[project.slug]) for name in PAGES),
+        reverse("account_change_password"),
+    ]
     for address in addresses:
         page = root.get(address)
         text, policy = page.content.decode(), page["Content-Security-Policy"]
