@@ -1,12 +1,12 @@
 """The first answer to a creating request, given again when the request is repeated with the same key."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import JSONField, Value
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
@@ -80,8 +80,12 @@ def _first_answer(*, user: User, endpoint: str, key: str, body_sha256: str) -> A
 
 
 def _remember(answer: Answer, *, user: User, endpoint: str, key: str) -> None:
-    mine = IdempotencyKey.objects.filter(user=user, endpoint=endpoint, key=key)
-    mine.update(status=answer.status, answer=Value(answer.body, JSONField()))  # None becomes JSON's null, not SQL's
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """UPDATE annotate_idempotencykey SET status = %s, answer = %s::jsonb
+               WHERE user_id = %s AND endpoint = %s AND key = %s""",
+            [answer.status, json.dumps(answer.body), user.pk, endpoint, key],
+        )
 
 
 def forget_keys(*, days: int, dry_run: bool = False) -> int:

@@ -25,6 +25,14 @@ _WITHDRAWN_OR_ANSWERED = """
     WHERE prompt.id = %s
 """
 
+# The slot, if there is one, is done; the draft goes.
+_CLOSE = """
+    WITH closed AS (
+        UPDATE annotate_slot SET state = 'done', expires_at = NULL, current_ranking_id = %(ranking)s
+        WHERE id = %(slot)s)
+    DELETE FROM annotate_draft WHERE task_id = %(task)s AND annotator_id = %(annotator)s
+"""
+
 
 @transaction.atomic
 def submit_ranking(
@@ -65,9 +73,9 @@ def submit_ranking(
     ranking = _write(
         lease=lease, slot=slot, answer=answer, seconds=seconds, source=source, counted=slot is not None, revision=1
     )
-    if slot is not None:
-        Slot.objects.filter(pk=slot.pk).update(state=Slot.State.DONE, expires_at=None, current_ranking=ranking)
-    Draft.objects.filter(task=lease.task, annotator=annotator).delete()
+    with connection.cursor() as cursor:
+        ours = {"ranking": ranking.pk, "slot": slot and slot.pk, "task": lease.task_id, "annotator": annotator.pk}
+        cursor.execute(_CLOSE, ours)
     _record(ranking, kind=Change.Kind.RANKING)
     return ranking
 
