@@ -2,7 +2,7 @@
 
     python -m tools.take_screenshots --url http://127.0.0.1:8000 --project demo --user NAME --password PASSWORD
 
-The user must be able to rank in the project; nothing is submitted, but the draft of the task on the page is changed. The
+The user must be able to rank in the project; nothing is submitted, but the draft of the task on the page changes. The
 pictures in the README show a project of tools/screenshots.jsonl with two scales and two flags.
 """
 

@@ -1,4 +1,4 @@
-"""More than an order: ratings, flags, an edited version, strengths, and undo over all of it; revisions of earlier answers."""
+"""More than an order: ratings, flags, an edited version, undo over all of it; revisions of earlier answers."""
 
 from collections.abc import Callable
 
