@@ -1,4 +1,4 @@
-"""Every page of ours in docs/roles.md, with a project at work behind it: axe finds nothing, nothing scrolls sideways."""
+"""Every page of ours in docs/roles.md, with a project at work behind it: axe finds nothing, none is too wide."""
 
 from collections.abc import Callable
 from typing import Any
