@@ -74,7 +74,12 @@ def submit_ranking(
         lease=lease, slot=slot, answer=answer, seconds=seconds, source=source, counted=slot is not None, revision=1
     )
     with connection.cursor() as cursor:
-        ours = {"ranking": ranking.pk, "slot": slot and slot.pk, "task": lease.task_id, "annotator": annotator.pk}
+        ours = {
+            "ranking": ranking.pk,
+            "slot": slot.pk if slot else None,
+            "task": lease.task_id,
+            "annotator": annotator.pk,
+        }
         cursor.execute(_CLOSE, ours)
     _record(ranking, kind=Change.Kind.RANKING)
     return ranking
