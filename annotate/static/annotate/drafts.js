@@ -1,4 +1,4 @@
-// One task's draft: at once in this browser, within a second on the server.
+// One task's draft: at once here, within a second on the server.
 
 import {send} from "../webapp/http.js";
 import * as copies from "./local_copies.js";
@@ -77,6 +77,7 @@ export class DraftKeeper {
 			this.tries = 1;
 			this.hooks.gone(error);
 		} else {
+			this.tries = 0;
 			this.version = theirs?.version ?? 0;
 			if (!theirs) return;
 			const same = theirs.body.stamp === this.body.stamp;
