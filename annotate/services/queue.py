@@ -350,7 +350,7 @@ def skip_task(*, lease_id: uuid.UUID, annotator: User, reason: str, note: str = 
     if Skip.objects.filter(task=slot.task).count() >= project.skip_limit or reason == Skip.Reason.UNSAFE:
         _hold_task(slot.task_id)
     _free(project=project, slots=[slot])
-    record_changes(project=project, changes=[{"kind": Change.Kind.SKIP, "skip": skip}])
+    record_changes(project=project, changes=[{"kind": Change.Kind.SKIP, "skip_id": skip.pk}])
     return skip
 
 

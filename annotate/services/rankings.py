@@ -234,7 +234,7 @@ def _write(
 
 
 def _record(ranking: Ranking, *, kind: str) -> None:
-    record_changes(project=ranking.project, changes=[{"kind": kind, "ranking": ranking}])
+    record_changes(project=ranking.project, changes=[{"kind": kind, "ranking_id": ranking.pk}])
 
 
 def answer_sha256(answer: Answer) -> str:
