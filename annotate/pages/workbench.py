@@ -35,7 +35,7 @@ from annotate.selectors.rankings import answer_content, own_answered
 from annotate.services.guidelines import record_reading
 from annotate.services.idempotency import Answer, answer_once
 from annotate.services.queue import next_unseen_leases
-from annotate.services.rankings import revise_ranking, submit_ranking
+from annotate.services.rankings import take_ranking, take_revision
 
 #: The task on the page and one more, so that the next appears at once.
 AHEAD = 2
@@ -108,6 +108,7 @@ def rank_submit(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _write(submission: Submission, *, project: Project, user: User) -> dict[str, Any]:
+    """Writes the answer in the transaction of answer_once."""
     common: dict[str, Any] = {
         "project": project,
         "annotator": user,
@@ -116,10 +117,10 @@ def _write(submission: Submission, *, project: Project, user: User) -> dict[str,
         "source": Ranking.Source.PAGE,
     }
     if submission.lease is not None:
-        ranking = submit_ranking(lease_id=submission.lease, **common)
+        ranking = take_ranking(lease_id=submission.lease, **common)
     else:
         assert submission.revises is not None
-        ranking = revise_ranking(ranking_id=submission.revises, supersedes=submission.revises, **common)
+        ranking = take_revision(ranking_id=submission.revises, supersedes=submission.revises, **common)
     return {"id": str(ranking.pk), "revision": ranking.revision, "counted": ranking.counted}
 
 
