@@ -37,7 +37,7 @@ class Next(Endpoint):
         shape = NextShape(data=request.data)
         shape.is_valid(raise_exception=True)
         slots = next_leases(project=project, annotator=user, count=shape.validated_data["count"])
-        return Response({"leases": lease_contents(slots)})
+        return Response({"leases": lease_contents([slot.lease_id for slot in slots if slot.lease_id])})
 
 
 class Extend(Endpoint):

@@ -23,7 +23,6 @@ from annotate.pages.rendering import render_text
 from annotate.pages.words import workbench_words
 from annotate.selectors.guidelines import guidelines_for
 from annotate.selectors.leases import (
-    lease_contents,
     own_lease,
     past_lease_content,
     response_texts,
@@ -192,7 +191,7 @@ def _handed_out(project: Project, *, user: User, body: dict[str, Any]) -> dict[s
         count=min(AHEAD, project.open_lease_limit),
         have=set(lease_ids(body.get("have"))),
     )
-    new = {task["lease"]: task for task in tasks_data(lease_contents(unseen))}
+    new = {task["lease"]: task for task in tasks_data(unseen)}
     tasks = [new.get(str(lease), {"lease": str(lease)}) for lease in leases]
     return {"tasks": tasks} | _standing(project, user=user, body=body)
 

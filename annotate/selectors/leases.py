@@ -1,38 +1,72 @@
 """What an annotator is shown."""
 
+import json
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from django.db import connection
+
 from annotate.models import Draft, Lease, Project, ProjectVersion, Prompt, Ranking, Response, Slot, User
+from annotate.selectors.rules import columns_of, version_of_row
+
+# One statement for what would be four; an annotator waits for it after every answer.
+_SHOWN = f"""
+    SELECT lease.id, lease.task_id, lease.presented_order, slot.expires_at, prompt.messages, prompt.language,
+        draft.version, draft.body, shown.texts, shown.thinking, shown.models, {columns_of("version")}
+    FROM annotate_lease lease
+    JOIN annotate_slot slot ON slot.lease_id = lease.id
+    JOIN annotate_projectversion version ON version.id = lease.version_id
+    JOIN annotate_rankingtask task ON task.id = lease.task_id
+    JOIN annotate_prompt prompt ON prompt.id = task.prompt_id
+    LEFT JOIN annotate_draft draft ON draft.task_id = lease.task_id AND draft.annotator_id = lease.annotator_id
+    CROSS JOIN LATERAL (
+        SELECT array_agg(response.text ORDER BY place) AS texts,
+            array_agg(response.thinking ORDER BY place) AS thinking,
+            array_agg(response.model ORDER BY place) AS models
+        FROM unnest(lease.presented_order) WITH ORDINALITY AS presented(id, place)
+        JOIN annotate_response response ON response.id = presented.id
+    ) shown
+    WHERE lease.id = ANY(%s)
+"""
 
 
-def lease_contents(slots: Sequence[Slot]) -> list[dict[str, Any]]:
-    """Everything the holder of leased slots needs, as JSON types, in two queries for all of them.
+def lease_contents(leases: Sequence[uuid.UUID]) -> list[dict[str, Any]]:
+    """Everything the holder of leased slots needs, as JSON types; leases that hold no slot any more are left out.
 
     Responses come in the order stored with the lease. The model's name and the thinking text are there only if the
-    rules show them; thinking that exists but is hidden is said by `thinking_hidden`. The slots come with their lease,
-    version and task's prompt (services.queue.next_leases) and have one holder.
+    rules show them; thinking that exists but is hidden is said by `thinking_hidden`.
     """
-    responses = _responses(pk for slot in slots if slot.lease for pk in slot.lease.presented_order)
-    drafts = {
-        draft.task_id: draft
-        for draft in Draft.objects.filter(
-            task__in=[slot.task_id for slot in slots], annotator__in={slot.holder_id for slot in slots}
-        )
+    if not leases:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(_SHOWN, [list(leases)])
+        found = {row[0]: _shown(row) for row in cursor.fetchall()}
+    return [found[pk] for pk in leases if pk in found]
+
+
+def _shown(row: Sequence[Any]) -> dict[str, Any]:
+    """One row of _SHOWN."""
+    pk, task, order, expires_at, messages, language, draft_version, draft_body, *told = row
+    texts, thinking, models, *version = told
+    responses = {
+        response: Response(pk=response, text=text, thinking=thought, model=model)
+        for response, text, thought, model in zip(order, texts, thinking, models, strict=True)
     }
-    found = []
-    for slot in slots:
-        assert slot.lease is not None and slot.version is not None and slot.expires_at is not None
-        shown = shown_content(slot.lease, prompt=slot.task.prompt, version=slot.version, responses=responses)
-        shown |= {"expires_at": slot.expires_at.isoformat(), "draft": draft_content(drafts.get(slot.task_id))}
-        found.append(shown)
-    return found
+    shown = shown_content(
+        Lease(pk=pk, task_id=task, presented_order=order),
+        prompt=Prompt(messages=json.loads(messages), language=language),
+        version=version_of_row(version),
+        responses=responses,
+    )
+    draft = None if draft_version is None else _draft(draft_version, json.loads(draft_body))
+    return shown | {"expires_at": expires_at.isoformat(), "draft": draft}
 
 
 def lease_content(slot: Slot) -> dict[str, Any]:
-    """As lease_contents, for one slot."""
-    return lease_contents([slot])[0]
+    """As lease_contents, for a leased slot."""
+    assert slot.lease_id is not None
+    return lease_contents([slot.lease_id])[0]
 
 
 def past_lease_content(lease: Lease) -> dict[str, Any]:
@@ -84,12 +118,12 @@ def _response(response: Response, *, version: ProjectVersion) -> dict[str, Any]:
 def revision_draft(ranking: Ranking) -> dict[str, Any] | None:
     """The annotator's draft of the next revision of this ranking, begun and not submitted."""
     draft = Draft.objects.filter(task=ranking.task_id, annotator=ranking.annotator_id).first()
-    return draft_content(draft) if draft and str(draft.body.get("revises")) == str(ranking.pk) else None
+    return _draft(draft.version, draft.body) if draft and str(draft.body.get("revises")) == str(ranking.pk) else None
 
 
-def draft_content(draft: Draft | None) -> dict[str, Any] | None:
+def _draft(version: int, body: Any) -> dict[str, Any]:
     """A draft as pages and programs get it."""
-    return {"version": draft.version, "body": draft.body} if draft else None
+    return {"version": version, "body": body}
 
 
 def rules_content(version: ProjectVersion) -> dict[str, Any]:

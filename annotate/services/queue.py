@@ -31,6 +31,7 @@ from annotate.models import (
     TaskFlag,
     User,
 )
+from annotate.selectors.leases import lease_contents
 from annotate.services.counters import draw, record_changes
 
 #: Expired leases returned to the queue by one call: enough to keep up, few enough to stay quick.
@@ -138,14 +139,16 @@ def next_leases(*, project: Project, annotator: User, count: int = 1) -> list[Sl
 @transaction.atomic
 def next_unseen_leases(
     *, project: Project, annotator: User, count: int, have: Collection[uuid.UUID]
-) -> tuple[list[uuid.UUID], list[Slot]]:
-    """As next_leases, for a page that has some of the leases: the ids of all, and the slots of those not in `have`."""
-    held = _hold_leases(project=project, annotator=annotator, count=count)
-    return [one.lease for one in held], _loaded([one for one in held if one.lease not in have], project=project)
+) -> tuple[list[uuid.UUID], list[dict[str, Any]]]:
+    """As next_leases, for a page that has some of the leases: the ids of all, and the contents of those not in `have`.
+
+    The contents are those of selectors.leases.lease_contents.
+    """
+    leases = [held.lease for held in _hold_leases(project=project, annotator=annotator, count=count)]
+    return leases, lease_contents([lease for lease in leases if lease not in have])
 
 
 def _loaded(held: Sequence[Held], *, project: Project) -> list[Slot]:
-    """The slots with what selectors.leases reads of them."""
     wanted = [one.slot for one in held]
     slots = Slot.objects.select_related("lease", "task__prompt", "version").in_bulk(wanted)
     for slot in slots.values():
