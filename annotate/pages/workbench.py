@@ -21,14 +21,14 @@ from annotate.pages.bodies import json_body
 from annotate.pages.cards import LETTERS, tasks_data
 from annotate.pages.rendering import render_text
 from annotate.pages.words import workbench_words
-from annotate.selectors.guidelines import guidelines_for
+from annotate.selectors.guidelines import Guidelines, guidelines_for
 from annotate.selectors.leases import (
     own_lease,
     past_lease_content,
     response_texts,
     revision_draft,
 )
-from annotate.selectors.progress import answers_wanted, own_pace
+from annotate.selectors.progress import Standing, standing_of
 from annotate.selectors.projects import current_version, get_project_for
 from annotate.selectors.rankings import answer_content, own_answered
 from annotate.services.guidelines import record_reading
@@ -197,30 +197,25 @@ def _handed_out(project: Project, *, user: User, body: dict[str, Any]) -> dict[s
 
 
 def _standing(project: Project, *, user: User, body: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "progress": progress_data(project, user=user),
-        "guidelines": _guidelines(project, user=user, seen=body.get("guidelines")),
-    }
+    now = standing_of(user=user, project=project)
+    return {"progress": progress_data(now), "guidelines": _guidelines(now.guidelines, seen=body.get("guidelines"))}
 
 
-def _guidelines(project: Project, *, user: User, seen: Any) -> dict[str, Any]:
+def _guidelines(now: Guidelines, *, seen: Any) -> dict[str, Any]:
     """The version in force and whether the visitor has read it; the text unless the page has just that version."""
-    now = guidelines_for(user, project)
     found: dict[str, Any] = {"version": now.number, "read": now.read}
     return found if seen == now.number else found | {"html": render_text(now.text)}
 
 
-def progress_data(project: Project, *, user: User) -> dict[str, Any]:
+def progress_data(now: Standing) -> dict[str, Any]:
     """Rankings wanted and done by everybody, the visitor's own, and all of it in words."""
-    own = own_pace(user=user, project=project)
-    wanted, done = answers_wanted(project)
-    counts = {"today": own.today, "own": own.done, "done": done, "wanted": wanted}
+    counts = {"today": now.today, "own": now.own, "done": now.done, "wanted": now.wanted}
     numbers = {name: _number(value) for name, value in counts.items()}
     return {
-        "wanted": wanted,
-        "done": done,
-        "words": _progress_words(numbers, median=own.median_seconds),
-        "own": {"today": own.today, "done": own.done, "median_seconds": own.median_seconds},
+        "wanted": now.wanted,
+        "done": now.done,
+        "words": _progress_words(numbers, median=now.median_seconds),
+        "own": {"today": now.today, "done": now.own, "median_seconds": now.median_seconds},
     }
 
 

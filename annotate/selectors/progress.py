@@ -10,6 +10,7 @@ from django.db.models import Count, Q
 from django.db.models.functions import Now, TruncDay
 
 from annotate.models import Project, Ranking, RankingTask, Slot, User
+from annotate.selectors.guidelines import IN_FORCE, Guidelines, guidelines_of_row
 
 #: Counting a million slots takes a moment, and nobody sees the difference; of a few, everybody does.
 CACHE_SECONDS = 20
@@ -18,15 +19,21 @@ CACHE_FROM = 20_000
 MEDIAN_OVER = 200
 
 
-_WANTED = "SELECT count(*), count(*) FILTER (WHERE state = 'done') FROM annotate_slot WHERE project_id = %s"
+_WANTED = """
+    SELECT count(*) AS wanted, count(*) FILTER (WHERE state = 'done') AS done
+    FROM annotate_slot WHERE project_id = %(project)s
+"""
 _OWN_PACE = """
-    SELECT count(*), count(*) FILTER (WHERE submitted_at >= date_trunc('day', now())),
+    SELECT count(*) AS own, count(*) FILTER (WHERE submitted_at >= date_trunc('day', now())) AS today,
         (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM (
             SELECT seconds FROM annotate_ranking
             WHERE project_id = %(project)s AND annotator_id = %(user)s AND revision = 1 AND seconds IS NOT NULL
-            ORDER BY submitted_at DESC LIMIT %(over)s) AS lately)
+            ORDER BY submitted_at DESC LIMIT %(over)s) AS lately) AS median
     FROM annotate_ranking WHERE project_id = %(project)s AND annotator_id = %(user)s AND revision = 1
 """
+# One statement, because an annotator waits for it after every answer; the second where the counts are known.
+_STANDING = f"SELECT * FROM ({_OWN_PACE}) AS pace, ({IN_FORCE}) AS guidelines, ({_WANTED}) AS counts"
+_STANDING_WITHOUT_COUNTS = f"SELECT * FROM ({_OWN_PACE}) AS pace, ({IN_FORCE}) AS guidelines"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,33 +93,34 @@ def own_progress(*, user: User, projects: Iterable[Project]) -> dict[int, OwnPro
     return {pk: OwnProgress(rows[pk]["done"], rows[pk]["today"]) if pk in rows else OwnProgress(0, 0) for pk in wanted}
 
 
-def answers_wanted(project: Project) -> tuple[int, int]:
-    """Rankings wanted and done, counted as in project_progress."""
-    key = f"wanted:{project.pk}"
-    known: tuple[int, int] | None = cache.get(key)
-    if known is None:
-        with connection.cursor() as cursor:
-            cursor.execute(_WANTED, [project.pk])
-            known = wanted, _ = cursor.fetchone()
-        if wanted >= CACHE_FROM:
-            cache.set(key, known, CACHE_SECONDS)
-    return known
-
-
 @dataclass(frozen=True, slots=True)
-class OwnPace:
-    """One annotator's rankings in one project: in all, since midnight (UTC), and their median time lately."""
+class Standing:
+    """How far an annotator and their project are, and the guidelines in force.
 
-    done: int
+    Of the annotator's own rankings, first revisions alone: how many in all, how many since midnight (UTC), and the
+    median time of the last 200 that say how long they took. `wanted` and `done` are counted as in project_progress.
+    """
+
+    own: int
     today: int
     median_seconds: float | None
+    wanted: int
+    done: int
+    guidelines: Guidelines
 
 
-def own_pace(*, user: User, project: Project) -> OwnPace:
-    """The user's own rankings, first revisions only; the median is over the last 200 that say how long they took."""
+def standing_of(*, user: User, project: Project) -> Standing:
+    """How far the user and the project are; the counts of a large project are up to 20 seconds old."""
+    key = f"wanted:{project.pk}"
+    known: tuple[int, int] | None = cache.get(key)
     with connection.cursor() as cursor:
-        cursor.execute(_OWN_PACE, {"user": user.pk, "project": project.pk, "over": MEDIAN_OVER})
-        return OwnPace(*cursor.fetchone())
+        asked = {"user": user.pk, "project": project.pk, "over": MEDIAN_OVER}
+        cursor.execute(_STANDING if known is None else _STANDING_WITHOUT_COUNTS, asked)
+        own, today, median, *rest = cursor.fetchone()
+    wanted, done = known or rest[3:]
+    if known is None and wanted >= CACHE_FROM:
+        cache.set(key, (wanted, done), CACHE_SECONDS)
+    return Standing(own, today, median, wanted, done, guidelines_of_row(rest[:3]))
 
 
 def recent_rankings(project: Project, *, days: int = 7) -> int:
