@@ -5,9 +5,8 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django.db import connection
-
 from annotate.models import Draft, Lease, Project, ProjectVersion, Prompt, Ranking, Response, Slot, User
+from annotate.prepared import prepared_cursor
 from annotate.selectors.rules import columns_of, version_of_row
 
 # One statement for what would be four; an annotator waits for it after every answer.
@@ -39,7 +38,7 @@ def lease_contents(leases: Sequence[uuid.UUID]) -> list[dict[str, Any]]:
     """
     if not leases:
         return []
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_SHOWN, [list(leases)])
         found = {row[0]: _shown(row) for row in cursor.fetchall()}
     return [found[pk] for pk in leases if pk in found]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.core.cache import cache
-from django.db import connection
 from django.db.models import Count, Q
 from django.db.models.functions import Now, TruncDay
 
 from annotate.models import Project, Ranking, RankingTask, Slot, User
+from annotate.prepared import prepared_cursor
 from annotate.selectors.guidelines import IN_FORCE, Guidelines, guidelines_of_row
 
 #: Counting a million slots takes a moment, and nobody sees the difference; of a few, everybody does.
@@ -113,7 +113,7 @@ def standing_of(*, user: User, project: Project) -> Standing:
     """How far the user and the project are; the counts of a large project are up to 20 seconds old."""
     key = f"wanted:{project.pk}"
     known: tuple[int, int] | None = cache.get(key)
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         asked = {"user": user.pk, "project": project.pk, "over": MEDIAN_OVER}
         cursor.execute(_STANDING if known is None else _STANDING_WITHOUT_COUNTS, asked)
         own, today, median, *rest = cursor.fetchone()

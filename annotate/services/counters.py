@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db import connection
-
 from annotate.models import Counter, Project
+from annotate.prepared import prepared_cursor
 
 _DRAW = """
     INSERT INTO annotate_counter (project_id, name, value) VALUES (%(project)s, %(name)s, %(count)s)
@@ -32,7 +31,7 @@ def draw(*, project: Project, name: Counter.Name, count: int = 1) -> int:
     Locks the project's counter row until the transaction ends, so whoever draws later commits later: a reader that has
     seen number n has seen every number before it. Draw late. Whoever draws both kinds draws `offer` first.
     """
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_DRAW, {"project": project.pk, "name": name, "count": count})
         last: int = cursor.fetchone()[0]
     return last - count + 1
@@ -50,7 +49,7 @@ def record_changes(*, project: Project, changes: Iterable[Mapping[str, Any]]) ->
     if not told:
         return 0
     columns = {name: [one.get(name) for one in told] for name in ("kind", "ranking_id", "skip_id", "prompt_id")}
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_RECORD, {"project": project.pk, "name": Counter.Name.CHANGE, "count": len(told)} | columns)
         last: int = cursor.fetchone()[0]
     return last

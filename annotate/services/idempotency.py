@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from annotate.errors import Invalid
 from annotate.models import IdempotencyKey, User
+from annotate.prepared import prepared_cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def answer_once_finished(*, user: User, endpoint: str, key: str, body_sha256: st
 
 
 def _claim(*, user: User, endpoint: str, key: str, body_sha256: str) -> bool:
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(
             """INSERT INTO annotate_idempotencykey (user_id, endpoint, key, body_sha256, status, answer, created_at)
                VALUES (%s, %s, %s, %s, 0, 'null', now()) ON CONFLICT (user_id, endpoint, key) DO NOTHING""",
@@ -80,7 +81,7 @@ def _first_answer(*, user: User, endpoint: str, key: str, body_sha256: str) -> A
 
 
 def _remember(answer: Answer, *, user: User, endpoint: str, key: str) -> None:
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(
             """UPDATE annotate_idempotencykey SET status = %s, answer = %s::jsonb
                WHERE user_id = %s AND endpoint = %s AND key = %s""",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
@@ -31,6 +31,7 @@ from annotate.models import (
     TaskFlag,
     User,
 )
+from annotate.prepared import prepared_cursor
 from annotate.selectors.leases import lease_contents
 from annotate.services.counters import draw, record_changes
 
@@ -174,13 +175,13 @@ def _hold_leases(*, project: Project, annotator: User, count: int) -> list[Held]
 
 def one_call_at_a_time(*, project: Project, annotator: User) -> None:
     """Holds back the same annotator's other calls (tabs, retries) until this transaction ends."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [project.pk, annotator.pk])
 
 
 def _renew_open_leases(*, project: Project, annotator: User) -> list[Held]:
     """The annotator's leased slots, oldest first, each with its full time again."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(
             """WITH renewed AS (
                    UPDATE annotate_slot SET expires_at = now() + make_interval(secs => %s)
@@ -197,7 +198,7 @@ def _lease_time(project: Project) -> timedelta:
 
 
 def _free_expired_leases(*, project: Project) -> None:
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_EXPIRED, [project.pk, EXPIRED_PER_CALL])
         expired = [row[0] for row in cursor.fetchall()]
     if expired:
@@ -250,7 +251,7 @@ def _look(*, project: Project, annotator: User) -> tuple[bool, list[tuple[int, i
 
     Moves the cursors past what has not.
     """
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_LOOK, {"project": project.pk, "annotator": annotator.pk, "lanes": list(LANES)})
         rows = cursor.fetchall()
     for lane, passed, first, last, *_rest in rows:
@@ -270,7 +271,7 @@ def _take(*, project: Project, annotator: User, reserved: bool, starts: list[tup
     """Locks the first slot that nobody else is taking at this moment: reserved ones first, then lane by lane."""
     who: dict[str, Any] = {"project": project.pk, "annotator": annotator.pk}
     found: Free | None = None
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         if reserved:
             cursor.execute(_TAKE_RESERVED, who)
             found = cursor.fetchone()
@@ -295,7 +296,7 @@ def _lease(free: Free, *, project: Project, annotator: User) -> Held:
         "order": order,
         "seconds": project.lease_seconds,
     }
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_LEASE, values)
     return held
 

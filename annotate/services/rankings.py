@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import Change, Project, ProjectVersion, Ranking, Slot, User
 from annotate.preferences import Answer, validate_answer
+from annotate.prepared import prepared_cursor
 from annotate.selectors.rules import answer_rules, columns_of, version_of_row
 from annotate.services.answer_faults import in_words
 from annotate.services.counters import record_changes
@@ -136,7 +137,7 @@ def take_ranking(
 
 def _begun(lease_id: uuid.UUID, *, annotator: User, project: Project | None) -> Begun:
     """What the lease pinned; holds back the annotator's other calls."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_BEGUN, {"lease": lease_id, "annotator": annotator.pk})
         row = cursor.fetchone()
     if row is None:
@@ -151,7 +152,7 @@ def _begun(lease_id: uuid.UUID, *, annotator: User, project: Project | None) -> 
 
 def _slot_for(begun: Begun, *, annotator: User) -> int | None:
     """The slot that the answer closes, locked and leased to the annotator; None makes the answer an extra."""
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_HELD_SLOT, {"task": begun.task, "annotator": annotator.pk})
         if held := cursor.fetchone():
             return int(held[0])
@@ -178,7 +179,7 @@ def _hold(slot: int, *, begun: Begun, annotator: User) -> None:
 
 def _refuse_withdrawn_or_answered(begun: Begun, *, annotator: User) -> None:
     # Asked after the slot was locked: a withdrawal locks the slots before it blanks.
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         asked = {"task": begun.task, "annotator": annotator.pk, "prompt": begun.prompt}
         cursor.execute(_WITHDRAWN_OR_ANSWERED, asked)
         withdrawn, last, revision = cursor.fetchone()
@@ -303,7 +304,7 @@ def _write(ranking: Ranking, *, answer: Answer) -> None:
     values = {name: value for name, value in vars(ranking).items() if not name.startswith("_")}
     values |= {"ratings": json.dumps(ranking.ratings), "flags": json.dumps(ranking.flags)}
     values["tiers"] = [tiers.get(pk) for pk in ranking.presented_order]
-    with connection.cursor() as cursor:
+    with prepared_cursor() as cursor:
         cursor.execute(_WRITE, values)
         ranking.pk, ranking.submitted_at = cursor.fetchone()
     ranking._state.adding, ranking._state.db = False, connection.alias
