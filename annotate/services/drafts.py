@@ -4,15 +4,21 @@ import json
 import uuid
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict, Invalid, NotFound
-from annotate.models import Draft, Lease, Ranking, User
+from annotate.models import Draft, Lease, User
 from annotate.services.queue import one_call_at_a_time
 
 MAX_DRAFT_BYTES = 1_000_000
+
+# Locked, because a withdrawal of the ranking deletes the draft of its revision.
+_LAST_RANKING = """
+    SELECT id, revision, withdrawn_at FROM annotate_ranking WHERE task_id = %s AND annotator_id = %s
+    ORDER BY revision DESC LIMIT 1 FOR SHARE
+"""
 
 
 @transaction.atomic
@@ -21,12 +27,13 @@ def save_draft(*, lease_id: uuid.UUID, annotator: User, seen_version: int, body:
 
     Works also after the lease expired: unsubmitted work is kept until it is submitted. After that, a draft is one of
     the next revision and names the last one in `body["revises"]`. Holds back the annotator's other calls, so that no
-    draft is left behind by a submit at the same moment.
+    draft is left behind by a submit at the same moment; locks prompt and ranking against a withdrawal, for the same.
 
     Raises:
         NotFound: the lease is not this annotator's.
-        Conflict: another tab wrote a later draft (code `stale_draft`, `extra["draft"]` holds it), or the task has been
-            submitted, or revised meanwhile (code `already_submitted`).
+        Conflict: another tab wrote a later draft (code `stale_draft`, `extra["draft"]` holds it); the task has been
+            submitted, or revised meanwhile (`already_submitted`, `extra` names ranking and revision); or the prompt or
+            the ranking was withdrawn (`withdrawn`).
         Invalid: over 1 MB.
     """
     if len(json.dumps(body)) > MAX_DRAFT_BYTES:
@@ -35,6 +42,7 @@ def save_draft(*, lease_id: uuid.UUID, annotator: User, seen_version: int, body:
     if lease is None:
         raise NotFound(_("There is no such lease."))
     one_call_at_a_time(project=lease.task.project, annotator=annotator)
+    _refuse_withdrawn(lease)
     _refuse_submitted(lease=lease, revises=body.get("revises"))
     if seen_version == 0:
         draft, created = Draft.objects.get_or_create(
@@ -55,7 +63,26 @@ def save_draft(*, lease_id: uuid.UUID, annotator: User, seen_version: int, body:
     return current
 
 
+def _refuse_withdrawn(lease: Lease) -> None:
+    """Waits for a withdrawal that is under way, and keeps others waiting until the draft is there to be deleted."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT withdrawn_at FROM annotate_prompt WHERE id = %s FOR SHARE", [lease.task.prompt_id])
+        found = cursor.fetchone()
+    if found is None:  # its import was undone
+        raise NotFound(_("There is no such lease."))
+    if found[0] is not None:
+        raise Conflict(_("The prompt was withdrawn meanwhile; nothing of it is kept."), code="withdrawn")
+
+
 def _refuse_submitted(*, lease: Lease, revises: object) -> None:
-    last = Ranking.objects.filter(task=lease.task_id, annotator=lease.annotator_id).order_by("-revision").first()
-    if last is not None and (str(revises) != str(last.pk) or last.withdrawn_at is not None):
-        raise Conflict(_("This task has been submitted."), code="already_submitted")
+    with connection.cursor() as cursor:
+        cursor.execute(_LAST_RANKING, [lease.task_id, lease.annotator_id])
+        last = cursor.fetchone()
+    if last is None:
+        return
+    pk, revision, withdrawn_at = last
+    if withdrawn_at is not None:
+        raise Conflict(_("This ranking was withdrawn."), code="withdrawn")
+    if str(revises) != str(pk):
+        extra = {"ranking": pk, "revision": revision}
+        raise Conflict(_("This task has been submitted."), code="already_submitted", extra=extra)

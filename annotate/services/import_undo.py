@@ -37,7 +37,7 @@ def undo_import(*, batch: ImportBatch, by: User | None = None) -> None:
     """Deletes the batch's prompts with all that came with them; those that came with rankings are withdrawn instead.
 
     A withdrawn prompt stays known, so importing it again does not bring it back. Rankings that the batch added to
-    prompts of other batches stay. Locks the project's imports and withdrawals, and the batch's slots.
+    prompts of other batches stay. Locks the project's imports and withdrawals, the batch's prompts and slots.
 
     Raises:
         Conflict: undone before; or (code `in_use`) someone here has ranked, skipped or now holds a task of the batch,
@@ -48,6 +48,7 @@ def undo_import(*, batch: ImportBatch, by: User | None = None) -> None:
     lock_withdrawals(project)
     if not ImportBatch.objects.select_for_update().filter(pk=batch.pk, undone_at=None).exists():
         raise Conflict("This import was undone before.", code="undone")
+    _lock_prompts(batch)
     _refuse_if_used(batch)
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE TEMPORARY TABLE undone ON COMMIT DROP AS {_UNRANKED}", {"batch": batch.pk})
@@ -63,6 +64,11 @@ def undo_import(*, batch: ImportBatch, by: User | None = None) -> None:
     ImportBatch.objects.filter(pk=batch.pk).update(undone_at=Now(), counts=batch.counts | undone_by)
     ranked = Prompt.objects.filter(batch=batch, withdrawn_at=None)
     withdraw_prompts(project=project, prompts=list(ranked.values_list("pk", flat=True)))
+
+
+def _lock_prompts(batch: ImportBatch) -> None:
+    """Whoever saves a draft of one of them waits, and then learns that it is gone."""
+    list(Prompt.objects.select_for_update().filter(batch=batch).order_by("pk").values_list("pk", flat=True))
 
 
 def _refuse_if_used(batch: ImportBatch) -> None:

@@ -1,6 +1,8 @@
 """Answers: taken whole, checked against what was shown, revised and never lost."""
 
+import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -8,12 +10,15 @@ from django.utils import timezone
 from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import Change, Draft, Entry, Lease, Project, Ranking, Slot, User
 from annotate.preferences import Answer, Rewrite
+from annotate.services import withdrawals
+from annotate.services.counters import record_changes
 from annotate.services.drafts import save_draft
 from annotate.services.projects import change_rules
 from annotate.services.queue import next_leases, release_lease, set_overlap
 from annotate.services.rankings import revise_ranking, submit_ranking
+from annotate.services.withdrawals import withdraw_prompt, withdraw_ranking
 from tests.annotate.factories import make_project, make_task, make_user
-from tests.annotate.helpers import answer_of, submit
+from tests.annotate.helpers import answer_of, at_once, submit
 
 pytestmark = pytest.mark.django_db
 
@@ -154,12 +159,53 @@ def test_drafts_count_versions_and_refuse_a_stale_write(project: Project, bob: U
         with pytest.raises(Conflict) as caught:
             save_draft(lease_id=slot.lease_id, annotator=bob, seen_version=stale, body={"n": 3})
         assert caught.value.extra == {"draft": {"version": 2, "body": {"n": 2}}}
-    submit(slot, bob)
+    ranking = submit(slot, bob)
     assert Draft.objects.count() == 0
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict) as caught:
         save_draft(lease_id=slot.lease_id, annotator=bob, seen_version=0, body={})
+    assert caught.value.code == "already_submitted"
+    assert caught.value.extra == {"ranking": ranking.pk, "revision": 1}
     with pytest.raises(NotFound):
         save_draft(lease_id=slot.lease_id, annotator=make_user(project=project), seen_version=0, body={})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_draft_is_written_by_whoever_types_while_the_prompt_is_withdrawn(
+    project: Project, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = make_task(project).prompt
+    slot = lease(project, bob)
+    under_way, saved = threading.Event(), threading.Event()
+
+    def recorded(**given: Any) -> None:
+        under_way.set()
+        saved.wait(timeout=1)  # the one who types has this long to slip through
+        record_changes(**given)
+
+    def work(number: int) -> Any:
+        if number == 0:
+            return withdraw_prompt(prompt=prompt)
+        assert slot.lease_id is not None and under_way.wait(timeout=30)
+        try:
+            return save_draft(lease_id=slot.lease_id, annotator=bob, seen_version=0, body={"rationale": "of the text"})
+        finally:
+            saved.set()
+
+    monkeypatch.setattr(withdrawals, "record_changes", recorded)
+    _withdrawn, refused = at_once(2, work)
+    assert isinstance(refused, Conflict) and refused.code == "withdrawn"
+    assert not Draft.objects.exists()
+
+
+def test_a_draft_of_a_withdrawn_ranking_is_refused(project: Project, bob: User) -> None:
+    make_task(project)
+    slot = lease(project, bob)
+    ranking = submit(slot, bob)
+    withdraw_ranking(ranking=ranking)
+    assert slot.lease_id is not None
+    with pytest.raises(Conflict) as caught:
+        save_draft(lease_id=slot.lease_id, annotator=bob, seen_version=0, body={"revises": str(ranking.pk)})
+    assert caught.value.code == "withdrawn"
 
 
 def test_a_lease_row_outlives_its_end(project: Project, bob: User) -> None:
