@@ -60,7 +60,7 @@ _LOOK = f"""
         EXISTS (SELECT 1 FROM annotate_slot slot
                 WHERE slot.project_id = %(project)s AND slot.reserved_for_id = %(annotator)s AND slot.state = 'free'
                   AND NOT ({_NOT_FOR_ME}))
-    FROM unnest(%(lanes)s::smallint[]) AS lane(number)
+    FROM unnest(ARRAY{list(LANES)}::smallint[]) AS lane(number)
     LEFT JOIN annotate_queuecursor passed
         ON passed.project_id = %(project)s AND passed.annotator_id = %(annotator)s AND passed.lane = lane.number
     LEFT JOIN LATERAL (
@@ -252,7 +252,7 @@ def _look(*, project: Project, annotator: User) -> tuple[bool, list[tuple[int, i
     Moves the cursors past what has not.
     """
     with prepared_cursor() as cursor:
-        cursor.execute(_LOOK, {"project": project.pk, "annotator": annotator.pk, "lanes": list(LANES)})
+        cursor.execute(_LOOK, {"project": project.pk, "annotator": annotator.pk})
         rows = cursor.fetchall()
     for lane, passed, first, last, *_rest in rows:
         reached = (first - 1 if first is not None else last) or 0
