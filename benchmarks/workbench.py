@@ -7,12 +7,14 @@ One request (POST …/rank/submit/) is measured side by side with the two it rep
 POST …/rank/next/ with all cards), the two taking turns in one project, on real Postgres and Valkey. Every response has
 been rendered once before, as on a server that is in use.
 
-- in process: through the WSGI handler with all middleware, by Django's test client, in this process;
-- over HTTP: the same against gunicorn on this machine, with threads and the connection pool as in production.
+- in process: the WSGI handler with all middleware and the connection pool, called with a prepared environment, so that
+  the time is the server's alone, to the last byte of the answer;
+- over HTTP: the same against gunicorn on this machine, with threads as in production, from sending to the last byte.
 """
 
 import argparse
 import http.client
+import io
 import json
 import os
 import random
@@ -32,8 +34,9 @@ RESPONSES = 5
 CHARACTERS = 4_000
 SLUG = "bench"
 WORDS = "the a of and to in tea water leaf cup hot cold green black white sugar milk time slow pour wait drink".split()  # noqa: SIM905
-#: Sends one JSON request and returns the answer's JSON.
-Send = Callable[[str, dict[str, Any]], Any]
+#: Sends one JSON request and returns the answer's JSON and the milliseconds it took.
+Send = Callable[[str, dict[str, Any]], tuple[Any, float]]
+TOKEN = "0" * 32
 
 
 def markdown(draw: random.Random) -> str:
@@ -78,16 +81,18 @@ class OneRequest:
 
     def __init__(self, send: Send) -> None:
         self.send = send
-        first = send(f"/p/{SLUG}/rank/next/", {})
+        first, _ = send(f"/p/{SLUG}/rank/next/", {})
         self.tasks, self.version = first["tasks"], first["guidelines"]["version"]
 
-    def submit(self) -> None:
+    def submit(self) -> float:
         task, *rest = self.tasks
         body = answer(task) | {"have": [one["lease"] for one in rest], "guidelines": self.version}
-        came = self.send(f"/p/{SLUG}/rank/submit/", body)["tasks"]
+        answered, milliseconds = self.send(f"/p/{SLUG}/rank/submit/", body)
+        came = answered["tasks"]
         assert [one["lease"] for one in came[: len(rest)]] == [one["lease"] for one in rest]
         self.tasks = [*rest, *came[len(rest) :]]
         assert len(self.tasks) == 2 and all("html" in one for one in self.tasks)
+        return milliseconds
 
 
 class TwoRequests:
@@ -95,12 +100,14 @@ class TwoRequests:
 
     def __init__(self, send: Send) -> None:
         self.send = send
-        self.tasks = send(f"/p/{SLUG}/rank/next/", {})["tasks"]
+        self.tasks = send(f"/p/{SLUG}/rank/next/", {})[0]["tasks"]
 
-    def submit(self) -> None:
-        self.send(f"/api/v1/projects/{SLUG}/rankings/", answer(self.tasks[0]))
-        self.tasks = self.send(f"/p/{SLUG}/rank/next/", {})["tasks"]
+    def submit(self) -> float:
+        _, first = self.send(f"/api/v1/projects/{SLUG}/rankings/", answer(self.tasks[0]))
+        following, second = self.send(f"/p/{SLUG}/rank/next/", {})
+        self.tasks = following["tasks"]
         assert len(self.tasks) == 2
+        return first + second
 
 
 def answer(task: dict[str, Any]) -> dict[str, Any]:
@@ -113,10 +120,9 @@ def measure(pages: dict[str, OneRequest | TwoRequests], rounds: int, warm: int) 
     times: dict[str, list[float]] = {name: [] for name in pages}
     for number in range(rounds):
         for name, page in pages.items():
-            start = time.perf_counter()
-            page.submit()
+            milliseconds = page.submit()
             if number >= warm:
-                times[name].append(1000 * (time.perf_counter() - start))
+                times[name].append(milliseconds)
     return times
 
 
@@ -131,39 +137,51 @@ def session_of(user: Any) -> str:
     return str(client.cookies["sessionid"].value)
 
 
+def headers_of(user: Any) -> dict[str, str]:
+    return {
+        "Content-Type": "application/json",
+        "Cookie": f"sessionid={session_of(user)}; csrftoken={TOKEN}",
+        "X-CSRFToken": TOKEN,
+    }
+
+
 def in_process(user: Any) -> Send:
-    """Through the WSGI handler in this process."""
-    from django.test import Client
+    """Calls the WSGI handler in this process."""
+    from django.core.wsgi import get_wsgi_application
+    from django.test import RequestFactory
 
-    client = Client(SERVER_NAME="localhost")
-    client.cookies["sessionid"] = session_of(user)
+    handler, factory, headers = get_wsgi_application(), RequestFactory(SERVER_NAME="localhost"), headers_of(user)
 
-    def send(path: str, body: dict[str, Any]) -> Any:
-        answered = client.post(
-            path, json.dumps(body), content_type="application/json", headers={"Idempotency-Key": str(uuid.uuid4())}
-        )
-        assert answered.status_code < 300, (path, answered.status_code, answered.content)
-        return json.loads(answered.content)
+    def send(path: str, body: dict[str, Any]) -> tuple[Any, float]:
+        content = json.dumps(body).encode()
+        fresh = headers | {"Idempotency-Key": str(uuid.uuid4())}
+        environ = factory.post(path, content, content_type="application/json", headers=fresh).environ
+        environ["wsgi.input"] = io.BytesIO(content)
+        statuses: list[str] = []
+        start = time.perf_counter()
+        answered = handler(environ, lambda status, _headers, _exc_info=None: statuses.append(status))
+        content = b"".join(answered)
+        took = 1000 * (time.perf_counter() - start)
+        answered.close()
+        assert statuses[0] < "3", (path, statuses, content)
+        return json.loads(content), took
 
     return send
 
 
 def over_http(user: Any, port: int) -> Send:
     """Over one kept connection to a server on this machine."""
-    link = http.client.HTTPConnection("127.0.0.1", port)
-    token = "0" * 32
-    headers = {
-        "Content-Type": "application/json",
-        "Cookie": f"sessionid={session_of(user)}; csrftoken={token}",
-        "X-CSRFToken": token,
-    }
+    link, headers = http.client.HTTPConnection("127.0.0.1", port), headers_of(user)
 
-    def send(path: str, body: dict[str, Any]) -> Any:
-        link.request("POST", path, json.dumps(body), headers | {"Idempotency-Key": str(uuid.uuid4())})
+    def send(path: str, body: dict[str, Any]) -> tuple[Any, float]:
+        content = json.dumps(body)
+        start = time.perf_counter()
+        link.request("POST", path, content, headers | {"Idempotency-Key": str(uuid.uuid4())})
         answered = link.getresponse()
-        content = answered.read()
-        assert answered.status < 300, (path, answered.status, content)
-        return json.loads(content)
+        came = answered.read()
+        took = 1000 * (time.perf_counter() - start)
+        assert answered.status < 300, (path, answered.status, came)
+        return json.loads(came), took
 
     return send
 
@@ -175,7 +193,7 @@ def gunicorn() -> Iterator[int]:
         port = found.getsockname()[1]
     command = [sys.executable, "-m", "gunicorn", "webapp.wsgi:application", "--worker-class", "gthread"]
     command += ["--threads", "4", "--bind", f"127.0.0.1:{port}", "--keep-alive", "60", "--log-level", "warning"]
-    server = subprocess.Popen(command, env=os.environ | {"PLACKETT_PROCESS": "web"})
+    server = subprocess.Popen(command, env=os.environ.copy())
     try:
         for _ in range(300):
             with socket.socket() as probe:
@@ -202,6 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=440, help="tasks to rank; half of them in process, half over HTTP")
     options = parser.parse_args()
+    os.environ["PLACKETT_PROCESS"] = "web"  # with the connection pool
     with django_on_scratch_servers():
         one, two = fill(options.tasks)
         rounds, warm = options.tasks // 2 - 4, 20
