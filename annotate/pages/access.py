@@ -8,6 +8,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
 
 from annotate.errors import Refused
 from annotate.models import User
@@ -17,7 +18,10 @@ View = Callable[Concatenate[HttpRequest, P], HttpResponse]
 
 
 def page(view: View[P]) -> View[P]:
-    """For views that make a page: asks for a log-in first, and shows `Refused` with its status and its sentence."""
+    """For views that make a page: asks for a log-in first, and shows `Refused` with its status and its sentence.
+
+    No browser keeps the page, so that going back after the log-out shows nothing.
+    """
 
     @functools.wraps(view)
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
@@ -27,11 +31,14 @@ def page(view: View[P]) -> View[P]:
             template = f"{refused.status}.html" if refused.status in {403, 404} else "400.html"
             return render(request, template, {"reason": refused.message}, status=refused.status)
 
-    return cast("View[P]", login_required(guarded))
+    return cast("View[P]", never_cache(login_required(guarded)))
 
 
 def page_data(view: View[P]) -> View[P]:
-    """For addresses that a page's script calls: answers in the API's error shape, 401 instead of the log-in page."""
+    """For addresses that a page's script calls: answers in the API's error shape, 401 instead of the log-in page.
+
+    No browser keeps the answer, as with a page.
+    """
 
     @functools.wraps(view)
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
@@ -42,7 +49,7 @@ def page_data(view: View[P]) -> View[P]:
         except Refused as refused:
             return _error(refused.status, refused.code, refused.message, refused.fields, refused.extra)
 
-    return guarded
+    return cast("View[P]", never_cache(guarded))
 
 
 def _error(

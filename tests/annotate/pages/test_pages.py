@@ -65,6 +65,17 @@ def test_outsider_gets_404_and_anonymous_the_log_in(project: Project, name: str)
     assert browser(make_user("bob", project=project)).get(address).status_code == 200
 
 
+def test_no_browser_keeps_what_stands_behind_the_log_in(project: Project) -> None:
+    make_task(project)
+    bob = browser(make_user("bob", project=project, engineer=True))
+    lease = next_tasks(make_user("ann", project=project), project)["tasks"][0]["lease"]
+    own = ["/", "/preferences/", reverse("runs")]
+    pages = own + [reverse(name, args=[project.slug]) for name in PAGES]
+    difference = f"{reverse('rank_difference', args=[project.slug])}?lease={lease}"
+    for client, address in [(bob, page) for page in pages] + [(bob, difference), (Client(), "/")]:
+        assert "no-store" in client.get(address)["Cache-Control"], address
+
+
 def test_a_viewer_may_look_but_not_rank(project: Project) -> None:
     viewer = browser(make_user("vera", project=project, role=Role.VIEWER))
     assert viewer.get(reverse("project", args=[project.slug])).status_code == 200
