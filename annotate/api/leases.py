@@ -31,13 +31,17 @@ class Next(Endpoint):
 
     @extend_schema(operation_id="next_leases", request=NextShape, responses=LeasesAnswer)
     def post(self, request: Request, slug: str) -> Response:
-        """The caller's open leases first, then new ones, up to `count` in all. Repeating it is harmless."""
+        """The caller's open leases first, then new ones, up to `count` in all. Repeating it is harmless.
+
+        A closed project hands out the open ones alone, with `closed`; 409 `project_closed` if there are none.
+        """
         user = asking(request)
         project = get_project_for(user, slug, role=Role.ANNOTATOR)
         shape = NextShape(data=request.data)
         shape.is_valid(raise_exception=True)
         slots = next_leases(project=project, annotator=user, count=shape.validated_data["count"])
-        return Response({"leases": lease_contents([slot.lease_id for slot in slots if slot.lease_id])})
+        leases = lease_contents([slot.lease_id for slot in slots if slot.lease_id])
+        return Response({"leases": leases} | ({"closed": True} if project.archived_at is not None else {}))
 
 
 class Extend(Endpoint):

@@ -218,9 +218,10 @@ class LeaseAnswer(serializers.Serializer[Any]):
 
 
 class LeasesAnswer(serializers.Serializer[Any]):
-    """The caller's leases; fewer than asked for when nothing is left."""
+    """The caller's leases; fewer than asked for when nothing is left. `closed`: the project gives no new ones."""
 
     leases = LeaseAnswer(many=True)
+    closed = serializers.BooleanField(required=False)
 
 
 class LeaseTimeAnswer(serializers.Serializer[Any]):

@@ -13,7 +13,7 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_POST, require_safe
 
 from annotate.differences import difference
-from annotate.errors import Invalid, NotFound
+from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import Project, Ranking, Role, Skip, TaskFlag, User
 from annotate.pages.access import page, page_data, visitor
 from annotate.pages.answers import Submission, id_from, lease_ids, submission_from
@@ -72,6 +72,7 @@ def rank_next(request: HttpRequest, slug: str) -> HttpResponse:
     """The visitor's open leases and new ones, two in all, each with its cards as HTML; and how far everybody is.
 
     Of the leases in `have` only the id comes again; the guidelines come if they are not those of version `guidelines`.
+    Of a closed project come the open leases alone, marked `closed`; 409 `project_closed` if there are none.
     """
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
@@ -85,7 +86,7 @@ def rank_submit(request: HttpRequest, slug: str) -> HttpResponse:
     """Writes the visitor's answer, or a revision of one, and hands out what is next.
 
     The header Idempotency-Key makes it safe to repeat: the answer is written once, and what is next is fresh. A closed
-    project takes the answers that were begun, and has no more tasks.
+    project takes the answers that were begun, and hands out no more than what the visitor has begun.
     """
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
@@ -99,11 +100,7 @@ def rank_submit(request: HttpRequest, slug: str) -> HttpResponse:
         body_sha256=hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest(),
         act=lambda: Answer(200, _write(submission, project=project, user=user)),
     )
-    if project.archived_at is not None:
-        following = {"tasks": [], "closed": True} | _standing(project, user=user, body=body)
-    else:
-        following = _handed_out(project, user=user, body=body)
-    return JsonResponse({"ranking": written.body} | following)
+    return JsonResponse({"ranking": written.body} | _following(project, user=user, body=body))
 
 
 def _write(submission: Submission, *, project: Project, user: User) -> dict[str, Any]:
@@ -193,7 +190,18 @@ def _handed_out(project: Project, *, user: User, body: dict[str, Any]) -> dict[s
     )
     new = {task["lease"]: task for task in tasks_data(unseen)}
     tasks = [new.get(str(lease), {"lease": str(lease)}) for lease in leases]
-    return {"tasks": tasks} | _standing(project, user=user, body=body)
+    closed = {"closed": True} if project.archived_at is not None else {}
+    return {"tasks": tasks} | closed | _standing(project, user=user, body=body)
+
+
+def _following(project: Project, *, user: User, body: dict[str, Any]) -> dict[str, Any]:
+    """As _handed_out, after an answer that is written: that a closed project has nothing more is no refusal."""
+    try:
+        return _handed_out(project, user=user, body=body)
+    except Conflict as refused:
+        if refused.code != "project_closed":
+            raise
+    return {"tasks": [], "closed": True} | _standing(project, user=user, body=body)
 
 
 def _standing(project: Project, *, user: User, body: dict[str, Any]) -> dict[str, Any]:

@@ -126,13 +126,14 @@ def next_leases(*, project: Project, annotator: User, count: int = 1) -> list[Sl
 
     Repeating it is harmless: a lost reply costs nothing, because the same leases come again. An expired lease that
     nobody else has taken is still the annotator's and is renewed. One caller's calls run one after the other, so two
-    tabs share their leases. The slots come with lease, task, prompt, version and project.
+    tabs share their leases. A closed project hands out the open leases alone. The slots come with lease, task, prompt,
+    version and project.
 
     Writes leases, slots and queue cursors; locks the slots it takes, and the caller's own queue.
 
     Raises:
         Invalid: count is not between 1 and the project's limit.
-        Conflict: the project is closed (code `project_closed`).
+        Conflict: the project is closed, and the annotator holds nothing in it (code `project_closed`).
     """
     return _loaded(_hold_leases(project=project, annotator=annotator, count=count), project=project)
 
@@ -158,8 +159,6 @@ def _loaded(held: Sequence[Held], *, project: Project) -> list[Slot]:
 
 
 def _hold_leases(*, project: Project, annotator: User, count: int) -> list[Held]:
-    if project.archived_at is not None:
-        raise Conflict(_("This project is closed; it takes the answers that were begun."), code="project_closed")
     if not 1 <= count <= project.open_lease_limit:
         raise Invalid(
             _("count must be from 1 to %(limit)d in this project.") % {"limit": project.open_lease_limit},
@@ -167,7 +166,9 @@ def _hold_leases(*, project: Project, annotator: User, count: int) -> list[Held]
         )
     one_call_at_a_time(project=project, annotator=annotator)
     held = _renew_open_leases(project=project, annotator=annotator)
-    if len(held) < count:
+    if project.archived_at is not None and not held:
+        raise Conflict(_("This project is closed; it takes the answers that were begun."), code="project_closed")
+    if project.archived_at is None and len(held) < count:
         _free_expired_leases(project=project)
         held += _claim(project=project, annotator=annotator, wanted=count - len(held))
     return held[:count]

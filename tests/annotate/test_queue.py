@@ -58,6 +58,22 @@ def test_open_leases_come_first_and_a_lost_reply_leaks_none() -> None:
     assert Lease.objects.count() == 2
 
 
+def test_a_closed_project_hands_out_what_is_held_with_its_full_time_and_nothing_else() -> None:
+    project = make_project()
+    for _ in range(3):
+        make_task(project)
+    bob, ann = make_user(project=project), make_user(project=project)
+    (held,) = next_leases(project=project, annotator=bob)
+    expire(held)
+    project.archived_at = timezone.now()
+    project.save()
+    (again,) = next_leases(project=project, annotator=bob, count=2)
+    assert again.lease_id == held.lease_id and again.expires_at > timezone.now()
+    with pytest.raises(Conflict) as caught:
+        next_leases(project=project, annotator=ann)
+    assert caught.value.code == "project_closed"
+
+
 def test_the_limit_of_open_leases_is_the_projects() -> None:
     project = make_project(open_lease_limit=2)
     make_task(project)

@@ -344,3 +344,13 @@ def test_the_number_of_queries_does_not_grow_with_the_page(
             alice.get(RANKINGS)
         counts.append(len(queries))
     assert counts[0] == counts[-1]
+
+
+def test_a_closed_project_gives_the_leases_held_and_no_new_ones(bob: APIClient, project: Project) -> None:
+    make_task(project)
+    lease = take(bob, "tales")
+    Project.objects.filter(pk=project.pk).update(archived_at=Now())
+    answer = bob.post("/api/v1/projects/tales/next/", {"count": 2}).json()
+    assert ([one["id"] for one in answer["leases"]], answer["closed"]) == ([lease["id"]], True)
+    bob.post(lease_path(lease, "release"))
+    error_of(bob.post("/api/v1/projects/tales/next/"), 409, "project_closed")

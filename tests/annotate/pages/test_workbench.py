@@ -338,12 +338,19 @@ def make_membership(user: User, project: Project) -> None:
 def test_a_closed_project_takes_what_was_begun(desk: Desk, project: Project) -> None:
     for _ in range(2):
         make_task(project)
+    make_task(project)
     first, second = desk.next()["tasks"]
     close(project)
     assert desk.draft(second["lease"], {"ranking": []}).status_code == 200
+    again = desk.next()
+    assert [task["lease"] for task in again["tasks"]] == [first["lease"], second["lease"]] and again["closed"]
     answer = desk.submit(first)
-    assert (answer["tasks"], answer["closed"], answer["ranking"]["counted"]) == ([], True, True)
+    assert ([task["lease"] for task in answer["tasks"]], answer["closed"]) == ([second["lease"]], True)
+    assert answer["ranking"]["counted"]
     assert answer["progress"]["own"]["done"] == 1 and answer["guidelines"]["version"] == 1
+    last = desk.submit(second)
+    assert (last["tasks"], last["closed"], Lease.objects.count()) == ([], True, 2)
+    assert code_of(desk.post("rank_next")) == (409, "project_closed")
     revised = desk.send(revision_of(desk.back()) | {"all_bad": True})
     assert revised.json()["ranking"]["revision"] == 2 and revised.json()["tasks"] == []
 
