@@ -51,6 +51,7 @@ if _scheme == "https":
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SESSION_COOKIE_HTTPONLY = True
 CSRF_COOKIE_HTTPONLY = False  # our own scripts read it to send the header
+CSRF_FAILURE_VIEW = "webapp.csrf.refused"
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 
@@ -121,6 +122,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "webapp.context.appearance",
+                "webapp.context.rights",
             ]
         },
     }
@@ -130,11 +132,9 @@ TEMPLATES = [
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {"ENGINE": "django.db.backends.postgresql", "ATOMIC_REQUESTS": False, **env.database(DATABASE_URL)}
 }
-# For annotate.prepared alone: Django's own statements are never prepared.
-DATABASES["default"]["OPTIONS"] = {"prepare_threshold": 3}
 if env.text("PLACKETT_PROCESS") == "web":
     # Only the web keeps a pool: a forked worker that inherits one would share its sockets.
-    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 2, "max_size": PLACKETT_WEB_THREADS + 2, "timeout": 20}
+    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 2, "max_size": PLACKETT_WEB_THREADS + 2, "timeout": 20}}
     # Without it, every pooled connection would fail one request after the database was restarted.
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

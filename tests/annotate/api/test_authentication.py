@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -138,6 +139,20 @@ def test_a_session_needs_the_csrf_token_to_change_anything(cast: Cast, project: 
     assert browser.patch("/api/v1/projects/tales/", body, content_type="application/json", headers=headers).json()[
         "name"
     ] == ("Fairy tales")
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "CSRF token is missing"), ("de", "CSRF")])
+def test_an_old_page_hears_of_csrf_in_the_shape_it_reads(
+    cast: Cast, project: Project, language: str, words: str
+) -> None:
+    browser = Client(enforce_csrf_checks=True, headers={"Accept-Language": language})
+    browser.force_login(cast.bob)
+    address = reverse("rank_next", args=[project.slug])
+    script = browser.post(address, {}, content_type="application/json", headers={"Accept": "application/json"})
+    assert words in error_of(script, 403, "csrf_failed")["message"]
+    form = browser.post(address, headers={"Accept": "text/html,*/*;q=0.8"})
+    assert form.status_code == 403 and form["Content-Type"].startswith("text/html")
+    assert "<h1>" in form.content.decode()
 
 
 def test_a_token_never_falls_back_to_the_session(cast: Cast) -> None:
