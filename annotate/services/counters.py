@@ -48,8 +48,9 @@ def record_changes(*, project: Project, changes: Iterable[Mapping[str, Any]]) ->
     told = list(changes)
     if not told:
         return 0
-    columns = {name: [one.get(name) for one in told] for name in ("kind", "ranking_id", "skip_id", "prompt_id")}
+    values: dict[str, Any] = {"project": project.pk, "name": Counter.Name.CHANGE, "count": len(told)}
+    values |= {name: [one.get(name) for one in told] for name in ("kind", "ranking_id", "skip_id", "prompt_id")}
     with prepared_cursor() as cursor:
-        cursor.execute(_RECORD, {"project": project.pk, "name": Counter.Name.CHANGE, "count": len(told)} | columns)
+        cursor.execute(_RECORD, values)
         last: int = cursor.fetchone()[0]
     return last
