@@ -61,7 +61,7 @@ def _saying() -> dict[str, Any]:
 def _labels() -> dict[str, Any]:
     return {
         "strength": _("{upper} {strength} than {lower}"),
-        "strengthGroup": _("How much better is {upper} than {lower}?"),
+        "strengthGroup": _("How much better?"),
         "placeHere": _("Place {letter}: {place}"),
         "gap": _("New tier above {place}"),
         "placeGap": _("Place {letter} in a new tier above {place}"),
@@ -87,7 +87,8 @@ def _events() -> dict[str, Any]:
         "backToIt": _("{message} Your answer is kept, and the task comes back so that you can correct it."),
         "already": _("You have ranked this task already"),
         "alreadyText": _(
-            "Another tab or an earlier visit sent an answer, and that one counts. What was here was not sent."
+            "Another tab or an earlier visit sent an answer. What you have here is kept: submit it as a new revision of "
+            "that answer, or leave that answer as it is."
         ),
         "flagged": _("Flagged"),
         "flaggedText": _("The manager will look at this task. You can still rank or skip it."),

@@ -87,16 +87,25 @@ def test_a_second_tab_asks_which_draft_to_go_on_with(bench: Bench, quiet_console
     quiet_console.clear()  # the two 409s
 
 
-def test_the_second_tab_is_told_that_the_first_one_submitted(bench: Bench, quiet_console: list[str]) -> None:
+def test_the_second_tab_is_told_that_the_first_one_submitted_and_keeps_its_work(
+    bench: Bench, quiet_console: list[str]
+) -> None:
     other = second_tab(bench)
     bench.keys("a 1 b 2 Enter")
     bench.asks("Question number 2?")
-    other.keys("b 1 a 2")
-    other.keys("Enter")
+    bench.saved()
+    other.keys("b 1 a 2 Enter")
     expect(other.page.get_by_role("heading", name="You have ranked this task already")).to_be_visible()
     other.page.get_by_role("button", name="Go on").click()
+    other.asks("Question number 1?")
+    expect(other.page.locator(".revising")).to_be_visible()
+    other.says("B > A, C, D unranked")
+    other.keys("Enter")
     other.asks("Question number 2?")
-    assert tiers_by_letter(Ranking.objects.get()) == {"A": 1, "B": 2, "C": None, "D": None}
+    other.saved()
+    first, second = Ranking.objects.order_by("revision")
+    assert tiers_by_letter(first) == {"A": 1, "B": 2, "C": None, "D": None}
+    assert tiers_by_letter(second) == {"A": 2, "B": 1, "C": None, "D": None} and second.supersedes == first
     quiet_console.clear()
 
 

@@ -109,7 +109,7 @@ def test_clicks_alone(page: Page, live_server: LiveServer, login: Login) -> None
     bench.chip("A").click()
     page.locator(".tier.to-pool").click()
     page.get_by_role("button", name="All are bad").click()
-    bench.says("All bad, C > D, A, B unranked")
+    bench.says("All bad, C > D, A, B unranked, C much better than D")
     bench.part("notes").locator("summary").click()
     bench.part("rationale").fill("None of them answers.")
     bench.part("submit").click()

@@ -25,12 +25,11 @@ Tiers = list[list[str]]
 
 RUN = """async ({order, actions, rules, words}) => {
   const m = await import("/annotate/ranking_state.js");
-  const {ties} = rules;
   const act = {
-    place: (s, id, n) => m.place(s, id, n, ties),
+    place: (s, id, n) => m.place(s, id, n),
     insert: (s, id, n) => m.insert(s, id, n),
     unrank: (s, id) => m.unrank(s, id),
-    half: (s, id, n) => m.halfStep(s, id, n % 2 ? 1 : -1, ties),
+    half: (s, id, n) => m.halfStep(s, id, n % 2 ? 1 : -1),
     strength: (s, id, n) => m.setStrength(s, n, 1 + order.indexOf(id) % 3),
     rate: (s, id, n) => m.setRating(s, id, n % 2 ? "helpful" : "harmful", n % 2 ? 1 + n % 7 : n % 4 / 2),
     flag: (s, id, n) => m.toggleFlag(s, id, n % 2 ? "rude" : "wrong"),
@@ -42,7 +41,7 @@ RUN = """async ({order, actions, rules, words}) => {
     spoken: m.spoken(s, words), problem: m.problem(s, rules, words), answer: m.toAnswer(s),
     places: order.map((id) => m.placeOf(s, id, words)),
     reread: m.toAnswer(m.fromDraft(order, JSON.parse(JSON.stringify(m.toDraft(s))), rules))});
-  let history = m.begin(m.blank(order));
+  let history = m.begin(m.blank(order, rules));
   const steps = [];
   for (const [name, who, n] of actions) {
     history = m.change(history, act[name](history.now, order[who % order.length], n));
@@ -180,6 +179,7 @@ def read_sentence(text: str, order: list[str]) -> tuple[Tiers, bool]:
     all_bad = text.startswith("All bad")
     text = text.removeprefix("All bad").removeprefix(", ")
     text = re.sub(r"(, |^)with an edited version of [A-I]$", "", text)
+    text = re.sub(r"(, [A-I= ]+ (slightly|clearly|much) better than [A-I= ]+)+$", "", text)
     ranking = re.sub(r", [A-I, ]+ unranked$", "", text)
     tiers = [[by_letter[letter] for letter in tier.split(" = ")] for tier in ranking.split(" > ")] if ranking else []
     return tiers, all_bad
@@ -260,6 +260,9 @@ def test_sentence_draft_and_saved_record_always_agree(
         assert sorted([one for tier in tiers for one in tier] + answer["unranked"]) == sorted(order)
         assert len(answer["strengths"]) == max(len(tiers) - 1, 0)
         assert step["spoken"] == heard(tiers, answer, order)
+        assert [STRONGER.index(found) for found in re.findall(r"[a-z]+ better(?= than)", step["sentence"])] == [
+            strength for strength in answer["strengths"] if strength
+        ]
         assert step["places"] == [seen_at(tiers, response) for response in order]
         rewrite = Rewrite(**answer["rewrite"]) if answer["rewrite"] else None
         faults = validate_answer(Answer(**{**answer, "rewrite": rewrite}), responses=order, rules=rules)
@@ -277,7 +280,7 @@ def test_undo_leads_back_to_nothing_and_redo_to_the_end(modules: Page, order: li
 def test_words_for_eyes_and_ears(modules: Page) -> None:
     steps: list[Action] = [("place", 1, 0), ("place", 0, 1), ("place", 3, 1), ("strength", 1, 0)]
     step = run(modules, ["12", "15", "11", "13"], steps)["steps"][-1]
-    assert step["sentence"] == "B > A = D, C unranked"
+    assert step["sentence"] == "B > A = D, C unranked, B clearly better than A = D"
     assert step["spoken"] == "1st: B, clearly better than the next; 2nd, tied: A, D; unranked: C."
     assert step["answer"]["ranking"] == [["15"], ["12", "13"]] and step["answer"]["strengths"] == [2]
 
@@ -303,7 +306,7 @@ def test_the_same_rating_or_flag_again_takes_it_back(modules: Page) -> None:
 def test_typing_is_one_step(modules: Page) -> None:
     texts = modules.evaluate("""async () => {
       const m = await import("/annotate/ranking_state.js");
-      let history = m.begin(m.blank(["1", "2"]));
+      let history = m.begin(m.blank(["1", "2"], {ties: true}));
       for (const rationale of ["a", "ab", "abc"]) history = m.change(history, {...history.now, rationale}, "rationale");
       history = m.change(history, m.place(history.now, "1", 0));
       for (const rationale of ["abcd", "abcde"]) history = m.change(history, {...history.now, rationale}, "rationale");

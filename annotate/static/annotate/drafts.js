@@ -5,96 +5,93 @@ import * as copies from "./local_copies.js";
 
 const SETTLE = 400;
 
-export class DraftKeeper {
-	// hooks: state(word), conflict(theirs, mine) → Promise<"theirs" or not>, adopt(body), gone(error)
-	constructor({user, task, url, draft}, hooks) {
-		Object.assign(this, {where: ["draft", user, task], url, hooks, version: draft?.version ?? 0, body: null, tries: 0});
-		this.wake = () => this.save();
-		addEventListener("online", this.wake);
-	}
+// hooks: state(word), conflict(theirs, mine) → Promise<"theirs" or not>, adopt(body), gone(error)
+export function keepDraft(task, {user, url}, hooks) {
+	const where = ["draft", user, `${task.task}/${task.revises ?? ""}`];
+	const sent = new Set(); // stamps: they tell whose draft the server has
+	let body = null; // what is not saved yet
+	let tries = 0;
+	let closed, sending, timer;
+	addEventListener("online", save);
 
 	// The server's body, or this browser's own that was never sent.
-	async open(draft) {
-		const local = copies.read(...this.where);
-		if (local && local.body.stamp !== draft?.body.stamp) {
-			const follows = !draft || local.version === this.version;
-			if (follows || (await this.hooks.conflict(draft.body, local.body)) !== "theirs") {
-				this.change(local.body);
+	async function open() {
+		const local = copies.read(...where);
+		const theirs = task.draft;
+		if (local && local.body.stamp !== theirs?.body.stamp) {
+			const follows = !theirs || local.version === theirs.version;
+			if (follows || (await hooks.conflict(theirs.body, local.body)) !== "theirs") {
+				change(local.body);
 				return local.body;
 			}
 		}
-		copies.remove(...this.where);
-		return draft?.body ?? null;
+		copies.remove(...where);
+		return theirs?.body ?? null;
 	}
 
-	get dirty() {
-		return this.body !== null;
+	function change(changed) {
+		body = {...changed, stamp: copies.newKey()};
+		copies.write(...where, {version: task.draft?.version, body});
+		hooks.state("saving");
+		if (tries) timer = clearTimeout(timer);
+		tries = 0;
+		schedule(SETTLE);
 	}
 
-	// The stamp tells whether two drafts are one.
-	change(body) {
-		this.body = {...body, stamp: copies.newKey()};
-		copies.write(...this.where, {version: this.version, body: this.body});
-		this.hooks.state("saving");
-		this.tries = 0;
-		this.schedule(SETTLE);
-	}
+	// Further changes do not put it off.
+	const schedule = (wait) => (timer ??= setTimeout(save, wait));
 
-	schedule(wait) {
-		clearTimeout(this.timer);
-		this.timer = setTimeout(this.wake, wait);
-	}
-
-	async save() {
-		if (this.closed || !this.dirty || this.sending) return;
-		clearTimeout(this.timer);
-		this.sending = true;
-		const {body} = this;
+	async function save() {
+		timer = clearTimeout(timer);
+		if (closed || !body || sending) return;
+		sending = true;
+		const now = body;
+		sent.add(now.stamp);
 		try {
-			const {version} = await send("PUT", this.url, {version: this.version, body}, {keepalive: JSON.stringify(body).length < 50000});
-			this.version = version;
-			this.tries = 0;
-			if (this.body === body) this.done();
+			const keepalive = new Blob([JSON.stringify(now)]).size < 60000;
+			const {version} = await send("PUT", url, {version: task.draft?.version ?? 0, body: now}, {keepalive});
+			task.draft = {version, body: now};
+			tries = 0;
+			if (body === now) done();
 		} catch (error) {
-			if (!this.closed) await this.failed(error);
+			if (!closed) await failed(error);
 		}
-		this.sending = false;
-		if (this.dirty && !this.tries) this.schedule(0);
+		sending = false;
+		if (body && !tries) schedule(0);
 	}
 
-	done() {
-		this.body = null;
-		copies.remove(...this.where);
-		this.hooks.state("saved");
+	function done() {
+		body = null;
+		copies.remove(...where);
+		hooks.state("saved");
 	}
 
-	async failed(error) {
-		const theirs = error.extra.draft;
+	async function failed(error) {
 		if (error.passing) {
-			this.hooks.state(error.status ? "waiting" : "offline");
-			this.schedule(Math.min(15000, 500 * 2 ** this.tries++));
-		} else if (error.code !== "stale_draft") {
-			this.tries = 1;
-			this.hooks.gone(error);
-		} else {
-			this.tries = 0;
-			this.version = theirs?.version ?? 0;
-			if (!theirs) return;
-			const same = theirs.body.stamp === this.body.stamp;
-			if (!same && (await this.hooks.conflict(theirs.body, this.body)) !== "theirs") return;
-			this.done();
-			if (!same) this.hooks.adopt(theirs.body);
+			hooks.state(error.status ? "waiting" : "offline");
+			return schedule(Math.min(15000, 500 * 2 ** tries++));
 		}
+		tries = 1;
+		if (error.code !== "stale_draft") return hooks.gone(error);
+		tries = 0;
+		const theirs = (task.draft = error.extra.draft);
+		const stamp = theirs?.body.stamp;
+		if (stamp === body.stamp) return done();
+		if (!theirs || sent.has(stamp) || (await hooks.conflict(theirs.body, body)) !== "theirs") return;
+		done();
+		if (!closed) hooks.adopt(theirs.body);
 	}
 
-	close() {
-		this.closed = true;
-		clearTimeout(this.timer);
-		removeEventListener("online", this.wake);
+	function close() {
+		closed = true;
+		clearTimeout(timer);
+		removeEventListener("online", save);
 	}
 
-	forget() {
-		this.close();
-		copies.remove(...this.where);
+	function forget() {
+		close();
+		copies.remove(...where);
 	}
+
+	return {open, change, save, close, forget, dirty: () => body !== null};
 }

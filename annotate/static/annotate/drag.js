@@ -23,7 +23,7 @@ export function enableDrag(rail, {drop, locked}) {
 		drag.target?.classList.remove("over");
 		drag.target = targetAt(rail, event.clientX, event.clientY);
 		drag.target?.classList.add("over");
-		drag.target?.scrollIntoView({block: "nearest", inline: "nearest"}); // with the stylesheet's scroll-margin
+		drag.target?.scrollIntoView({block: "nearest", inline: "nearest"});
 	});
 
 	rail.addEventListener("pointerup", (event) => {
@@ -33,7 +33,6 @@ export function enableDrag(rail, {drop, locked}) {
 		if (ghost) drop(chip.dataset.id, target?.dataset.drop);
 	});
 	for (const sign of ["pointercancel", "lostpointercapture"]) rail.addEventListener(sign, end);
-	document.addEventListener("keydown", (event) => event.key === "Escape" && end());
 
 	function end() {
 		drag?.target?.classList.remove("over");

@@ -18,12 +18,12 @@ function meaning({key, shiftKey, target}, singleKeys) {
 	// With single keys off, arrows still work on a focused chip.
 	if (!singleKeys && !target.closest?.(".chip")) return null;
 	const arrow = {ArrowUp: ["half", -1], ArrowDown: ["half", 1], ArrowLeft: ["move", -1], ArrowRight: ["move", 1]}[key];
-	if (arrow) return shiftKey || target.matches("input") ? null : arrow;
+	if (arrow) return shiftKey || target.matches("input, [tabindex='0']") ? null : arrow;
 	if (!singleKeys) return null;
 	if (key === "?") return ["help"];
 	// Before shift, with which some keyboards type digits.
 	if (/^\d$/.test(key)) return key === "0" ? ["unrank"] : ["place", key - 1];
 	if (shiftKey) return [{U: "redo", G: "guidelines", B: "back", D: "compare", E: "rewrite"}[key.toUpperCase()]];
 	if (key.toLowerCase() === "u") return ["undo"];
-	return /^[a-i]$/i.test(key) ? ["focus", parseInt(key, 19) - 10] : null; // a is digit ten
+	return /^[a-i]$/i.test(key) ? ["focus", parseInt(key, 19) - 10] : null;
 }

@@ -3,37 +3,38 @@
 import {persist} from "../webapp/http.js";
 import * as copies from "./local_copies.js";
 
-export class Outbox {
-	constructor({user, url, onWait, onRefused}) {
-		Object.assign(this, {user, url, onWait, onRefused, pending: 0, idle: Promise.resolve()});
-	}
+export function openOutbox({user, url, onWait, onRefused}) {
+	let pending = 0;
+	let idle = Promise.resolve();
 
 	// The server's answer; nothing when refused, after onRefused(error, sent).
-	submit(body, task, sent) {
-		const item = {key: copies.newKey(), url: this.url, task, body};
-		copies.write("answer", this.user, item.key, item);
-		this.pending += 1;
-		const refused = async (error) => void (await this.onRefused(error, sent));
-		return (this.idle = this.idle.then(() => this.deliver(item)).catch(refused).finally(() => (this.pending -= 1)));
+	function submit(body, draft, sent) {
+		const item = {key: copies.newKey(), url, draft, body};
+		copies.write("answer", user, item.key, item);
+		pending += 1;
+		const refused = async (error) => void (await onRefused(error, sent));
+		idle = idle.then(() => resume(item.key)).then(() => deliver(item)).catch(refused).finally(() => (pending -= 1));
+		return idle;
 	}
 
-	// What an earlier page left behind; of what the server refuses the draft is still there.
-	async resume() {
-		for (const item of copies.all("answer", this.user)) {
-			if (item.url === this.url) await this.deliver(item).catch(() => {});
-		}
+	const kept = () => copies.all("answer", user).filter((item) => item.url === url);
+
+	// What an earlier page or a log-out left behind.
+	async function resume(besides) {
+		for (const item of kept()) if (item.key !== besides) await deliver(item).catch(() => {});
 	}
 
-	async deliver(item) {
+	async function deliver({key, body, draft}) {
 		try {
-			const answer = await persist("POST", item.url, item.body, {headers: {"Idempotency-Key": item.key}, onWait: this.onWait});
-			copies.remove("draft", this.user, item.task);
-			copies.remove("answer", this.user, item.key);
+			const answer = await persist("POST", url, body, {headers: {"Idempotency-Key": key}, onWait});
+			copies.remove("draft", user, draft);
+			copies.remove("answer", user, key);
 			return answer;
 		} catch (error) {
-			// What waits for a log-in stays written down.
-			if (error.status !== 401 && error.status !== 403) copies.remove("answer", this.user, item.key);
+			if (!error.loggedOut) copies.remove("answer", user, key); // else it waits for the log-in
 			throw error;
 		}
 	}
+
+	return {submit, resume, kept, pending: () => pending, idle: () => idle};
 }

@@ -9,10 +9,12 @@ export function open(id) {
 	return dialog;
 }
 
-// The value of the button that closed it, "" for Escape.
-export function ask(id, texts = {}) {
+let asked = Promise.resolve();
+
+// The value of the button that closed it, "" for Escape. One question at a time.
+export const ask = (id, texts = {}) => (asked = asked.then(() => {
 	const dialog = open(id);
 	for (const [name, text] of Object.entries(texts)) dialog.querySelector(`[data-text="${name}"]`).textContent = text;
 	// Opened again at once, it hears of its last closing late.
 	return new Promise((done) => (dialog.onclose = () => dialog.open || done(dialog.returnValue)));
-}
+}));

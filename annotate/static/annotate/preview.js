@@ -1,7 +1,7 @@
 // The workbench beside the set-up form, under the rules that the form holds now. Nothing of it is saved or leased.
 
 import {part} from "./parts.js";
-import {Ranker} from "./ranker.js";
+import {startRanker} from "./ranker.js";
 import {fill, sentence, toDraft} from "./ranking_state.js";
 
 const WAIT = 400; // milliseconds after the last change
@@ -14,7 +14,7 @@ export class Preview {
 		for (const name of ["preview-button", "still"]) part(name)?.remove();
 		part("bench").hidden = false;
 		const absent = () => this.say(root.dataset.absent);
-		this.ranker = new Ranker({
+		this.ranker = startRanker({
 			words: this.words,
 			shortcuts: () => this.within,
 			onChange: (state) => (this.draft = toDraft(state)),
@@ -37,7 +37,7 @@ export class Preview {
 
 	submit() {
 		const {problem, now} = this.ranker;
-		this.say(problem ?? fill(this.root.dataset.submitted, {sentence: sentence(now, this.words)}));
+		this.say(problem() ?? fill(this.root.dataset.submitted, {sentence: sentence(now(), this.words)}));
 	}
 
 	update({now = false} = {}) {

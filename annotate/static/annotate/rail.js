@@ -1,9 +1,8 @@
 // Tiers, gaps and the unranked, drawn anew each time. Focus stays by data-key; data-act says what a click does.
 
 import {part} from "./parts.js";
-import {fill, letterOf, placeOf, sentenceParts, tierLabel, tierOf, unranked} from "./ranking_state.js";
+import {fill, letterOf, placeOf, sentenceParts, strengthOf, tierLabel, tierOf, unranked} from "./ranking_state.js";
 
-// view = {focus, rules, words, locked}
 export function drawRail(state, view) {
 	const root = part("tiers");
 	const held = root.contains(document.activeElement) && document.activeElement.dataset.key;
@@ -51,12 +50,11 @@ function gap(state, view, index) {
 }
 
 function strengths(state, {words, locked}, index) {
-	const [upper, lower] = [0, 1].map((n) => state.tiers[index + n].map((id) => letterOf(state, id)).join(", "));
-	const buttons = words.strengths.map((strength, n) => button(
-		`strength:${index}:${n + 1}`, "", fill(words.strength, {upper, strength, lower}), words.shortStrengths[n],
+	const buttons = words.shortStrengths.map((short, n) => button(
+		`strength:${index}:${n + 1}`, "", strengthOf(state, index, n + 1, words), short,
 		`aria-pressed="${state.strengths[index] === n + 1}" aria-disabled="${locked}"`,
 	));
-	return `<div class="strengths" role="group" aria-label="${safe(fill(words.strengthGroup, {upper, lower}))}">${buttons.join("")}</div>`;
+	return `<div class="strengths" role="group" aria-label="${safe(words.strengthGroup)}">${buttons.join("")}</div>`;
 }
 
 export function drawSentence(state, {focus, words}, problem) {

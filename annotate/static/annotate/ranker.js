@@ -7,117 +7,122 @@ import {part} from "./parts.js";
 import {drawRail, drawSentence} from "./rail.js";
 import * as ranking from "./ranking_state.js";
 
-export class Ranker {
-	constructor({words, shortcuts = () => true, actions = {}, onChange = () => {}}) {
-		Object.assign(this, {words, onChange, history: null, focus: null, busy: false});
-		this.actions = {...this.ownActions(), ...actions};
-		document.addEventListener("click", (event) => this.clicked(event.target));
-		part("rationale").addEventListener("input", ({target}) => this.apply({...this.now, rationale: target.value}, "rationale"));
-		listenForKeys({actions: this.actions, singleKeys: shortcuts});
-		enableDrag(part("tiers"), {locked: () => this.busy, drop: (...where) => this.drop(...where)});
-	}
+// more: further actions that keys and [data-act] may name.
+export function startRanker({words, shortcuts = () => true, actions: more = {}, onChange = () => {}}) {
+	let task, history;
+	let focus = null;
+	let busy = false;
+	const now = () => history?.now;
 
-	get now() {
-		return this.history?.now;
-	}
+	const withFocus = (act, ...values) => (history && focus !== null ? apply(act(now(), focus, ...values)) : false);
+	const actions = {
+		pick(id) {
+			focus = focus === String(id) ? null : String(id);
+			draw();
+		},
+		focus(index) {
+			if (!history || !(index in task.order)) return false;
+			focus = task.order[index];
+			draw();
+			goTo(focus);
+		},
+		move(direction) {
+			if (!history) return false;
+			const last = task.order.length - 1;
+			const at = focus === null ? (direction > 0 ? -1 : last + 1) : task.order.indexOf(focus);
+			return actions.focus(Math.max(0, Math.min(last, at + direction)));
+		},
+		place: (index) => withFocus(ranking.place, index),
+		insert: (gap) => withFocus(ranking.insert, gap),
+		unrank: () => withFocus(ranking.unrank),
+		half: (direction) => focus !== null && void withFocus(ranking.halfStep, direction),
+		strength: (gap, value) => apply(ranking.setStrength(now(), gap, value)),
+		bad: () => apply({...now(), allBad: !now().allBad}),
+		undo: () => settle(history && ranking.undo(history)),
+		redo: () => settle(history && ranking.redo(history)),
+		...more,
+	};
+	document.addEventListener("click", ({target}) => clicked(target));
+	part("rationale").addEventListener("input", ({target}) => apply({...now(), rationale: target.value}, "rationale"));
+	listenForKeys({actions, singleKeys: shortcuts});
+	enableDrag(part("tiers"), {drop, locked: () => busy});
 
-	get problem() {
-		const {revises, draft, rules} = this.task;
-		return revises && !draft && !this.history.at ? this.words.problems.unchanged : ranking.problem(this.now, rules, this.words);
-	}
-
-	// task = {order, rules, html}; draft: a saved one or null.
-	show(task, draft) {
-		this.task = task;
+	// next = {order, rules, html} or null; draft: a saved one or null.
+	function show(next, draft) {
+		task = next;
+		busy = false;
+		history = null;
+		if (!task) return;
 		part("task").innerHTML = task.html;
 		part("notes").open = task.rules.rationale === "required" || Boolean(draft?.rationale);
-		this.adopt(draft);
+		adopt(draft);
 	}
 
-	adopt(draft) {
-		this.focus = null;
-		this.history = ranking.begin(ranking.fromDraft(this.task.order, draft, this.task.rules));
-		this.draw();
+	function adopt(draft) {
+		focus = null;
+		history = ranking.begin(ranking.fromDraft(task.order, draft, task.rules));
+		draw();
 	}
 
-	apply(next, tag) {
-		return this.now ? this.settle(ranking.change(this.history, next, tag)) : false;
+	const apply = (next, tag) => (history ? settle(ranking.change(history, next, tag)) : false);
+
+	function settle(next) {
+		if (busy || !history || next.now === now()) return false;
+		history = next;
+		onChange(now());
+		draw();
+		part("live").textContent = ranking.spoken(now(), words);
 	}
 
-	settle(history) {
-		if (this.busy || !this.now || history.now === this.now) return false;
-		this.history = history;
-		this.onChange(this.now);
-		this.draw();
-		part("live").textContent = ranking.spoken(this.now, this.words);
+	function problem() {
+		const {revises, draft, kept, rules} = task;
+		return revises && !draft && !kept && !history.at ? words.problems.unchanged : ranking.problem(now(), rules, words);
 	}
 
-	draw() {
-		const {now, busy, focus, words, task, history, problem} = this;
+	function draw() {
+		const state = now();
 		const view = {focus, words, rules: task.rules, locked: busy};
-		drawRail(now, view);
-		drawCards(now, view);
-		drawSentence(now, view, now.tiers.flat().length > 1 && problem);
-		part("submit").setAttribute("aria-disabled", busy || problem !== null);
-		part("all-bad").setAttribute("aria-pressed", now.allBad);
+		const missing = problem();
+		drawRail(state, view);
+		drawCards(state, view);
+		drawSentence(state, view, state.tiers.flat().length > 1 && missing);
+		part("submit").setAttribute("aria-disabled", busy || missing !== null);
+		part("all-bad").setAttribute("aria-pressed", state.allBad);
 		part("undo").disabled = busy || !history.at;
 		part("redo").disabled = busy || history.at > history.states.length - 2;
-		if (part("rationale").value !== now.rationale) part("rationale").value = now.rationale;
+		if (part("rationale").value !== state.rationale) part("rationale").value = state.rationale;
 	}
 
-	ownActions() {
-		const withFocus = (act) => (this.now && this.focus !== null ? this.apply(act(this.now, this.focus, this.task.rules.ties)) : false);
-		const orderOf = () => (this.now ? this.task.order : []);
-		return {
-			pick: (id) => {
-				this.focus = this.focus === String(id) ? null : String(id);
-				this.draw();
-			},
-			focus: (index) => {
-				if (!(index in orderOf())) return false;
-				this.focus = this.task.order[index];
-				this.draw();
-				goTo(this.focus);
-			},
-			move: (direction) => {
-				const last = orderOf().length - 1;
-				const at = this.focus === null ? (direction > 0 ? -1 : last + 1) : orderOf().indexOf(this.focus);
-				return this.actions.focus(Math.max(0, Math.min(last, at + direction)));
-			},
-			place: (index) => withFocus((state, id, ties) => ranking.place(state, id, index, ties)),
-			insert: (gap) => withFocus((state, id) => ranking.insert(state, id, gap)),
-			unrank: () => withFocus(ranking.unrank),
-			half: (direction) => this.focus !== null && void withFocus((state, id, ties) => ranking.halfStep(state, id, direction, ties)),
-			strength: (gap, value) => this.apply(ranking.setStrength(this.now, gap, value)),
-			bad: () => this.apply({...this.now, allBad: !this.now.allBad}),
-			undo: () => this.settle(ranking.undo(this.history)),
-			redo: () => this.settle(ranking.redo(this.history)),
-		};
-	}
-
-	clicked(target) {
+	function clicked(target) {
 		const card = target.closest(".response");
 		const button = target.closest("[data-act]");
-		if (target.matches("[data-rating], [data-flag]")) this.judge(card.dataset.id, target);
+		if (target.matches("[data-rating], [data-flag]")) judge(card.dataset.id, target);
 		else if (button) {
 			const [name, ...values] = button.dataset.act.split(":");
-			this.actions[name](...values.map(Number));
+			actions[name](...values.map(Number));
 		} else if (card && !target.closest("a, button, summary, label, .scale") && getSelection().isCollapsed) {
-			this.focus = card.dataset.id;
-			this.draw();
+			focus = card.dataset.id;
+			draw();
 			card.focus({preventScroll: true});
 		}
 	}
 
-	judge(id, {dataset: {rating, flag}, value}) {
-		const next = rating ? ranking.setRating(this.now, id, rating, Number(value)) : ranking.toggleFlag(this.now, id, flag);
-		if (this.apply(next) === false) this.draw();
+	function judge(id, {dataset: {rating, flag}, value}) {
+		const next = rating ? ranking.setRating(now(), id, rating, Number(value)) : ranking.toggleFlag(now(), id, flag);
+		if (apply(next) === false) draw();
 	}
 
-	drop(id, target) {
+	function drop(id, target) {
 		const [kind, number] = target?.split(":") ?? [];
-		this.focus = id;
-		this.draw();
-		if (kind) this.actions[{pool: "unrank", tier: "place", gap: "insert"}[kind]](Number(number));
+		focus = id;
+		draw();
+		if (kind) actions[{pool: "unrank", tier: "place", gap: "insert"}[kind]](Number(number));
 	}
+
+	function lock() {
+		busy = true;
+		draw();
+	}
+
+	return {show, adopt, apply, lock, now, problem, busy: () => busy, focus: () => focus};
 }

@@ -2,18 +2,18 @@
 // order: ids as presented. tiers: [[id, …], …], best first, none empty; what is in none is unranked, as all is at first.
 // strengths: per gap 1, 2, 3 or null. ratings {id: {criterion: number}}, flags {id: [flag]}, rewrite {of, text} or null.
 
-export const blank = (order) =>
-	({order, tiers: [], strengths: [], allBad: false, ratings: {}, flags: {}, rationale: "", rewrite: null});
+export const blank = (order, {ties}) =>
+	({order, ties, tiers: [], strengths: [], allBad: false, ratings: {}, flags: {}, rationale: "", rewrite: null});
 
 export const letterOf = (state, id) => String.fromCharCode(65 + state.order.indexOf(id));
 export const tierOf = (state, id) => state.tiers.findIndex((tier) => tier.includes(id));
 export const unranked = (state) => state.order.filter((id) => tierOf(state, id) < 0);
 
 // Beyond the last tier: into a new one. Where ties are off: a new tier at that rank.
-export function place(state, id, index, ties = true) {
+export function place(state, id, index) {
 	const at = tierOf(state, id);
 	if (at === index) return state;
-	if (!ties || index >= state.tiers.length) return insert(state, id, at >= 0 && at < index ? index + 1 : index);
+	if (!state.ties || index >= state.tiers.length) return insert(state, id, at >= 0 && at < index ? index + 1 : index);
 	return arrange(state, state.tiers.map((tier, n) => (n === index ? [...without(tier, id), id] : without(tier, id))));
 }
 
@@ -27,13 +27,13 @@ export function insert(state, id, gap) {
 export const unrank = (state, id) => arrange(state, state.tiers.map((tier) => without(tier, id)));
 
 // Up (-1) or down (+1): out of a tie into a tier of its own, then into the next. Below the last lie the unranked.
-export function halfStep(state, id, direction, ties = true) {
+export function halfStep(state, id, direction) {
 	const at = tierOf(state, id);
 	if (at < 0) return direction < 0 ? insert(state, id, state.tiers.length) : state;
 	if (state.tiers[at].length > 1) return insert(state, id, direction < 0 ? at : at + 1);
 	if (at + direction < 0) return state;
 	if (at + direction >= state.tiers.length) return unrank(state, id);
-	return ties ? place(state, id, at + direction) : insert(state, id, direction < 0 ? at - 1 : at + 2);
+	return state.ties ? place(state, id, at + direction) : insert(state, id, direction < 0 ? at - 1 : at + 2);
 }
 
 // The same value again takes it back; so with ratings and flags.
@@ -89,12 +89,18 @@ const rankOf = ({tiers}, at, words) => (tiers[at]?.length > 1 ? words.tied : wor
 // "B > A = D, C unranked"
 export const sentence = (state, words) => sentenceParts(state, words).filter(Boolean).join(", ");
 
-// [what is said, what is left or comes with it]
 export function sentenceParts(state, words) {
 	const ranking = state.tiers.map((tier) => letters(state, tier, " = ")).join(" > ");
 	const rest = ranking && letters(state, unranked(state));
-	const more = [rest && fill(words.rest, {letters: rest}), state.rewrite && fill(words.edited, {letter: letterOf(state, state.rewrite.of)})];
+	const stronger = state.strengths.map((value, n) => value && strengthOf(state, n, value, words));
+	const more = [rest && fill(words.rest, {letters: rest}), ...stronger, state.rewrite && fill(words.edited, {letter: letterOf(state, state.rewrite.of)})];
 	return [[state.allBad && words.allBad, ranking], more].map((parts) => parts.filter(Boolean).join(", "));
+}
+
+// "B clearly better than A = D"
+export function strengthOf(state, gap, value, words) {
+	const [upper, lower] = [0, 1].map((n) => letters(state, state.tiers[gap + n], " = "));
+	return fill(words.strength, {upper, strength: words.strengths[value - 1], lower});
 }
 
 // "2nd, tied: A, D, clearly better than the next"; −1 is the unranked.
@@ -106,7 +112,6 @@ export function tierLabel(state, index, words) {
 	return strength ? fill(words.better, {tier: label, strength}) : label;
 }
 
-// The same for ears.
 export function spoken(state, words) {
 	const parts = state.tiers.map((_, index) => tierLabel(state, index, words));
 	if (parts.length && unranked(state).length) parts.push(tierLabel(state, -1, words));
@@ -132,9 +137,9 @@ export const toAnswer = (state) => ({...toDraft(state), unranked: unranked(state
 export const toDraft = ({tiers, strengths, allBad, ratings, flags, rationale, rewrite}) =>
 	({ranking: tiers, strengths, all_bad: allBad, ratings, flags, rationale, rewrite});
 
-// What does not fit the task is left out; of the rest the server has taken care.
+// The server has left out of a draft what the rules forbid.
 export function fromDraft(order, draft, rules) {
-	const state = blank(order);
+	const state = blank(order, rules);
 	const seen = new Set();
 	const fresh = (id) => order.includes(id) && !seen.has(id) && seen.add(id);
 	const tiers = (draft?.ranking ?? []).map((tier) => tier.filter(fresh)).filter((tier) => rules.ties || tier.length < 2);

@@ -2,11 +2,11 @@
 
 import {persist, send} from "../webapp/http.js";
 import {cardOf} from "./cards.js";
-import {Clock} from "./clock.js";
-import {DraftKeeper} from "./drafts.js";
-import {Outbox} from "./outbox.js";
+import {startClock} from "./clock.js";
+import {keepDraft} from "./drafts.js";
+import {openOutbox} from "./outbox.js";
 import {ask, open, part} from "./parts.js";
-import {Ranker} from "./ranker.js";
+import {startRanker} from "./ranker.js";
 import {fill, fromDraft, letterOf, sentence, toAnswer, toDraft} from "./ranking_state.js";
 
 const page = document.getElementById("workbench");
@@ -20,9 +20,9 @@ let drafts = null;
 const finished = new Set(); // leases that a late reply may still bring
 
 const onWait = ({status}) => say(status ? "waiting" : "offline");
-const outbox = new Outbox({user, url: `${pageUrl}submit/`, onWait, onRefused: stuck});
-const clock = new Clock({leaseSeconds, extend: () => tasks.forEach(extend), tired: () => part("pause")?.showPopover()});
-const ranker = new Ranker({
+const outbox = openOutbox({user, url: `${pageUrl}submit/`, onWait, onRefused: stuck});
+const clock = startClock({leaseSeconds, extend: () => tasks.forEach(extend), tired: () => part("pause")?.showPopover()});
+const ranker = startRanker({
 	words,
 	shortcuts: () => part("shortcuts").checked,
 	onChange: (state) => drafts.change(draftOf(state)),
@@ -42,7 +42,7 @@ function receive({tasks: leased, progress, guidelines: news, closed = false}) {
 	page.dataset.closed = closed;
 	part("progress").textContent = progress.words;
 	Object.assign(part("progress-bar"), {max: progress.wanted || 1, value: progress.done});
-	if (news.version !== guidelines) location.reload(); // the page comes with the new ones
+	if (news.version !== guidelines && !news.read) location.reload(); // they come with the page
 }
 
 async function fetchTasks() {
@@ -63,19 +63,17 @@ async function advance() {
 async function show(next = tasks[0] ?? null) {
 	drafts?.close();
 	task = next;
-	ranker.busy = false;
 	page.dataset.view = task ? "task" : "done";
 	page.dataset.revising = Boolean(task?.revises);
 	if (!task) {
-		drafts = ranker.history = null;
+		drafts = null;
+		ranker.show(null);
 		settled();
 		return part("done").focus();
 	}
-	drafts = new DraftKeeper(
-		{user, task: task.task, url: `${leaseUrl}${task.lease}/draft/`, draft: task.draft},
-		{state: say, conflict, adopt: (body) => ranker.adopt(body), gone: stuck},
-	);
-	const draft = (await drafts.open(task.draft)) ?? task.answer;
+	const hooks = {state: say, conflict, adopt: (body) => ranker.adopt(body), gone: stuck};
+	drafts = keepDraft(task, {user, url: `${leaseUrl}${task.lease}/draft/`}, hooks);
+	const draft = (await drafts.open()) ?? task.answer;
 	clock.restart(draft?.seconds);
 	ranker.show(task, draft);
 	settled();
@@ -83,38 +81,36 @@ async function show(next = tasks[0] ?? null) {
 	part("task").focus({preventScroll: true});
 }
 
-const draftOf = (state) => ({...toDraft(state), seconds: clock.seconds, revises: task.revises});
+const keptTask = () => ({...task, draft: null, kept: true, answer: draftOf(ranker.now())});
+const draftOf = (state) => ({...toDraft(state), seconds: clock.seconds(), revises: task.revises});
 
 const extend = ({lease}) => send("POST", `${leaseUrl}${lease}/extend/`, {}).catch(({code}) => code === "lease_ended" && hint(words.leaseEnded));
 
-// The prefetched task appears at once.
 async function submit() {
-	if (ranker.busy || !task) return;
-	if (ranker.problem) return hint(ranker.problem);
+	if (ranker.busy() || !task) return;
+	const missing = ranker.problem();
+	if (missing) return hint(missing);
 	const {lease, task: id, revises} = task;
 	tasks = tasks.filter((one) => one.lease !== lease);
 	finished.add(lease);
 	drafts.close();
 	const body = {
-		...toAnswer(ranker.now), ...(revises ? {revises} : {lease}),
-		seconds: clock.seconds, have: tasks.map((one) => one.lease), guidelines,
+		...toAnswer(ranker.now()), ...(revises ? {revises} : {lease}),
+		seconds: clock.seconds(), have: tasks.map((one) => one.lease), guidelines,
 	};
-	const delivery = outbox.submit(body, id, {...task, draft: null, answer: draftOf(ranker.now)});
+	const delivery = outbox.submit(body, `${id}/${revises ?? ""}`, keptTask());
 	settled();
 	tell(words.submitted);
 	if (tasks.length) await show();
-	else {
-		ranker.busy = true;
-		ranker.draw();
-	}
+	else ranker.lock();
 	const answer = await delivery;
 	if (answer) receive(answer);
-	if (ranker.busy && !outbox.pending) await (answer ? show() : advance());
+	if (ranker.busy() && !outbox.pending()) await (answer ? show() : advance());
 	else settled();
 }
 
 async function back() {
-	await outbox.idle;
+	await outbox.idle();
 	try {
 		const {task: earlier} = await send("POST", `${pageUrl}back/`, {before: task?.revises ?? null});
 		if (earlier) await show(earlier);
@@ -124,7 +120,6 @@ async function back() {
 	}
 }
 
-// Done with it, without an answer.
 async function drop() {
 	finished.add(task.lease);
 	drafts.forget();
@@ -138,21 +133,27 @@ async function conflict(theirs, mine) {
 	return ask("conflict", {mine: said(mine), theirs: said(theirs)});
 }
 
-// What no patience mends. `sent`: an answer on its way was refused, and becomes a draft again.
+// What no patience mends. `sent`: an answer was refused, and is a draft again; of a revision, if the task is ranked by now.
 async function stuck(error, sent) {
-	if (!sent) say("lost");
-	if (error.status === 401 || /CSRF/.test(error.message)) return void ask("logged-out");
-	if (error.code === "already_submitted") {
-		await ask("notice", {title: words.already, text: words.alreadyText});
-		return sent || drop();
-	}
+	say("lost");
+	for (const dialog of document.querySelectorAll("dialog[open]:not(#notice)")) dialog.close();
+	if (error.loggedOut) return void ask("logged-out");
+	const {ranking} = error.extra;
 	const message = [error.message, ...Object.values(error.fields)].join(" ");
-	await ask("notice", {title: words.refused, text: fill(sent ? words.backToIt : words.kept, {message})});
-	if (!sent) return;
-	finished.delete(sent.lease);
-	if (!sent.revises) tasks = [sent, ...tasks];
-	await show(sent);
-	drafts.change(draftOf(ranker.now));
+	const [title, text] = ranking ? [words.already, words.alreadyText] : [words.refused, sent ? words.backToIt : words.kept];
+	const kept = sent ?? (ranking && keptTask());
+	await ask("notice", {title, text: fill(text, {message})});
+	if (!kept) return;
+	if (ranking) {
+		kept.revises = String(ranking);
+		finished.add(kept.lease);
+		tasks = tasks.filter(({lease}) => lease !== kept.lease);
+	} else if (!kept.revises) {
+		finished.delete(kept.lease);
+		tasks = [kept, ...tasks];
+	}
+	await show(kept);
+	drafts.change(draftOf(ranker.now()));
 }
 
 // For ears only trouble and its end: each key press is announced already.
@@ -164,18 +165,19 @@ function say(state) {
 	shown.dataset.state = state;
 }
 
-const settled = () => say(outbox.pending ? "sending" : drafts?.dirty ? "saving" : "saved");
+const settled = () => say(outbox.pending() ? "sending" : outbox.kept().length ? "lost" : drafts?.dirty() ? "saving" : "saved");
 const tell = (text) => void (part("live").textContent = text);
 const hint = (text) => tell((part("hint").textContent = text));
 
 // The dialog's form, sent to the address of the same name; false if nothing came of it.
 async function leave(name) {
-	if (!task || ranker.busy) return false;
+	if (!task || ranker.busy()) return false;
+	const {lease} = task;
 	const form = document.querySelector(`#${name} form`);
 	form.reset();
 	if ((await ask(name)) !== "send") return false;
 	try {
-		await send("POST", `${leaseUrl}${task.lease}/${name}/`, Object.fromEntries(new FormData(form)));
+		await send("POST", `${leaseUrl}${lease}/${name}/`, Object.fromEntries(new FormData(form)));
 	} catch (error) {
 		await stuck(error);
 		return false;
@@ -191,21 +193,21 @@ async function readGuidelines() {
 
 function compare() {
 	if (!task) return;
-	htmx.ajax("GET", `${pageUrl}difference/?lease=${task.lease}&a=${ranker.focus ?? ""}`, {target: "#difference", swap: "innerHTML"});
+	htmx.ajax("GET", `${pageUrl}difference/?lease=${task.lease}&a=${ranker.focus() ?? ""}`, {target: "#difference", swap: "innerHTML"});
 	open("compare");
 }
 
 // An emptied or unchanged text is no edited version.
 async function rewrite() {
-	const {now, focus} = ranker;
+	const now = ranker.now();
 	const best = now?.tiers[0] ?? [];
-	const of = now?.rewrite?.of ?? (best.includes(focus) ? focus : best[0]);
+	const of = now?.rewrite?.of ?? best.find((id) => id === ranker.focus()) ?? best[0];
 	if (!of || !task.rules.rewrite) return;
 	const text = part("rewrite");
 	const original = cardOf(of).querySelector(".raw").textContent;
 	const keep = (edited) => {
 		const said = edited.trim() && edited !== original;
-		ranker.apply({...ranker.now, rewrite: said ? {of, text: edited} : null}, "rewrite");
+		ranker.apply({...ranker.now(), rewrite: said ? {of, text: edited} : null}, "rewrite");
 	};
 	text.value = now.rewrite?.text ?? original;
 	text.oninput = () => keep(text.value);
@@ -215,8 +217,8 @@ async function rewrite() {
 // Logging out waits for what is not saved yet.
 document.querySelector('form[action$="/logout/"]').addEventListener("submit", async (event) => {
 	event.preventDefault();
-	const saved = Promise.all([outbox.idle, drafts?.save()]);
-	await Promise.race([saved, new Promise((done) => setTimeout(done, 3000))]);
+	const saved = [outbox.idle().then(() => outbox.resume()), drafts?.save()];
+	await Promise.race([Promise.all(saved), new Promise((done) => setTimeout(done, 3000))]);
 	event.target.submit();
 });
 

@@ -9,18 +9,21 @@ export class HttpError extends Error {
 		Object.assign(this, {status, code, fields, extra});
 	}
 
-	// Worth trying again unchanged.
 	get passing() {
 		return this.status === 0 || this.status === 429 || this.status >= 500;
+	}
+
+	get loggedOut() {
+		return this.status === 401 || /CSRF/.test(this.message);
 	}
 }
 
 const csrfToken = () => document.cookie.match(/(?:^|; )csrftoken=([^;]*)/)?.[1] ?? "";
 
 // Resolves with the parsed body (null when empty), rejects with HttpError.
-export async function send(method, url, body, {headers = {}, timeout = 20000, keepalive = false} = {}) {
+export async function send(method, url, body, {headers = {}, keepalive = false} = {}) {
 	const request = {
-		method, keepalive, body: JSON.stringify(body), signal: AbortSignal.timeout(timeout),
+		method, keepalive, body: JSON.stringify(body), signal: AbortSignal.timeout(20000),
 		headers: {Accept: "application/json", "Content-Type": "application/json", "X-CSRFToken": csrfToken(), ...headers},
 	};
 	let answer, text;
