@@ -14,7 +14,7 @@ CHUNK = 200
 
 
 def set_overlap_of_all(*, project: Project, overlap: int) -> OverlapEffect:
-    """Gives every normal task that is ranked here this overlap, as services.queue.set_overlap does for one.
+    """Gives every normal task that is ranked here this overlap.
 
     Raising adds free places; lowering removes free ones alone, so a task that more people hold or have ranked keeps
     what it has and gets no further ranking. Gold tasks, repeats and closed tasks stay as they are. Repeating it is
@@ -35,9 +35,10 @@ def set_overlap_of_all(*, project: Project, overlap: int) -> OverlapEffect:
 def _set(*, project: Project, tasks: Sequence[int], overlap: int) -> list[tuple[int, int]]:
     """Returns (overlap before, places taken) of each task. Locks the tasks, the free slots it removes, the counter.
 
-    Slots that somebody is taking at this moment are left alone, so that neither side waits for the other.
+    Slots that somebody is taking at this moment are left alone, and tasks that somebody is leasing are not waited for,
+    so that neither side waits for the other.
     """
-    locked = list(RankingTask.objects.select_for_update().filter(pk__in=tasks).order_by("pk"))
+    locked = list(RankingTask.objects.select_for_update(no_key=True).filter(pk__in=tasks).order_by("pk"))
     numbers: dict[int, list[int]] = {task.pk: [] for task in locked}
     for pk, number in Slot.objects.filter(task__in=numbers).values_list("task", "number"):
         numbers[pk].append(number)

@@ -387,29 +387,3 @@ def release_hold(*, task: RankingTask) -> None:
     """The manager has settled the matter: the task goes back into the queue."""
     RankingTask.objects.filter(pk=task.pk).update(state=RankingTask.State.OPEN)
     reoffer(project=task.project, tasks=[task.pk])
-
-
-@transaction.atomic
-def set_overlap(*, task: RankingTask, overlap: int) -> None:
-    """Raising adds free slots; lowering removes only free ones.
-
-    Raises:
-        Conflict: more slots are leased or done than the new overlap allows.
-    """
-    locked = RankingTask.objects.select_for_update().select_related("project").get(pk=task.pk)
-    slots = list(Slot.objects.select_for_update().filter(task=locked).order_by("-number"))
-    free = [slot for slot in slots if slot.state == Slot.State.FREE]
-    surplus = len(slots) - overlap
-    if surplus > len(free):
-        words = _("%(people)d people hold or have ranked this task; overlap cannot be %(overlap)d.")
-        raise Conflict(words % {"people": len(slots) - len(free), "overlap": overlap})
-    if surplus > 0:
-        Slot.objects.filter(pk__in=[slot.pk for slot in free[:surplus]]).delete()
-    RankingTask.objects.filter(pk=locked.pk).update(overlap=overlap)
-    taken = {slot.number for slot in slots}
-    numbers = [number for number in range(1, 2 * overlap + len(slots) + 1) if number not in taken][: max(-surplus, 0)]
-    Slot.objects.bulk_create(
-        [Slot(task=locked, project=locked.project, number=number, lane=LANES[-1], offer=0) for number in numbers]
-    )
-    if numbers:
-        reoffer(project=locked.project, tasks=[locked.pk])

@@ -1,10 +1,13 @@
 """What a project's rules may be, whoever asks; what a change writes; another overlap for the tasks that exist."""
 
+import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
 from django.test import Client
+from django.utils import timezone
 
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, ProjectVersion, RankingTask, Role, Slot
@@ -18,11 +21,13 @@ from annotate.selectors.setup import (
     readers,
     versions_of,
 )
+from annotate.services import overlaps
+from annotate.services.counters import draw
 from annotate.services.guidelines import record_reading
 from annotate.services.overlaps import set_overlap_of_all
 from annotate.services.project_rules import key_from, normal_rules, rule_faults, rules_of
 from annotate.services.projects import change_project, change_rules, create_project, set_archived, state_of
-from annotate.services.queue import next_leases, set_overlap
+from annotate.services.queue import next_leases
 from annotate.services.rankings import revise_ranking
 from tests.annotate.api.conftest import token_client
 from tests.annotate.factories import make_project, make_task, make_user
@@ -275,7 +280,6 @@ def test_added_places_reach_an_annotator_who_had_come_further() -> None:
     assert len(next_leases(project=project, annotator=bob, count=60)) == 41
     set_overlap_of_all(project=project, overlap=3)
     assert [slot.task for slot in next_leases(project=project, annotator=ann, count=60)] == [late]
-    set_overlap(task=late, overlap=3)  # the two ways agree on what there is
     assert places(late) == (3, [1, 2, 3])
 
 
@@ -294,3 +298,34 @@ def test_a_place_that_is_being_taken_is_not_waited_for() -> None:
         (done,) = at_once(1, lambda _: hasty_overlap(project))
     assert done == OverlapEffect(fewer=1, removed=1)
     assert Slot.objects.get().number == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_adding_places_and_leasing_after_a_lease_ran_out_do_not_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One has the tasks and wants the next offers; the other has offered again and leases one of those tasks."""
+    project = make_project()
+    task = make_task(project)
+    ann, bob = make_user(project=project), make_user(project=project)
+    (slot,) = next_leases(project=project, annotator=bob)
+    Slot.objects.filter(pk=slot.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    tasks_locked, offered = threading.Event(), threading.Event()
+
+    def late(**given: Any) -> int:
+        tasks_locked.set()
+        assert offered.wait(timeout=30)
+        return draw(**given)
+
+    def work(number: int) -> Any:
+        if number == 0:
+            return set_overlap_of_all(project=project, overlap=3)
+        assert tasks_locked.wait(timeout=30)
+        with transaction.atomic():
+            leased = next_leases(project=project, annotator=ann)
+            offered.set()
+        return [one.task_id for one in leased]
+
+    monkeypatch.setattr(overlaps, "draw", late)
+    assert at_once(2, work) == [OverlapEffect(more=1, added=2), [task.pk]]
+    assert places(task) == (3, [1, 2, 3])

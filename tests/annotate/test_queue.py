@@ -12,13 +12,13 @@ from django.utils import timezone
 from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import Change, Lease, QueueCursor, Ranking, RankingTask, Skip, Slot
 from annotate.services import queue
+from annotate.services.overlaps import set_overlap_of_all
 from annotate.services.queue import (
     extend_lease,
     flag_task,
     next_leases,
     release_hold,
     release_lease,
-    set_overlap,
     skip_task,
 )
 from annotate.services.rankings import submit_ranking
@@ -187,17 +187,16 @@ def test_a_sibling_slot_behind_every_cursor_is_offered_again(monkeypatch: pytest
     assert [one.task_id for one in offered] == [task.pk]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_raising_overlap_adds_slots_and_lowering_removes_only_free_ones() -> None:
     project = make_project()
     task = make_task(project)
     people = [make_user(project=project) for _ in range(3)]
     submit(next_leases(project=project, annotator=people[0])[0], people[0])
-    set_overlap(task=task, overlap=3)
+    set_overlap_of_all(project=project, overlap=3)
     assert next_leases(project=project, annotator=people[0]) == []
     submit(next_leases(project=project, annotator=people[1])[0], people[1])
-    with pytest.raises(Conflict):
-        set_overlap(task=task, overlap=1)
-    set_overlap(task=task, overlap=2)
+    assert set_overlap_of_all(project=project, overlap=1).kept == 1
     assert next_leases(project=project, annotator=people[2]) == []
     assert task.slots.count() == 2
 

@@ -13,8 +13,9 @@ from annotate.preferences import Answer, Rewrite
 from annotate.services import withdrawals
 from annotate.services.counters import record_changes
 from annotate.services.drafts import save_draft
+from annotate.services.overlaps import set_overlap_of_all
 from annotate.services.projects import change_rules
-from annotate.services.queue import next_leases, release_lease, set_overlap
+from annotate.services.queue import next_leases, release_lease
 from annotate.services.rankings import revise_ranking, submit_ranking
 from annotate.services.withdrawals import withdraw_prompt, withdraw_ranking
 from tests.annotate.factories import make_project, make_task, make_user
@@ -214,6 +215,7 @@ def test_a_lease_row_outlives_its_end(project: Project, bob: User) -> None:
     assert Lease.objects.filter(annotator=bob).count() == 1
 
 
+@pytest.mark.django_db(transaction=True)
 def test_whoever_wrote_an_extra_is_not_offered_the_task_again(project: Project, bob: User) -> None:
     task = make_task(project)
     carol, dan = make_user(project=project), make_user(project=project)
@@ -221,6 +223,6 @@ def test_whoever_wrote_an_extra_is_not_offered_the_task_again(project: Project, 
     Slot.objects.filter(pk=late.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
     submit(lease(project, carol), carol)
     submit(late, bob)
-    set_overlap(task=task, overlap=2)
+    set_overlap_of_all(project=project, overlap=2)
     assert next_leases(project=project, annotator=bob) == []
     assert lease(project, dan).task_id == task.pk
