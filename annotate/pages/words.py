@@ -87,8 +87,8 @@ def _events() -> dict[str, Any]:
         "backToIt": _("{message} Your answer is kept, and the task comes back so that you can correct it."),
         "already": _("You have ranked this task already"),
         "alreadyText": _(
-            "Another tab or an earlier visit sent an answer. What you have here is kept: submit it as a new revision of "
-            "that answer, or leave that answer as it is."
+            "Another tab or an earlier visit sent an answer. What you have here is kept: submit it as a new revision, "
+            "or leave that answer as it is."
         ),
         "flagged": _("Flagged"),
         "flaggedText": _("The manager will look at this task. You can still rank or skip it."),

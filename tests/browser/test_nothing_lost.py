@@ -201,7 +201,7 @@ def test_a_closed_project_takes_what_was_begun_and_says_that_it_is_closed(bench:
 
 def test_a_draft_of_the_last_moment_is_saved_before_a_log_out(bench: Bench) -> None:
     bench.keys("b 1 a 2")
-    bench.page.locator(".menu > summary").click()
+    bench.page.locator(".menu-button").click()
     bench.page.get_by_role("button", name="Log out").click()
     expect(bench.page).not_to_have_url(bench.address)
     assert [len(tier) for tier in Draft.objects.get().body["ranking"]] == [1, 1]

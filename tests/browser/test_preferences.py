@@ -25,7 +25,7 @@ def paper(page: Page) -> str:
 
 def choose(page: Page, name: str) -> None:
     """Two presses: the menu, the choice."""
-    page.locator(".menu > summary").click()
+    page.locator(".menu-button").click()
     page.locator(".menu").get_by_text(name, exact=True).click()
 
 
@@ -66,7 +66,7 @@ def test_the_language_is_two_presses_away_and_the_page_stays(page: Page, live_se
     choose(page, "Deutsch")
     page.wait_for_url("**/p/tales/guidelines/")
     expect(page.locator("html")).to_have_attribute("lang", "de")
-    page.locator(".menu > summary").click()
+    page.locator(".menu-button").click()
     expect(page.get_by_role("button", name="English", exact=True)).to_have_attribute("lang", "en")
     expect(page.get_by_role("heading", level=1)).to_have_text("Richtlinien")
 
@@ -79,12 +79,12 @@ def test_axe_finds_nothing_on_the_page_and_the_open_menu(
     login(context, make_user("ann", theme=scheme, language="de"))
     page = context.new_page()
     page.goto(f"{live_server.url}/preferences/")
-    page.locator(".menu > summary").click()
+    page.locator(".menu-button").click()
     page.evaluate(AXE)
     found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    page.locator(".menu > summary").click()
+    page.locator(".menu-button").click()
     page.locator("main").get_by_label("Dunkel" if scheme == "light" else "Hell").check()
     page.get_by_role("button", name="Speichern").click()
     expect(page.get_by_role("status")).to_have_text("Gespeichert.")
