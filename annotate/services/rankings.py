@@ -157,9 +157,10 @@ def _slot_for(begun: Begun, *, annotator: User) -> int | None:
         if held := cursor.fetchone():
             return int(held[0])
     free = Slot.objects.filter(task=begun.task, state=Slot.State.FREE, reserved_for=None)
+    locked = Slot.objects.select_for_update(of=("self",))
     for pk in list(free.order_by("number").values_list("pk", flat=True)):
         # One at a time and waiting: whoever is taking this slot now may give up, and then it is ours.
-        if Slot.objects.select_for_update(of=("self",)).filter(pk=pk, state=Slot.State.FREE).exists():
+        if locked.filter(pk=pk, state=Slot.State.FREE).only("pk").first() is not None:
             _hold(pk, begun=begun, annotator=annotator)
             return pk
     return None
