@@ -25,7 +25,7 @@ class RankingTask(models.Model):
     class State(models.TextChoices):
         OPEN = "open", pgettext_lazy("state of a task", "Open")
         HELD = "held", pgettext_lazy("state of a task", "Held")  # skipped too often or flagged: waits for the manager
-        CLOSED = "closed", pgettext_lazy("state of a task", "Closed")  # by the manager, for good; what was ranked stays
+        CLOSED = "closed", pgettext_lazy("state of a task", "Closed")  # by the manager; what was ranked stays
 
     class Priority(models.IntegerChoices):
         URGENT = 0

@@ -7,14 +7,16 @@ from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from annotate.errors import NotFound, Refused
 from annotate.models import Project, Ranking, RankingTask, Response, Role
 from annotate.pages.access import page, visitor
+from annotate.pages.cards import FOLD_FROM_CHARACTERS
 from annotate.pages.overview import rights_of
 from annotate.pages.rendering import count_words, render_texts
 from annotate.pages.told import row_context, tell
@@ -30,10 +32,11 @@ from annotate.selectors.task_lists import (
     flags_of,
     get_task_for,
     history_of,
+    holders_of,
     leaks_of,
     task_rows,
 )
-from annotate.services.held_tasks import close_task, release_task, settle_flags
+from annotate.services.held_tasks import close_task, release_task, reopen_task, settle_flags
 from annotate.services.leaks import settle_leak
 from annotate.services.withdrawals import withdraw_prompt, withdraw_ranking
 
@@ -133,6 +136,10 @@ def _shown(task: RankingTask, letters: Any) -> dict[str, Any]:
                 "html": html.get(responses[pk].text, ""),
                 "thinking_html": html.get(responses[pk].thinking or "", ""),
                 "words": count_words(responses[pk].text),
+                "folded": len(responses[pk].text) > FOLD_FROM_CHARACTERS,
+                "same_as": [
+                    other for one, other in letters.items() if one != pk and responses[one].text == responses[pk].text
+                ],
                 "leak": phrases.get(pk),
             }
             for pk, letter in letters.items()
@@ -157,11 +164,16 @@ def release(request: HttpRequest, slug: str, task: int) -> HttpResponse:
     return _back(request, slug, task)
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 @page
 def close(request: HttpRequest, slug: str, task: int) -> HttpResponse:
-    """Takes a task out of the queue for good."""
+    """Asks first, and says who has it open; then takes a task out of the queue."""
     found = get_task_for(visitor(request), slug, task, role=Role.MANAGER)
+    if request.method != "POST":
+        (row,) = task_rows([found])
+        back = _address_back(request.GET.get("next", ""), slug, task)
+        context = {"project": found.project, **row_context(row), "holders": holders_of(found), "back": back}
+        return render(request, "annotate/close_task.html", context)
     try:
         close_task(task=found, by=visitor(request))
     except Refused as refused:
@@ -169,6 +181,25 @@ def close(request: HttpRequest, slug: str, task: int) -> HttpResponse:
     else:
         told = _("Task %(task)d is closed. What was ranked stays and counts; nobody is offered it any more.")
         messages.success(request, told % {"task": task})
+    return _back(request, slug, task)
+
+
+@require_POST
+@page
+def reopen(request: HttpRequest, slug: str, task: int) -> HttpResponse:
+    """Puts a closed task back into the queue."""
+    found = get_task_for(visitor(request), slug, task, role=Role.MANAGER)
+    try:
+        free = reopen_task(task=found)
+    except Refused as refused:
+        messages.error(request, refused.message)
+    else:
+        told = ngettext(
+            "Task %(task)d is open again: %(count)d ranking is wanted.",
+            "Task %(task)d is open again: %(count)d rankings are wanted.",
+            free,
+        )
+        messages.success(request, told % {"task": task, "count": free})
     return _back(request, slug, task)
 
 
@@ -228,7 +259,10 @@ def withdraw_answer(request: HttpRequest, slug: str, ranking: int) -> HttpRespon
 
 def _back(request: HttpRequest, slug: str, task: int) -> HttpResponse:
     """To where the button stood: the list, or the task."""
-    address = request.POST.get("next", "")
-    if url_has_allowed_host_and_scheme(address, allowed_hosts=None):
-        return redirect(address)
-    return redirect("task", slug, task)
+    return redirect(_address_back(request.POST.get("next", ""), slug, task))
+
+
+def _address_back(given: str, slug: str, task: int) -> str:
+    if url_has_allowed_host_and_scheme(given, allowed_hosts=None):
+        return given
+    return reverse("task", args=[slug, task])

@@ -26,6 +26,7 @@ urlpatterns = [
     path("p/<slug:slug>/tasks/<int:task>/", tasks.task, name="task"),
     path("p/<slug:slug>/tasks/<int:task>/release/", tasks.release, name="task_release"),
     path("p/<slug:slug>/tasks/<int:task>/close/", tasks.close, name="task_close"),
+    path("p/<slug:slug>/tasks/<int:task>/reopen/", tasks.reopen, name="task_reopen"),
     path("p/<slug:slug>/tasks/<int:task>/settle/", tasks.settle, name="task_settle"),
     path("p/<slug:slug>/tasks/<int:task>/withdraw/", tasks.withdraw_task, name="task_withdraw"),
     path("p/<slug:slug>/answers/<int:ranking>/withdraw/", tasks.withdraw_answer, name="ranking_withdraw"),

@@ -125,7 +125,7 @@ class OverlapEffect:
 
 
 def tasks_of_other_overlap(project: Project, overlap: int) -> QuerySet[RankingTask]:
-    """Tasks that an overlap applied to all would touch: normal ones that are ranked here and not closed for good."""
+    """Tasks that an overlap applied to all would touch: normal ones that are ranked here and not closed."""
     return (
         RankingTask.objects.filter(project=project, kind=RankingTask.Kind.NORMAL, overlap__gt=0)
         .exclude(state=RankingTask.State.CLOSED)

@@ -102,6 +102,12 @@ def get_task_for(user: User, slug: str, task_id: int, *, role: Role = Role.REVIE
     return found
 
 
+def holders_of(task: RankingTask) -> list[User]:
+    """Who has the task open now, by name."""
+    held = Slot.objects.filter(task=task, state=Slot.State.LEASED).values("holder")
+    return list(User.objects.filter(pk__in=held).order_by("username"))
+
+
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from annotate.errors import Conflict
 from annotate.models import RankingTask, Slot, TaskFlag, User
 from annotate.services.locks import lock_decisions
+from annotate.services.overlaps import add_places
 from annotate.services.queue import release_hold
 
 #: How often, and how far apart, closing tries to get hold of a task that others are working on.
@@ -35,9 +36,9 @@ def release_task(*, task: RankingTask, by: User) -> None:
 
 @transaction.atomic
 def close_task(*, task: RankingTask, by: User) -> None:
-    """Takes a task out of the queue for good: free and leased places go, what is done stays and still counts.
+    """Takes a task out of the queue: free and leased places go, what is done stays and still counts.
 
-    Whoever holds the task can go on; their answer is then kept as an extra. Settles the task's flags. Locks the task
+    `reopen_task` undoes it. Whoever holds the task can go on; their answer is then kept as an extra. Settles the task's flags. Locks the task
     and its slots, and deletes slots.
 
     Raises:
@@ -50,6 +51,35 @@ def close_task(*, task: RankingTask, by: User) -> None:
     Slot.objects.filter(pk__in=_lock_slots_not_done(task)).delete()
     done = Slot.objects.filter(task=task).count()
     RankingTask.objects.filter(pk=task.pk).update(state=RankingTask.State.CLOSED, overlap=done)
+
+
+@transaction.atomic
+def reopen_task(*, task: RankingTask) -> int:
+    """Puts a closed task back into the queue, with the project's overlap or as many places as are done if more.
+
+    The new places are offered anew, also to whoever had the task open when it was closed. An answer that came in
+    meanwhile stays an extra. Locks the task and the offer counter, and writes slots.
+
+    Returns:
+        How many places are free now.
+
+    Raises:
+        Conflict: it is not closed (`not_closed`), its prompt was withdrawn (`withdrawn`), or it is a repeat, which
+            one person alone can answer (`repeat`).
+    """
+    lock_decisions(task)
+    now = RankingTask.objects.select_related("project", "prompt").select_for_update(of=("self",)).get(pk=task.pk)
+    if now.state != RankingTask.State.CLOSED:
+        raise Conflict(_("This task is not closed."), code="not_closed")
+    if now.prompt.withdrawn_at is not None:
+        raise Conflict(_("The prompt was withdrawn, so the task stays out of the queue."), code="withdrawn")
+    if now.kind == RankingTask.Kind.REPEAT:
+        raise Conflict(_("A repeat is meant for one person alone and is not opened again."), code="repeat")
+    done = list(Slot.objects.filter(task=now).values_list("number", flat=True))
+    now.state, now.overlap = RankingTask.State.OPEN, max(now.project.overlap, len(done))
+    now.save(update_fields=["state", "overlap"])
+    add_places(project=now.project, tasks=[now], numbers={now.pk: done}, overlap=now.overlap)
+    return now.overlap - len(done)
 
 
 def settle_flags(*, task: RankingTask, by: User) -> int:

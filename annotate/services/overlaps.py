@@ -50,7 +50,7 @@ def _set(*, project: Project, tasks: Sequence[int], overlap: int) -> list[tuple[
         task.overlap = max(before - removed.get(task.pk, 0), overlap)
         seen.append((before, task.overlap if task.overlap > overlap else 0))
     RankingTask.objects.bulk_update(locked, ["overlap"])
-    _add(project=project, tasks=[task for task in locked if surplus[task.pk] < 0], numbers=numbers, overlap=overlap)
+    add_places(project=project, tasks=[task for task in locked if surplus[task.pk] < 0], numbers=numbers, overlap=overlap)
     return seen
 
 
@@ -67,8 +67,11 @@ def _remove_free(surplus: dict[int, int]) -> dict[int, int]:
     return removed
 
 
-def _add(*, project: Project, tasks: Sequence[RankingTask], numbers: dict[int, list[int]], overlap: int) -> None:
-    """Free slots with the lowest free numbers, offered beyond every annotator's cursor."""
+def add_places(*, project: Project, tasks: Sequence[RankingTask], numbers: dict[int, list[int]], overlap: int) -> None:
+    """Gives tasks that the caller has locked free slots up to the overlap, offered beyond every annotator's cursor.
+
+    They have the lowest numbers that are free; `numbers`: those taken, by task. Locks the offer counter.
+    """
     new: list[Slot] = []
     for task in tasks:
         taken = set(numbers[task.pk])

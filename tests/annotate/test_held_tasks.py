@@ -4,8 +4,9 @@ import pytest
 
 from annotate.errors import Conflict
 from annotate.models import Project, Ranking, RankingTask, Role, Slot, TaskFlag, User
-from annotate.services.held_tasks import close_task, release_task
+from annotate.services.held_tasks import close_task, release_task, reopen_task
 from annotate.services.queue import flag_task, next_leases, skip_task
+from annotate.services.tasks import create_repeat
 from annotate.services.withdrawals import withdraw_prompt
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import at_once, submit
@@ -65,6 +66,47 @@ def test_a_closed_task_keeps_what_is_done_and_takes_a_late_answer_as_an_extra(pr
         close_task(task=task, by=mia)
     with pytest.raises(Conflict):
         release_task(task=task, by=mia)
+
+
+def test_a_closed_task_is_opened_again_with_the_places_of_the_project(project: Project, mia: User) -> None:
+    task = make_task(project, overlap=3)
+    ann, bob = make_user("ann", project=project), make_user("bob", project=project)
+    submit(lease(project, ann), ann)
+    held = lease(project, bob)
+    with pytest.raises(Conflict):
+        reopen_task(task=task)
+    close_task(task=task, by=mia)
+    assert reopen_task(task=task) == 2
+    task.refresh_from_db()
+    assert (task.state, task.overlap) == ("open", 3)
+    assert sorted(Slot.objects.values_list("state", "number")) == [("done", 1), ("free", 2), ("free", 3)]
+    assert next_leases(project=project, annotator=ann) == []
+    assert submit(held, bob).counted is True
+    assert lease(project, make_user(project=project)).task_id == task.pk
+
+
+def test_opening_again_takes_nothing_from_those_who_ranked(project: Project, mia: User) -> None:
+    task = make_task(project, overlap=3)
+    for _ in range(2):
+        user = make_user(project=project)
+        submit(lease(project, user), user)
+    Project.objects.filter(pk=project.pk).update(overlap=1)
+    close_task(task=task, by=mia)
+    assert reopen_task(task=task) == 0
+    task.refresh_from_db()
+    assert (task.state, task.overlap) == ("open", 2)
+
+
+def test_withdrawn_prompts_and_repeats_are_not_opened_again(project: Project, mia: User) -> None:
+    task, ann = make_task(project, overlap=3), make_user("ann", project=project)
+    for refused in (create_repeat(task=task, annotator=ann), task):
+        close_task(task=refused, by=mia)
+        if refused == task:
+            withdraw_prompt(prompt=task.prompt)
+            RankingTask.objects.filter(pk=task.pk).update(state="closed")
+        with pytest.raises(Conflict):
+            reopen_task(task=refused)
+    assert not Slot.objects.filter(state="free").exists()
 
 
 def test_a_withdrawn_prompt_is_not_released(project: Project, mia: User) -> None:

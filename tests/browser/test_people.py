@@ -202,6 +202,7 @@ def _pages(
             "tasks/",
             "tasks/?text=nothing",
             f"tasks/{soup.pk}/",
+            f"tasks/{soup.pk}/close/",
             f"tasks/{soup.pk}/withdraw/",
             f"answers/{ranking.pk}/withdraw/",
             "people/",
