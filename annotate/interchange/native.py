@@ -5,7 +5,8 @@ The other readers build native records too and pass them through `record_from_ob
 - `prompt` is a list of `{role, content}` (roles system, user, assistant; a plain string is one user message). A system
   message only stands first. The last message is the user's, because a response answers it: an assistant message there
   would be a half-written answer that chat templates close. At least one user message is not blank.
-- A ranking line has 2–9 responses with distinct ids. A response may be empty (models do answer nothing).
+- A ranking line has 2–9 responses with distinct ids. A response may be empty (models do answer nothing). A plain
+  string is a response with this text; one without id is called by its place in the line, r1, r2 and so on.
 - `ranking` names responses of the line, each once; those it does not name are unranked, and `unranked`, where given,
   must be exactly those. Two are placed, or `all_bad` is true. Without `ranking` the line is a task to be ranked.
 - `strengths` has one entry per gap, 1–3 or null. Instants carry a time zone.
@@ -13,6 +14,7 @@ The other readers build native records too and pass them through `record_from_ob
 - Unknown keys of a line, a response or a message are kept; anywhere else they are refused.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -126,7 +128,7 @@ def prompt_from(value: Any) -> tuple[Mapping[str, Any], ...]:
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list) or not value:
-        raise RecordError("prompt must be a list of messages, {role, content}")
+        raise RecordError('prompt must be a text or a list of messages, {"role": "user", "content": "…"}')
     for number, message in enumerate(value, 1):
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             raise RecordError(f"prompt message {number} must be an object with a text as content")
@@ -148,10 +150,10 @@ def responses_from(value: Any) -> tuple[ImportedResponse, ...]:
         RecordError: wrong number, types or ids.
     """
     if not isinstance(value, list):
-        raise RecordError("responses must be a list of objects with id and text")
+        raise RecordError('responses must be a list: ["…", "…"] or [{"id": "r1", "text": "…"}, …]')
     if not MIN_RESPONSES <= len(value) <= MAX_RESPONSES:
         raise RecordError(f"{len(value)} responses, not {MIN_RESPONSES} to {MAX_RESPONSES}")
-    found = tuple(_response(part, f"response {number}") for number, part in enumerate(value, 1))
+    found = tuple(_response(_with_id(part, number), f"response {number}") for number, part in enumerate(value, 1))
     ids = [response.id for response in found]
     for name in ids:
         if ids.count(name) > 1:
@@ -159,13 +161,22 @@ def responses_from(value: Any) -> tuple[ImportedResponse, ...]:
     return found
 
 
+def _with_id(value: Any, number: int) -> Any:
+    """A response as an object with an id: a text alone is one, and one without id is called by its place."""
+    if isinstance(value, str):
+        value = {"text": value}
+    if isinstance(value, dict) and value.get("id") is None:
+        return value | {"id": f"r{number}"}
+    return value
+
+
 def _response(value: Any, where: str) -> ImportedResponse:
     if not isinstance(value, dict):
-        raise RecordError(f"{where} is not an object")
+        raise RecordError(f'{where} is {_kind(value)}; write "…" or {{"id": "r1", "text": "…"}}')
     fields = _Fields(value, where)
     name, text = fields.name("id", limit=MAX_RESPONSE_ID_CHARACTERS), fields.text("text")
     if name is None or text is None:
-        raise RecordError(f"{where} needs an id and a text")
+        raise RecordError(f'{where} has no text; write {{"id": {json.dumps(name or "r1")}, "text": "…"}}')
     settings = fields.take("settings")
     if settings is not None and not isinstance(settings, dict):
         raise RecordError(f"{where}: settings must be an object")
@@ -173,12 +184,15 @@ def _response(value: Any, where: str) -> ImportedResponse:
     return ImportedResponse(name, text, fields.text("thinking"), model, settings, fields.rest())
 
 
+def _kind(value: Any) -> str:
+    """What a JSON value is that should have been something else."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return "a list" if isinstance(value, list) else "a number"
+
+
 def _demonstration(value: Any) -> ImportedResponse:
-    if isinstance(value, str):
-        value = {"text": value}
-    if isinstance(value, dict):
-        value = {"id": "r1"} | value
-    found = _response(value, "response")
+    found = _response(_with_id(value, 1), "response")
     if not found.text.strip():
         raise RecordError("the demonstration is blank")
     return found

@@ -301,18 +301,28 @@ WRONG_TYPES = [
 ]  # fmt: skip
 
 
+def test_responses_without_ids_are_called_by_their_place():
+    found = read_one({"prompt": "Tea?", "responses": ["A drink.", {"text": "A leaf.", "model": "m"}, {"id": "x", "text": ""}],
+                      "ranking": [["r2"], ["x", "r1"]]})  # fmt: skip
+    drink, leaf = ImportedResponse("r1", "A drink."), ImportedResponse("r2", "A leaf.", model="m")
+    assert found.responses == (drink, leaf, ImportedResponse("x", ""))
+    assert found.ranking == (("r2",), ("x", "r1"))
+
+
 @pytest.mark.parametrize(("key", "value"), WRONG_TYPES)
 def test_a_wrong_value_is_refused_and_named(key, value):
     assert key in reason(GOOD | {key: value})
 
 
 BROKEN_RULES = [
-    ({"responses": [1, 2]}, "response 1 is not an object"),
+    ({"responses": [1, 2]}, 'response 1 is a number; write "…" or {"id": "r1", "text": "…"}'),
+    ({"responses": ["a", None]}, "response 2 is null; write"),
+    ({"responses": "a"}, 'responses must be a list: ["…", "…"]'),
     ({"responses": GOOD["responses"][:1]}, "1 responses, not 2 to 9"),
     ({"responses": [{"id": f"r{n}", "text": "t"} for n in range(10)]}, "10 responses, not 2 to 9"),
     ({"responses": [*GOOD["responses"], GOOD["responses"][0]]}, "two responses have the id 'r1'"),
-    ({"responses": [{"id": "r1"}, {"id": "r2", "text": ""}]}, "needs an id and a text"),
-    ({"responses": [{"text": "a"}, {"id": "r2", "text": ""}]}, "needs an id and a text"),
+    ({"responses": [{"id": "r1"}, {"id": "r2", "text": ""}]}, 'response 1 has no text; write {"id": "r1", "text"'),
+    ({"responses": [{"id": "r2", "text": ""}, "a"]}, "two responses have the id 'r2'"),
     ({"responses": [{"id": "a", "text": "", "settings": [1]}, {"id": "b", "text": ""}]}, "settings"),
     ({"responses": [{"id": "a", "text": "", "model": "m" * 201}, {"id": "b", "text": ""}]}, "model"),
     ({"ranking": [["r2"], ["r9"]]}, "'r9' is not a response"),
