@@ -29,6 +29,8 @@ FORMAT_NAMES = {
     "oasst": gettext_lazy("Open-Assistant trees"),
     "hh": gettext_lazy("HH-RLHF pairs"),
 }
+#: The shortest line that is a task.
+EXAMPLE = '{"prompt": "What is tea?", "responses": ["A drink made of leaves.", "A plant."]}'
 BATCHES = 20
 FAULTS = 20
 
@@ -84,6 +86,7 @@ def import_page(request: HttpRequest, slug: str) -> HttpResponse:
         "project": project,
         "tab": "import",
         "form": form,
+        "example": EXAMPLE,
         "report": report,
         "faults": report.faults[:FAULTS] if report else [],
         "batches": project.import_batches.select_related("created_by").order_by("-pk")[:BATCHES],
