@@ -42,9 +42,11 @@ def manager_context(project: Project, overview: Overview) -> dict[str, Any]:
     """What managers see besides: people, what is to be settled, and whether the queue runs dry."""
     now, lists = timezone.now(), tasks_to_settle(project)
     leaking = leaking_tasks(project, limit=LIST)
+    people = [_person(row, now=now) for row in annotator_rows(project)]
     return {
-        "dry": dry_notice(overview),
-        "people": [_person(row, now=now) for row in annotator_rows(project)],
+        "dry": dry_notice(overview, now=now),
+        "people": people,
+        "stuck": [one for one in people if one["stuck"]],
         "held": [row_context(row) for row in lists.held],
         "held_count": lists.held_count,
         "flagged": [row_context(row) for row in lists.flagged],
@@ -64,7 +66,7 @@ def forecast(overview: Overview, *, now: datetime) -> str:
     return _("At the pace of the last 7 days: about %(time)s.") % {"time": long_time(days)}
 
 
-def dry_notice(overview: Overview) -> str:
+def dry_notice(overview: Overview, *, now: datetime) -> str:
     """Says when people are about to run out of work; empty otherwise."""
     if overview.wanted and not overview.free:
         if overview.leased:
@@ -74,7 +76,7 @@ def dry_notice(overview: Overview) -> str:
                 overview.leased,
             ) % {"count": overview.leased}
         return _("The queue is empty: nothing is left to hand out.")
-    if not overview.nearly_dry:
+    if not overview.nearly_dry(now):
         return ""
     return ngettext(
         "The queue is nearly dry: %(free)s rankings can still be handed out, and %(count)d person was at work in the "

@@ -62,6 +62,8 @@ def project_context(project: Project, *, user: User, freeze_form: FreezeForm | N
         "tab": "overview",
         "own": own_progress(user=user, projects=[project])[project.pk],
         "snapshots": project.snapshots.select_related("created_by") if engineer else None,
+        "has_data": engineer and project.prompts.exists(),
+        "has_rankings": bool(everybody["overview"].done or everybody["overview"].imported),
         "freeze_form": (freeze_form or _new_freeze_form(project)) if engineer else None,
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.cache import cache
 from django.db import connection
-from django.db.models import Aggregate, Count, FloatField, Max, Min, Q
+from django.db.models import Count, Max, Min, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -15,22 +15,14 @@ from annotate.models import Membership, Project, Ranking, RankingTask, Role, Ski
 from annotate.selectors.progress import CACHE_FROM, CACHE_SECONDS, imported_rankings, project_progress
 
 PACE_DAYS = 7
-#: Fewer free places than so many for each active person: the queue is nearly dry.
-DRY_PLACES_PER_PERSON = 2
-DRY_WITHIN = timedelta(hours=1)
+#: What can be handed out lasts less long than this: the queue is nearly dry.
+DRY_WITHIN_DAYS = 1
 #: Without a sign of life for so long, a task on somebody's page is worth a question.
 QUIET_AFTER = timedelta(minutes=30)
 #: So many skips in the last days, and so large a share of what was looked at, are worth one too.
 MANY_SKIPS, SKIP_SHARE = 5, 0.25
 MEDIAN_OVER = 200
 ROWS = 200
-
-
-class Median(Aggregate):
-    """The median, where the database has at least one value."""
-
-    template = "percentile_cont(0.5) WITHIN GROUP (ORDER BY %(expressions)s)"
-    output_field = FloatField()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +33,6 @@ class Overview:
         free: places that the queue can hand out; those of held tasks are not among them.
         recent: rankings that closed a place in the last 7 days.
         active: people who made them.
-        median_seconds: the median time of those; None if none says.
         since: when the first of them was made.
     """
 
@@ -54,7 +45,6 @@ class Overview:
     imported: int
     recent: int
     active: int
-    median_seconds: float | None
     since: datetime | None
 
     @property
@@ -64,20 +54,19 @@ class Overview:
     def days_left(self, now: datetime) -> float | None:
         """How long the rest takes at the pace of the last 7 days, or of the days since the first ranking if fewer;
         None without a pace or a rest."""
-        todo = self.wanted - self.done
-        if not todo or not self.recent or self.since is None:
+        return self._days_for(self.wanted - self.done, now)
+
+    def nearly_dry(self, now: datetime) -> bool:
+        """Something is left to hand out, but it lasts less than a day at the pace of `days_left`, or there are fewer
+        places than people at work; never without a pace."""
+        days = self._days_for(self.free, now)
+        return days is not None and (days < DRY_WITHIN_DAYS or self.free < self.active)
+
+    def _days_for(self, rankings: int, now: datetime) -> float | None:
+        if not rankings or not self.recent or self.since is None:
             return None
         days = min(PACE_DAYS, max(1.0, (now - self.since) / timedelta(days=1)))
-        return todo * days / self.recent
-
-    @property
-    def nearly_dry(self) -> bool:
-        """Something is left to hand out, but little for the people who are at work."""
-        if not self.free or not self.active:
-            return False
-        seconds = self.free * (self.median_seconds or 0) / self.active
-        quick = self.median_seconds is not None and seconds < DRY_WITHIN.total_seconds()
-        return quick or self.free < DRY_PLACES_PER_PERSON * self.active
+        return rankings * days / self.recent
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +149,6 @@ def _pace(project: Project) -> dict[str, Any]:
         .aggregate(
             recent=Count("pk"),
             active=Count("annotator", distinct=True),
-            median_seconds=Median("seconds"),
             since=Min("submitted_at"),
         )
     )
