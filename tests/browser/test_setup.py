@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 from pytest_django.live_server_helper import LiveServer
 
 from annotate.models import Lease, Project, ProjectVersion, User
@@ -113,6 +113,28 @@ def test_rows_by_keyboard_keep_the_focus(setup: SetUp) -> None:
     expect(page.get_by_role("status").filter(has_text="Saved as version 2")).to_be_visible()
     version = current_version(Project.objects.get())
     assert version.flags == [{"key": "too_long", "label": "Too long"}] and version.criteria == []
+
+
+def test_saving_waits_for_rows_that_are_being_removed(setup: SetUp) -> None:
+    page = setup.page
+    held: list[Route] = []
+    page.route(
+        "**/setup/", lambda route: held.append(route) if "hx-request" in route.request.headers else route.continue_()
+    )
+    page.locator("#flag-0-remove").click()
+    page.locator("#criterion-0-remove").click()
+    page.get_by_role("button", name="Review and save").click()
+    for _ in range(2):
+        for _wait in range(100):
+            if held:
+                break
+            page.wait_for_timeout(50)
+        held.pop().continue_()
+    expect(page.get_by_role("heading", name="Review the changes")).to_be_visible()
+    page.get_by_role("button", name="Save as version 2").click()
+    expect(page.get_by_role("status").filter(has_text="Saved as version 2")).to_be_visible()
+    version = current_version(Project.objects.get())
+    assert (version.flags, version.criteria) == ([], [])
 
 
 def test_leaving_with_changes_asks_first(setup: SetUp) -> None:
