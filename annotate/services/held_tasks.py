@@ -1,20 +1,14 @@
 """What a manager decides about tasks that were held, flagged, or should not be ranked any further."""
 
-import time
-from contextlib import suppress
-
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict
 from annotate.models import RankingTask, Slot, TaskFlag, User
-from annotate.services.locks import lock_decisions
+from annotate.services.locks import lock_decisions, lock_open_slots
 from annotate.services.overlaps import add_places
 from annotate.services.queue import release_hold
-
-#: How often, and how far apart, closing tries to get hold of a task that others are working on.
-ATTEMPTS, PAUSE_SECONDS = 100, 0.03
 
 
 @transaction.atomic
@@ -48,7 +42,7 @@ def close_task(*, task: RankingTask, by: User) -> None:
     if RankingTask.objects.filter(pk=task.pk, state=RankingTask.State.CLOSED).exists():
         raise Conflict(_("This task is closed already."), code="closed")
     settle_flags(task=task, by=by)
-    Slot.objects.filter(pk__in=_lock_slots_not_done(task)).delete()
+    Slot.objects.filter(pk__in=lock_open_slots(RankingTask.objects.filter(pk=task.pk))).delete()
     done = Slot.objects.filter(task=task).count()
     RankingTask.objects.filter(pk=task.pk).update(state=RankingTask.State.CLOSED, overlap=done)
 
@@ -85,32 +79,3 @@ def reopen_task(*, task: RankingTask) -> int:
 def settle_flags(*, task: RankingTask, by: User) -> int:
     """Marks the task's open flags as looked at, and returns how many there were. The task's state stays."""
     return TaskFlag.objects.filter(task=task, settled_at=None).update(settled_at=Now(), settled_by=by)
-
-
-def _lock_slots_not_done(task: RankingTask) -> list[int]:
-    """Locks the task and all its slots that are not done, never waiting while it holds one of them.
-
-    Whoever hands a slot back holds it and then waits for the task's free ones, in no order that could be shared.
-
-    Raises:
-        Conflict: somebody was in the way for seconds (`busy`).
-    """
-    for _attempt in range(ATTEMPTS):
-        with suppress(_InTheWay), transaction.atomic():
-            return _lock_at_once(task)
-        time.sleep(PAUSE_SECONDS)
-    raise Conflict(_("Somebody is handing this task in or back right now; try again."), code="busy")
-
-
-def _lock_at_once(task: RankingTask) -> list[int]:
-    locked = RankingTask.objects.select_for_update(of=("self",), no_key=True, skip_locked=True).filter(pk=task.pk)
-    slots = Slot.objects.filter(task=task).exclude(state=Slot.State.DONE)
-    found = bool(locked.first())
-    held = list(slots.select_for_update(of=("self",), skip_locked=True).values_list("pk", flat=True))
-    if not found or len(held) < slots.count():
-        raise _InTheWay  # undoes the savepoint, which gives the locks back
-    return held
-
-
-class _InTheWay(Exception):
-    """Somebody else holds the task or one of its slots."""

@@ -4,8 +4,8 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from annotate.errors import Conflict
-from annotate.models import ImportBatch, Prompt, Ranking, Skip, Slot, User
-from annotate.services.locks import lock_imports, lock_withdrawals
+from annotate.models import ImportBatch, Prompt, Ranking, RankingTask, Skip, Slot, User
+from annotate.services.locks import lock_imports, lock_open_slots, lock_withdrawals
 from annotate.services.snapshots import snapshots_holding
 from annotate.services.withdrawals import withdraw_prompts
 
@@ -37,11 +37,11 @@ def undo_import(*, batch: ImportBatch, by: User | None = None) -> None:
     """Deletes the batch's prompts with all that came with them; those that came with rankings are withdrawn instead.
 
     A withdrawn prompt stays known, so importing it again does not bring it back. Rankings that the batch added to
-    prompts of other batches stay. Locks the project's imports and withdrawals, the batch's prompts and slots.
+    prompts of other batches stay. Locks the project's imports and withdrawals, the batch's prompts, tasks and slots.
 
     Raises:
         Conflict: undone before; or (code `in_use`) someone here has ranked, skipped or now holds a task of the batch,
-            or a snapshot holds some of it.
+            or a snapshot holds some of it; or (`busy`) somebody was handing a task of it in or back for seconds.
     """
     project = batch.project
     lock_imports(project)
@@ -72,8 +72,8 @@ def _lock_prompts(batch: ImportBatch) -> None:
 
 
 def _refuse_if_used(batch: ImportBatch) -> None:
-    slots = Slot.objects.select_for_update(of=("self",)).filter(task__prompt__batch=batch).order_by("pk")
-    held = any(state != Slot.State.FREE for state in slots.values_list("state", flat=True).iterator())
+    lock_open_slots(RankingTask.objects.filter(prompt__batch=batch))
+    held = Slot.objects.filter(task__prompt__batch=batch).exclude(state=Slot.State.FREE).exists()
     ranked = Ranking.objects.filter(task__prompt__batch=batch).exclude(source=Ranking.Source.IMPORT)
     if held or ranked.exists() or Skip.objects.filter(task__prompt__batch=batch).exists():
         raise Conflict("Someone has ranked, skipped or is ranking a task of this import.", code="in_use")

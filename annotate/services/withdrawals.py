@@ -28,7 +28,7 @@ from annotate.models import (
     User,
 )
 from annotate.services.counters import record_changes
-from annotate.services.locks import lock_withdrawals
+from annotate.services.locks import lock_open_slots, lock_withdrawals
 from annotate.services.snapshots import snapshots_holding, withdraw_snapshot
 
 
@@ -61,7 +61,7 @@ def withdraw_prompt(*, prompt: Prompt, by: User | None = None) -> None:
     that hold any of it are withdrawn. `by` is whoever asked for it.
 
     Raises:
-        Conflict: it was withdrawn before.
+        Conflict: it was withdrawn before; or (code `busy`) somebody was handing a task of it in or back for seconds.
     """
     project = prompt.project
     lock_withdrawals(project)
@@ -104,8 +104,7 @@ def _blank_rankings(rankings: Collection[int]) -> list[dict[str, Any]]:
 
 def _close_tasks(tasks: Collection[int]) -> None:
     """Takes tasks out of the queue for good."""
-    open_slots = Slot.objects.select_for_update(of=("self",)).filter(task__in=tasks).exclude(state=Slot.State.DONE)
-    Slot.objects.filter(pk__in=list(open_slots.order_by("pk").values_list("pk", flat=True))).delete()
+    Slot.objects.filter(pk__in=lock_open_slots(RankingTask.objects.filter(pk__in=tasks))).delete()
     done = dict(Slot.objects.filter(task__in=tasks).values_list("task").annotate(Count("pk")))
     for overlap in {0, *done.values()}:
         of_this = [task for task in tasks if done.get(task, 0) == overlap]

@@ -1,8 +1,11 @@
 """Who gets which task, alone and in crowds."""
 
 import contextlib
+import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
@@ -10,8 +13,11 @@ from django.db.models import Count, Q
 from django.utils import timezone
 
 from annotate.errors import Conflict, Invalid, NotFound
+from annotate.interchange.native import record_from_object
 from annotate.models import Change, Lease, QueueCursor, Ranking, RankingTask, Skip, Slot
 from annotate.services import queue
+from annotate.services.import_undo import undo_import
+from annotate.services.imports import import_records
 from annotate.services.overlaps import set_overlap_of_all
 from annotate.services.queue import (
     extend_lease,
@@ -19,10 +25,12 @@ from annotate.services.queue import (
     next_leases,
     release_hold,
     release_lease,
+    reoffer,
     skip_task,
 )
 from annotate.services.rankings import submit_ranking
 from annotate.services.tasks import create_repeat
+from annotate.services.withdrawals import withdraw_prompt
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import answer_of, at_once, submit
 
@@ -361,3 +369,63 @@ def test_leases_taken_in_one_call_come_again_in_the_same_order() -> None:
     first = next_leases(project=project, annotator=bob, count=2)
     assert first[0].task_id == urgent.pk
     assert next_leases(project=project, annotator=bob, count=2) == first
+
+
+# --- taking tasks away while somebody hands one back ------------------------------------------------------------------
+
+
+def _skip(slot: Slot) -> None:
+    assert slot.lease_id is not None and slot.holder is not None
+    skip_task(lease_id=slot.lease_id, annotator=slot.holder, reason="long")
+
+
+def _release(slot: Slot) -> None:
+    assert slot.lease_id is not None and slot.holder is not None
+    release_lease(lease_id=slot.lease_id, annotator=slot.holder)
+
+
+def _sweep(slot: Slot) -> None:
+    expire(slot)
+    next_leases(project=slot.project, annotator=make_user("dan", project=slot.project))
+
+
+def _undo(task: RankingTask) -> None:
+    assert task.prompt.batch is not None
+    undo_import(batch=task.prompt.batch)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("hand_back", [_skip, _release, _sweep])
+@pytest.mark.parametrize("take_away", [lambda task: withdraw_prompt(prompt=task.prompt), _undo])
+def test_taking_a_task_away_while_a_place_comes_back_deadlocks_with_nobody(
+    monkeypatch: pytest.MonkeyPatch, hand_back: Callable[[Slot], None], take_away: Callable[[RankingTask], None]
+) -> None:
+    """The one who hands back holds the second place and wants the first, which is free, to offer it anew."""
+    project = make_project()
+    texts = [{"text": "a good answer"}, {"text": "a bad answer"}]
+    import_records(project=project, records=[record_from_object({"prompt": "Why?", "responses": texts})], overlap=2)
+    task = RankingTask.objects.get()
+    bob, cem = make_user(project=project), make_user(project=project)
+    first, second = (next_leases(project=project, annotator=person)[0] for person in (bob, cem))
+    _release(first)
+    holding = threading.Event()
+
+    def slowly(**given: Any) -> None:
+        holding.set()
+        time.sleep(0.4)  # time enough to lock the first place and to wait for the second
+        reoffer(**given)
+
+    def work(number: int) -> None:
+        if number == 0:
+            hand_back(second)
+        elif holding.wait(timeout=30):
+            take_away(task)
+
+    monkeypatch.setattr(queue, "reoffer", slowly)
+    problems: list[Exception] = [problem for problem in at_once(2, work) if problem is not None]
+    assert [problem for problem in problems if not _in_use(problem)] == []
+    assert problems or not Slot.objects.filter(task=task.pk).exists()
+
+
+def _in_use(problem: Exception) -> bool:
+    return isinstance(problem, Conflict) and problem.code == "in_use"
