@@ -44,7 +44,8 @@ def difference(first: str, second: str) -> Difference:
     """What stands in one of the texts and not in the other, word by word.
 
     Of texts with more than 20,000 differing words, marks and spaces, lines are compared first, and words only within
-    the lines that differ: coarser, in bounded time and memory.
+    the lines that differ: coarser, in bounded time and memory. Where even the lines are too many, all that lies between
+    the common beginning and the common end is given as differing.
     """
     ones, others = _TOKEN.findall(first), _TOKEN.findall(second)
     few = _unlike(ones, others) <= MAX_TOKENS
@@ -59,22 +60,37 @@ def _unlike(ones: list[str], others: list[str]) -> int:
 
 
 def _by_lines(first: str, second: str) -> list[Piece]:
-    pieces: list[Piece] = []
     ones, others = _LINE.findall(first), _LINE.findall(second)
-    for step in LCSseq.opcodes(ones, others):
-        block = "".join(ones[step.src_start : step.src_end]), "".join(others[step.dest_start : step.dest_end])
-        tokens = _TOKEN.findall(block[0]), _TOKEN.findall(block[1])
-        if step.tag == "equal":
-            pieces.append(Piece("both", block[0]))
-        elif _unlike(*tokens) <= MAX_TOKENS:
-            pieces += _aligned(*tokens)
-        else:
-            pieces += [Piece("first", block[0]), Piece("second", block[1])]
+    start, end = _common_ends(ones, others)
+    middle = ones[start : len(ones) - end], others[start : len(others) - end]
+    pieces = [Piece("both", "".join(ones[:start]))]
+    pieces += _of_lines(*middle) if _comparable(*middle) else _whole("".join(middle[0]), "".join(middle[1]))
+    pieces.append(Piece("both", "".join(ones[len(ones) - end :])))
     return [piece for piece in pieces if piece.text]
 
 
+def _comparable(ones: list[str], others: list[str]) -> bool:
+    return len(ones) * len(others) <= MAX_TOKENS**2
+
+
+def _of_lines(ones: list[str], others: list[str]) -> list[Piece]:
+    pieces: list[Piece] = []
+    for step in LCSseq.opcodes(ones, others):
+        block = "".join(ones[step.src_start : step.src_end]), "".join(others[step.dest_start : step.dest_end])
+        if step.tag == "equal":
+            pieces.append(Piece("both", block[0]))
+            continue
+        tokens = _TOKEN.findall(block[0]), _TOKEN.findall(block[1])
+        pieces += _aligned(*tokens) if _unlike(*tokens) <= MAX_TOKENS else _whole(*block)
+    return pieces
+
+
+def _whole(first: str, second: str) -> list[Piece]:
+    return [Piece("first", first), Piece("second", second)]
+
+
 def _common_ends(ones: list[str], others: list[str]) -> tuple[int, int]:
-    """How many tokens the two have in common at the start, and at the end of what follows."""
+    """How many tokens or lines the two have in common at the start, and at the end of what follows."""
     shorter = min(len(ones), len(others))
     start = next((n for n in range(shorter) if ones[n] != others[n]), shorter)
     left = shorter - start

@@ -2,11 +2,14 @@
 
 import random
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rapidfuzz.distance import LCSseq
 
+from annotate import differences
 from annotate.differences import difference
 
 texts = st.text(alphabet="ab c\n.,日本", max_size=60) | st.text(max_size=40)
@@ -80,3 +83,21 @@ def test_texts_of_100_kb_end_in_time(kind: str) -> None:
     assert time.process_time() - before < 20  # a hang, not a speed
     assert not found.identical
     assert "".join(piece.text for piece in found.pieces if piece.side != "second") == first
+
+
+def test_texts_of_very_many_lines_are_not_compared_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    opcodes = LCSseq.opcodes
+
+    def counted(ones: list[str], others: list[str]) -> Any:
+        compared.append(len(ones) * len(others))
+        assert compared[-1] <= differences.MAX_TOKENS**2  # before it takes hundreds of megabytes
+        return opcodes(ones, others)
+
+    monkeypatch.setattr(differences.LCSseq, "opcodes", counted)
+    monkeypatch.setattr(differences, "MAX_TOKENS", 200)
+    ones = "".join(f"line {number}\n" for number in range(8_000))
+    found = difference(f"same start\n{ones}same end\n", f"same start\n{ones.replace('line', 'row')}same end\n")
+    assert [piece.side for piece in found.pieces] == ["both", "first", "second", "both"]
+    assert (found.pieces[0].text, found.pieces[-1].text) == ("same start\n", "same end\n")
+    assert (found.only_first, found.only_second) == (16_000, 16_000) and compared == []
