@@ -16,7 +16,7 @@ from annotate.pages.forms import FreezeForm
 from annotate.pages.overview import manager_context, overview_context, rights_of
 from annotate.pages.rendering import render_text
 from annotate.selectors.progress import own_progress, project_progress
-from annotate.selectors.projects import current_version, get_project_for, membership_of, projects_of
+from annotate.selectors.projects import current_version, get_project_for, membership_of, memberships_of, projects_of
 from annotate.services.snapshots import freeze_snapshot
 
 
@@ -27,12 +27,13 @@ def home(request: HttpRequest) -> HttpResponse:
     user = visitor(request)
     projects = list(projects_of(user).filter(archived_at=None))
     overall, own = project_progress(projects), own_progress(user=user, projects=projects)
+    memberships = memberships_of(user=user, projects=projects)
     rows = [
         {
             "project": project,
             "progress": overall[project.pk],
             "own": own[project.pk],
-            **rights_of(membership_of(user=user, project=project)),
+            **rights_of(memberships[project.pk]),
         }
         for project in projects
     ]

@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from annotate.models import Lease, Project, RankingTask, Response, Role, Slot, Snapshot, TaskResponse, User
 from annotate.preferences import Answer
-from annotate.services.projects import change_rules
+from annotate.services.projects import add_member, change_rules
 from annotate.services.queue import next_leases
 from annotate.services.rankings import submit_ranking
 from tests.annotate.factories import make_project, make_task, make_user, sha256
@@ -93,6 +95,19 @@ def test_home_shows_my_projects_alone_with_what_is_left(project: Project) -> Non
     assert project.name in page and "Hidden" not in page
     assert "1 of 2 rankings" in page and "1 by you today, 1 in all" in page
     assert reverse("rank", args=[project.slug]) in page
+
+
+def test_home_asks_as_often_for_many_projects_as_for_one(project: Project) -> None:
+    def asked(client: Client) -> int:
+        with CaptureQueriesContext(connection) as queries:
+            assert client.get("/").status_code == 200
+        return len(queries)
+
+    people = make_user("bob", project=project), User.objects.create_superuser("root")
+    before = [asked(browser(person)) for person in people]
+    for _ in range(3):
+        add_member(project=make_project(), user=people[0], role=Role.MANAGER)
+    assert [asked(browser(person)) for person in people] == before
 
 
 def test_home_says_what_to_do_without_a_project(db: None) -> None:
