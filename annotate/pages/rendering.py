@@ -8,7 +8,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import nh3
 from django.core.cache import cache
@@ -205,11 +205,3 @@ def _coloured(code: str, language: str) -> str:
     except ClassNotFound:
         return escape(code)
     return highlight(code, lexer, _PYGMENTS)
-
-
-def rendered_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A prompt's turns with their texts rendered: role, html, text."""
-    return [
-        {"role": message["role"], "html": render_text(message["content"]), "text": message["content"]}
-        for message in messages
-    ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from django.core.cache import cache
 from django.db.models import Count, Q
@@ -121,15 +120,6 @@ def standing_of(*, user: User, project: Project) -> Standing:
     if known is None and wanted >= CACHE_FROM:
         cache.set(key, (wanted, done), CACHE_SECONDS)
     return Standing(own, today, median, wanted, done, guidelines_of_row(rest[:3]))
-
-
-def recent_rankings(project: Project, *, days: int = 7) -> int:
-    """Rankings submitted here (not imported) in the last `days` days, first revisions only."""
-    return (
-        Ranking.objects.filter(project=project, revision=1, submitted_at__gte=Now() - timedelta(days=days))
-        .exclude(source=Ranking.Source.IMPORT)
-        .count()
-    )
 
 
 def imported_rankings(project: Project) -> int:
