@@ -86,6 +86,7 @@ def import_page(request: HttpRequest, slug: str) -> HttpResponse:
         "project": project,
         "tab": "import",
         "form": form,
+        "names": FORMAT_NAMES,
         "example": EXAMPLE,
         "report": report,
         "faults": report.faults[:FAULTS] if report else [],
