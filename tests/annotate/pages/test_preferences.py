@@ -198,3 +198,16 @@ def test_refusals_are_said_in_german_and_a_program_hears_english() -> None:
     assert refused["message"] == "Das lässt sich nicht einstellen."
     assert "Say one of" not in str(refused)
     assert Client().get("/api/v1/me/").json()["error"]["message"].startswith("Authentication")
+
+
+def test_the_log_in_speaks_as_the_rest_does() -> None:
+    make_user("bob", project=make_project())
+    client = Client(headers={"accept-language": "de"})
+    page = client.get("/accounts/login/").content.decode()
+    assert "Benutzername" in page and "Anmeldename" not in page
+    wrong = client.post("/accounts/login/", {"login": "bob", "password": "x"}).content.decode()
+    assert "Benutzername oder Passwort sind nicht richtig." in wrong
+    answer = client.post("/accounts/login/", {"login": "bob", "password": "bob"}, follow=True)
+    assert answer.request["PATH_INFO"] == "/" and list(answer.context["messages"]) == []
+    answer = client.post("/accounts/logout/", follow=True)
+    assert [str(message) for message in answer.context["messages"]] == ["Sie sind abgemeldet."]
