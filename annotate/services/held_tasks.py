@@ -32,8 +32,8 @@ def release_task(*, task: RankingTask, by: User) -> None:
 def close_task(*, task: RankingTask, by: User) -> None:
     """Takes a task out of the queue: free and leased places go, what is done stays and still counts.
 
-    `reopen_task` undoes it. Whoever holds the task can go on; their answer is then kept as an extra. Settles the task's flags. Locks the task
-    and its slots, and deletes slots.
+    `reopen_task` undoes it. Whoever holds the task can go on; their answer is then kept as an extra. Settles the task's
+    flags. Locks the task and its slots, and deletes slots.
 
     Raises:
         Conflict: it is closed already (`closed`), or somebody is handing it in or back right now (`busy`).

@@ -50,7 +50,9 @@ def _set(*, project: Project, tasks: Sequence[int], overlap: int) -> list[tuple[
         task.overlap = max(before - removed.get(task.pk, 0), overlap)
         seen.append((before, task.overlap if task.overlap > overlap else 0))
     RankingTask.objects.bulk_update(locked, ["overlap"])
-    add_places(project=project, tasks=[task for task in locked if surplus[task.pk] < 0], numbers=numbers, overlap=overlap)
+    add_places(
+        project=project, tasks=[task for task in locked if surplus[task.pk] < 0], numbers=numbers, overlap=overlap
+    )
     return seen
 
 

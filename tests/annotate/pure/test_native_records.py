@@ -302,8 +302,8 @@ WRONG_TYPES = [
 
 
 def test_responses_without_ids_are_called_by_their_place():
-    found = read_one({"prompt": "Tea?", "responses": ["A drink.", {"text": "A leaf.", "model": "m"}, {"id": "x", "text": ""}],
-                      "ranking": [["r2"], ["x", "r1"]]})  # fmt: skip
+    responses = ["A drink.", {"text": "A leaf.", "model": "m"}, {"id": "x", "text": ""}]
+    found = read_one({"prompt": "Tea?", "responses": responses, "ranking": [["r2"], ["x", "r1"]]})
     drink, leaf = ImportedResponse("r1", "A drink."), ImportedResponse("r2", "A leaf.", model="m")
     assert found.responses == (drink, leaf, ImportedResponse("x", ""))
     assert found.ranking == (("r2",), ("x", "r1"))
