@@ -4,7 +4,6 @@ Everything happens on the server. Raw HTML in a text is shown as text; what the 
 against an allow-list; nothing is fetched (no images); links open elsewhere and carry no weight.
 """
 
-import hashlib
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -27,9 +26,8 @@ from pygments.token import STANDARD_TYPES
 from pygments.util import ClassNotFound
 
 from annotate.pages.mathematics import mathematics_plugin, to_mathml
+from annotate.rendered import cache_key
 
-#: Part of the cache key: raise it whenever the same text would come out differently.
-VERSION: Final = 3
 CACHE_SECONDS: Final = 7 * 24 * 3600
 MAX_MARKDOWN_CHARACTERS: Final = 200_000
 MAX_CODE_CHARACTERS: Final = 50_000
@@ -150,17 +148,13 @@ def render_text(text: str) -> SafeString:
 
 def render_texts(texts: Iterable[str]) -> dict[str, SafeString]:
     """As render_text, for several texts that are asked of the cache at once: text → HTML."""
-    keys = {text: _cache_key(text) for text in texts}
+    language = get_language()
+    keys = {text: cache_key(text, language=language) for text in texts}
     known: dict[str, str] = cache.get_many(keys.values())
     made = {key: render_uncached(text) for text, key in keys.items() if key not in known}
     if made:
         cache.set_many(made, CACHE_SECONDS)
     return {text: mark_safe(known[key] if key in known else made[key]) for text, key in keys.items()}
-
-
-def _cache_key(text: str) -> str:
-    # A few words of ours stand in it (“Table”), so it is made once per language.
-    return f"rendered:{VERSION}:{get_language()}:{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()}"
 
 
 def render_uncached(text: str) -> str:

@@ -3,7 +3,9 @@
 Everything here locks the project's withdrawals, so that no snapshot is recorded past one, and ends with the feed.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from django.db import transaction
@@ -27,6 +29,7 @@ from annotate.models import (
     TaskFlag,
     User,
 )
+from annotate.rendered import cache_keys, forget
 from annotate.services.counters import record_changes
 from annotate.services.locks import lock_open_slots, lock_withdrawals
 from annotate.services.snapshots import snapshots_holding, withdraw_snapshot
@@ -44,12 +47,13 @@ def withdraw_ranking(*, ranking: Ranking, by: User | None = None) -> None:
     """
     project = ranking.project
     lock_withdrawals(project)
-    chain = Ranking.objects.filter(task=ranking.task_id, annotator=ranking.annotator_id, withdrawn_at=None)
-    rankings = list(chain.select_for_update().order_by("revision").values_list("pk", flat=True))
+    revisions = Ranking.objects.filter(task=ranking.task_id, annotator=ranking.annotator_id, withdrawn_at=None)
+    rankings = list(revisions.select_for_update().order_by("revision").values_list("pk", flat=True))
     if not rankings:
         raise Conflict(_("This ranking was withdrawn before."), code="withdrawn")
     Draft.objects.filter(task=ranking.task_id, annotator=ranking.annotator_id).delete()
     _withdraw_snapshots(project=project, rankings=rankings)
+    _forget_on_commit(_texts_of_rankings(rankings))
     record_changes(project=project, changes=_blank_rankings(rankings))
 
 
@@ -81,6 +85,7 @@ def withdraw_prompts(*, project: Project, prompts: Collection[int]) -> None:
         .values_list("pk", flat=True)
     )
     _withdraw_snapshots(project=project, rankings=rankings, prompts=prompts)
+    _forget_on_commit(chain(_texts_of_rankings(rankings), _texts_of_prompts(prompts)))
     changes = _blank_rankings(rankings)
     Demonstration.objects.filter(prompt__in=prompts, withdrawn_at=None).update(text="", withdrawn_at=Now())
     Response.objects.filter(prompt__in=prompts, withdrawn_at=None).update(
@@ -117,3 +122,24 @@ def _close_tasks(tasks: Collection[int]) -> None:
 def _withdraw_snapshots(*, project: Project, rankings: Collection[int], prompts: Collection[int] = ()) -> None:
     for snapshot in snapshots_holding(project=project, rankings=rankings, prompts=prompts):
         withdraw_snapshot(snapshot=snapshot)
+
+
+def _texts_of_prompts(prompts: Collection[int]) -> Iterator[str]:
+    for messages in Prompt.objects.filter(pk__in=prompts).values_list("messages", flat=True).iterator():
+        yield from (message["content"] for message in messages)
+    of_responses = Response.objects.filter(prompt__in=prompts).values_list("text", "thinking")
+    for text, thinking in of_responses.iterator():
+        yield text
+        yield thinking or ""
+    yield from Demonstration.objects.filter(prompt__in=prompts).values_list("text", flat=True).iterator()
+
+
+def _texts_of_rankings(rankings: Collection[int]) -> Iterator[str]:
+    said = Ranking.objects.filter(pk__in=rankings).values_list("rationale", "rewrite_text")
+    yield from (text or "" for texts in said.iterator() for text in texts)
+
+
+def _forget_on_commit(texts: Iterable[str]) -> None:
+    """What pages made of the texts goes from the cache too, once the texts are gone."""
+    keys = cache_keys(texts)
+    transaction.on_commit(partial(forget, keys), robust=True)

@@ -8,6 +8,7 @@ from django.utils import translation
 
 from annotate.pages import rendering
 from annotate.pages.rendering import MATHML_TAGS, count_words, render_text, render_uncached
+from annotate.rendered import cache_key
 
 
 class Elements(HTMLParser):
@@ -178,12 +179,12 @@ def test_a_hundred_kilobytes_of_beginnings_come_out_whole(piece: str) -> None:
 
 def test_the_same_text_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "cached *text*"
-    cache.delete(rendering._cache_key(text))
+    cache.delete(cache_key(text, language="en"))
     first = render_text(text)
     monkeypatch.setattr(rendering, "render_uncached", lambda _: "changed")
     assert render_text(text) == first == "<p>cached <em>text</em></p>\n"
     assert render_text("another text") == "changed"
-    cache.delete(rendering._cache_key("another text"))
+    cache.delete(cache_key("another text", language="en"))
 
 
 def test_words_are_counted_also_without_spaces() -> None:

@@ -8,15 +8,17 @@ from statistics import median
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
 from annotate.models import Draft, Entry, Lease, Project, Ranking, ReadingReceipt, Response, User
 from annotate.pages.workbench import time_in_words
+from annotate.rendered import cache_key
 from annotate.services.imports import import_files
 from annotate.services.projects import change_rules
-from annotate.services.withdrawals import withdraw_ranking
+from annotate.services.withdrawals import withdraw_prompt, withdraw_ranking
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import at_once
 
@@ -486,3 +488,18 @@ def test_outsiders_and_anonymous_learn_nothing(desk: Desk, project: Project, nam
     assert code_of(outsider.post(name, {"version": 1}, **{"Idempotency-Key": "k"})) == (404, "not_found")
     assert desk.client.get(address).status_code == 405
     assert desk.client.post(address, b"[1]", content_type="application/json").status_code == 422
+
+
+def test_a_withdrawn_text_leaves_the_cache_in_every_language(
+    desk: Desk, project: Project, bob: User, django_capture_on_commit_callbacks: Any
+) -> None:
+    texts = ["Something *private*?", "a private answer", "another private answer"]
+    task = make_task(project, texts[1:], question=texts[0])
+    for language in ("en", "de"):
+        User.objects.filter(pk=bob.pk).update(language=language)
+        assert "private" in desk.next()["tasks"][0]["html"]
+    keys = [cache_key(text, language=language) for text in texts for language in ("en", "de")]
+    assert set(cache.get_many(keys)) == set(keys)
+    with django_capture_on_commit_callbacks(execute=True):
+        withdraw_prompt(prompt=task.prompt)
+    assert cache.get_many(keys) == {}
