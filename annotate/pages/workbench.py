@@ -27,6 +27,7 @@ from annotate.selectors.leases import (
     past_lease_content,
     response_texts,
     revision_draft,
+    stranded_content,
 )
 from annotate.selectors.progress import Standing, standing_of
 from annotate.selectors.projects import current_version, get_project_for
@@ -72,12 +73,16 @@ def rank_next(request: HttpRequest, slug: str) -> HttpResponse:
     """The visitor's open leases and new ones, two in all, each with its cards as HTML; and how far everybody is.
 
     Of the leases in `have` only the id comes again; the guidelines come if they are not those of version `guidelines`.
-    Of a closed project come the open leases alone, marked `closed`; 409 `project_closed` if there are none.
+    Of a closed project come the open leases alone, marked `closed`; 409 `project_closed` if there are none. A page that
+    has nothing yet first gets what the visitor began and lost the lease of, marked `expired`.
     """
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
     body = json_body(request) if request.body else {}
-    return JsonResponse(_handed_out(project, user=user, body=body))
+    found = _handed_out(project, user=user, body=body)
+    if not lease_ids(body.get("have")):
+        found["tasks"] = _stranded(project, user=user) + found["tasks"]
+    return JsonResponse(found)
 
 
 @require_POST
@@ -192,6 +197,12 @@ def _handed_out(project: Project, *, user: User, body: dict[str, Any]) -> dict[s
     tasks = [new.get(str(lease), {"lease": str(lease)}) for lease in leases]
     closed = {"closed": True} if project.archived_at is not None else {}
     return {"tasks": tasks} | closed | _standing(project, user=user, body=body)
+
+
+def _stranded(project: Project, *, user: User) -> list[dict[str, Any]]:
+    """At most one task: an answer to it is taken as a late one."""
+    content = stranded_content(user=user, project=project)
+    return [task | {"expired": True} for task in tasks_data([content])] if content else []
 
 
 def _following(project: Project, *, user: User, body: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,21 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from annotate.models import Draft, Lease, Project, ProjectVersion, Prompt, Ranking, Response, Slot, User
+from django.db.models import Exists, OuterRef
+
+from annotate.models import (
+    Draft,
+    Lease,
+    Project,
+    ProjectVersion,
+    Prompt,
+    Ranking,
+    RankingTask,
+    Response,
+    Skip,
+    Slot,
+    User,
+)
 from annotate.prepared import prepared_cursor
 from annotate.selectors.rules import columns_of, version_of_row
 
@@ -73,6 +87,23 @@ def past_lease_content(lease: Lease) -> dict[str, Any]:
     """What the annotator saw under a lease, whether it still holds or not; without expiry and draft."""
     responses = _responses(lease.presented_order)
     return shown_content(lease, prompt=lease.task.prompt, version=lease.version, responses=responses)
+
+
+def stranded_content(*, user: User, project: Project) -> dict[str, Any] | None:
+    """What the user began here and lost the slot of, with the draft, as past_lease_content; the one saved last.
+
+    Of open tasks alone that the user holds no slot of, did not skip and has not ranked. Under the last lease.
+    """
+    drafts = Draft.objects.filter(annotator=user, task__project=project, task__prompt__withdrawn_at=None)
+    for model in (Skip, Ranking):
+        drafts = drafts.exclude(Exists(model.objects.filter(task=OuterRef("task"), annotator=user)))
+    drafts = drafts.exclude(Exists(Slot.objects.filter(task=OuterRef("task"), holder=user)))
+    draft = drafts.filter(task__state=RankingTask.State.OPEN).order_by("-updated_at", "-pk").first()
+    if draft is None:
+        return None
+    leases = Lease.objects.select_related("task__prompt", "version").filter(task=draft.task_id, annotator=user)
+    lease = leases.order_by("-leased_at").first()
+    return lease and past_lease_content(lease) | {"draft": _draft(draft.version, draft.body)}
 
 
 def own_lease(*, user: User, project: Project, lease_id: uuid.UUID) -> Lease | None:
