@@ -40,14 +40,16 @@ def get_lease_for(user: Someone, lease_id: uuid.UUID) -> Lease:
     """The caller's own lease, with its task and project, while they may still rank there.
 
     Raises:
-        NotFound: no such lease, somebody else's, or in a project that is none of the caller's business.
+        NotFound: no such lease, somebody else's, or in a project that is none of the caller's business; the caller's
+            own in a project that they were deactivated in (code `not_a_member`).
         Forbidden: a member who may not rank.
     """
     lease = Lease.objects.select_related("task__project").filter(pk=lease_id).first()
     if lease is None:
         raise NotFound(_("There is no such lease."))
-    _may_rank(user, lease.task.project, otherwise=_("There is no such lease."))
-    if lease.annotator_id != user.pk:
+    own = lease.annotator_id == user.pk
+    _may_rank(user, lease.task.project, own=own, otherwise=_("There is no such lease."))
+    if not own:
         raise NotFound(_("There is no such lease."))
     return lease
 
@@ -61,16 +63,19 @@ def get_ranking_for(user: Someone, ranking_id: int) -> Ranking:
     ranking = Ranking.objects.select_related("project").filter(pk=ranking_id).first()
     if ranking is None:
         raise NotFound(_("There is no such ranking."))
-    _may_rank(user, ranking.project, otherwise=_("There is no such ranking."))
-    if ranking.annotator_id != user.pk:
+    own = ranking.annotator_id == user.pk
+    _may_rank(user, ranking.project, own=own, otherwise=_("There is no such ranking."))
+    if not own:
         raise NotFound(_("There is no such ranking."))
     return ranking
 
 
-def _may_rank(user: Someone, project: Project, *, otherwise: str) -> None:
+def _may_rank(user: Someone, project: Project, *, own: bool, otherwise: str) -> None:
     try:
         get_project_for(user, project.slug, role=Role.ANNOTATOR)
-    except NotFound:
+    except NotFound as refused:
+        if own and refused.code == "not_a_member":
+            raise
         raise NotFound(otherwise) from None
 
 

@@ -56,11 +56,14 @@ def get_project_for(
     """The project, if the user has at least this role in it (and, if asked, is an engineer).
 
     Raises:
-        NotFound: no such project, or the user is an outsider.
+        NotFound: no such project, or the user is an outsider; who wants to rank and was deactivated is told so (code
+            `not_a_member`).
         Forbidden: a member without the right.
     """
     membership = _membership_in(slug, user=user)
     if membership is None:
+        if role == Role.ANNOTATOR:
+            _refuse_deactivated(user, slug)
         raise NotFound(_("There is no such project."))
     if RANK[membership.role] < RANK[role]:
         words = _("This needs the role %(role)s in the project; yours is %(own)s.")
@@ -68,6 +71,15 @@ def get_project_for(
     if engineer and not membership.engineer:
         raise Forbidden(_("This needs the engineer right in the project; a manager can give it."))
     return membership.project
+
+
+def _refuse_deactivated(user: User | AnonymousUser, slug: str) -> None:
+    """For whoever was in the middle of a ranking: they knew the project, so this tells them nothing new."""
+    if Membership.objects.filter(user=user.pk, project__slug=slug, deactivated_at__isnull=False).exists():
+        words = _(
+            "You no longer have access to this project; ask its manager. What you did here is kept in this browser."
+        )
+        raise NotFound(words, code="not_a_member")
 
 
 def _membership_in(slug: str, *, user: User | AnonymousUser) -> Membership | None:
