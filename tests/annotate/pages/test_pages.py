@@ -115,6 +115,7 @@ def test_home_says_what_to_do_without_a_project(db: None) -> None:
 
 
 def test_the_project_page_follows_the_role(project: Project) -> None:
+    make_task(project)
     make_user("bob", project=project)
     address = reverse("project", args=[project.slug])
     annotator = browser(make_user("ann", project=project)).get(address).content.decode()
