@@ -102,8 +102,8 @@ def stranded_content(*, user: User, project: Project) -> dict[str, Any] | None:
     if draft is None:
         return None
     leases = Lease.objects.select_related("task__prompt", "version").filter(task=draft.task_id, annotator=user)
-    lease = leases.order_by("-leased_at").first()
-    return lease and past_lease_content(lease) | {"draft": _draft(draft.version, draft.body)}
+    lease = leases.order_by("-leased_at")[:1].get()  # a draft is saved under a lease alone
+    return past_lease_content(lease) | {"draft": _draft(draft.version, draft.body)}
 
 
 def own_lease(*, user: User, project: Project, lease_id: uuid.UUID) -> Lease | None:
