@@ -63,12 +63,15 @@ class Bench:
 
     def drag(self, letter: str, target: Locator, *, share: float = 0.5) -> None:
         """Drags a chip to a height within the target: 0 its top, 1 its bottom."""
-        start, end = self.chip(letter).bounding_box(), target.bounding_box()
-        assert start is not None and end is not None
+        start = self.chip(letter).bounding_box()
+        assert start is not None
         mouse = self.page.mouse
         mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
         mouse.down()
-        mouse.move(end["x"] + end["width"] * 0.6, end["y"] + end["height"] * share, steps=6)
+        for _ in range(2):  # the rail may have scrolled towards the target meanwhile, as the eye would see
+            end = target.bounding_box()
+            assert end is not None
+            mouse.move(end["x"] + end["width"] * 0.6, end["y"] + end["height"] * share, steps=6)
         mouse.up()
 
     def tier(self, number: int) -> Locator:

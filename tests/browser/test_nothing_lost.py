@@ -240,6 +240,21 @@ def test_an_expired_lease_that_someone_else_took_is_kept_as_an_extra(bench: Benc
     assert not ranking.counted and tiers_by_letter(ranking) == {"A": 2, "B": 1, "C": None, "D": None}
 
 
+def test_a_draft_whose_place_was_taken_is_there_after_a_reload(bench: Bench) -> None:
+    bench.keys("b 1 a 2")
+    bench.saved()
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE annotate_slot SET expires_at = now() - interval '1 hour' WHERE state = 'leased'")
+    next_leases(project=bench.project, annotator=make_user("bob", project=bench.project), count=2)
+    bench.open()
+    bench.asks("Question number 1?")
+    bench.says("B > A, C, D unranked")
+    bench.keys("Enter")
+    expect(bench.page.get_by_role("heading", name="Nothing left for you here")).to_be_visible()
+    bench.saved()
+    assert not Ranking.objects.get().counted
+
+
 def test_a_log_out_in_mid_work_keeps_it(
     bench: Bench, live_server: LiveServer, login: Login, quiet_console: list[str]
 ) -> None:

@@ -1,4 +1,4 @@
-// Time really worked; extending the lease; a word after a long stretch.
+// Time really worked; the lease; a word after a long stretch.
 
 const IDLE = 60_000;
 const STRETCH = 50 * 60_000;

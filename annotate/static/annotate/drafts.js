@@ -1,4 +1,4 @@
-// One task's draft: at once here, within a second on the server.
+// One task's draft: here at once, on the server within a second.
 
 import {send} from "../webapp/http.js";
 import * as copies from "./local_copies.js";
@@ -8,8 +8,8 @@ const SETTLE = 400;
 // hooks: state(word), conflict(theirs, mine) → Promise<"theirs" or not>, adopt(body), gone(error)
 export function keepDraft(task, {user, url}, hooks) {
 	const where = ["draft", user, `${task.task}/${task.revises ?? ""}`];
-	const sent = new Set(); // stamps: they tell whose draft the server has
-	let body = null; // what is not saved yet
+	const sent = new Set(); // stamps: whose draft the server has
+	let body = null; // not saved yet
 	let tries = 0;
 	let closed, sending, timer;
 	addEventListener("online", save);
@@ -63,7 +63,7 @@ export function keepDraft(task, {user, url}, hooks) {
 	function done() {
 		body = null;
 		copies.remove(...where);
-		hooks.state("saved");
+		if (!closed) hooks.state("saved");
 	}
 
 	async function failed(error) {

@@ -1,4 +1,4 @@
-// Pieces of the page by name, and its dialogs.
+// Pieces of the page, and its dialogs.
 
 export const part = (name) => document.querySelector(`[data-part="${name}"]`);
 

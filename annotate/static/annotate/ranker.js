@@ -8,7 +8,7 @@ import {drawRail, drawSentence} from "./rail.js";
 import * as ranking from "./ranking_state.js";
 
 // more: further actions that keys and [data-act] may name.
-export function startRanker({words, shortcuts = () => true, actions: more = {}, onChange = () => {}}) {
+export function startRanker({words, shortcuts, actions: more, onChange}) {
 	let task, history;
 	let focus = null;
 	let busy = false;

@@ -15,7 +15,7 @@ const [guidelines, leaseSeconds] = [page.dataset.guidelines, page.dataset.leaseS
 const words = JSON.parse(page.dataset.words);
 
 let tasks = []; // to rank: the present one, the prefetched one
-let task = null; // on the page: the first of them, or an earlier one
+let task = null; // on the page: the first or an earlier one
 let drafts = null;
 const finished = new Set(); // leases that a late reply may still bring
 
@@ -38,7 +38,8 @@ const ranker = startRanker({
 });
 
 function receive({tasks: leased, progress, guidelines: news, closed = false}) {
-	tasks = leased.map((one) => tasks.find(({lease}) => lease === one.lease) ?? one).filter(({lease}) => !finished.has(lease));
+	const known = (one) => tasks.find(({lease}) => lease === one.lease) ?? one;
+	tasks = [...tasks.filter(({expired}) => expired), ...leased.map(known)].filter(({lease}) => !finished.has(lease));
 	page.dataset.closed = closed;
 	part("progress").textContent = progress.words;
 	Object.assign(part("progress-bar"), {max: progress.wanted || 1, value: progress.done});

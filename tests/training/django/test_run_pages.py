@@ -121,7 +121,7 @@ def test_a_failure_shows_its_reason_and_the_log_and_asks_no_more(snapshot: Snaps
     fail(claim(), reason="no <good> data", log_tail="last words")
     html = page_of(people.alice).get(f"/runs/{run.pk}/").content.decode()
     assert "Why it failed" in html and "no &lt;good&gt; data" in html and "last words" in html
-    assert "hx-trigger" not in html
+    assert 'hx-trigger="every' not in html
     assert f'action="/runs/{run.pk}/resume/"' in html
 
 

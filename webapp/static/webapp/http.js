@@ -59,7 +59,7 @@ const pause = (milliseconds) => new Promise((done) => {
 
 function parse(text) {
 	try {
-		return text ? JSON.parse(text) : null;
+		return JSON.parse(text);
 	} catch {
 		return null;
 	}
