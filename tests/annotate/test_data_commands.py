@@ -54,7 +54,7 @@ def test_import_counts_and_names_what_it_left(tmp_path: Path) -> None:
     path = written(tmp_path / "x.jsonl", record("One?"), {"prompt": 1}, record("Two?"))
     said = run("import_data", "--project", "tea", "--format", "plackett", path)
     assert "3 read, 2 written, 0 unchanged, 0 conflicts, 1 skipped" in said
-    assert "x.jsonl, line 2: prompt must be a list of messages" in said
+    assert "x.jsonl, line 2: prompt must be a text or a list of messages" in said
     assert "2 unchanged" in run("import_data", "--project", "tea", "--format", "plackett", path)
 
 

@@ -371,8 +371,10 @@ def test_a_project_is_archived_and_opened_again(client: Client, project: Project
     project.refresh_from_db()
     assert project.archived_at and "archived since" in text_of(answer)
     assert "Archived: Tales" in text_of(client.get("/")), "there is a way back to it"
+    begun = client.post("/p/tales/rank/next/", {}, content_type="application/json").json()
+    assert [task["lease"] for task in begun["tasks"]] == [str(held.lease_id)] and begun["closed"]
+    submit(held, alice)
     assert client.post("/p/tales/rank/next/", {}, content_type="application/json").status_code == 409
-    submit(held, alice)  # what was begun
     client.post("/p/tales/setup/archive/", {"archived": "no"})
     assert client.post("/p/tales/rank/next/", {}, content_type="application/json").status_code == 200
     project.refresh_from_db()
