@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 from pytest_django.live_server_helper import LiveServer
 
 from annotate.models import User
 
 # Playwright's own loop runs in this thread, so Django takes every query for one made in a coroutine.
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+
+# A busy machine may take its time; what is right needs none of it.
+expect.set_options(timeout=15_000)
 
 DEBIAN_CHROMIUM = "/usr/bin/chromium"
 QUIET = [
