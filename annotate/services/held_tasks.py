@@ -62,7 +62,8 @@ def reopen_task(*, task: RankingTask) -> int:
             one person alone can answer (`repeat`).
     """
     lock_decisions(task)
-    now = RankingTask.objects.select_related("project", "prompt").select_for_update(of=("self",)).get(pk=task.pk)
+    locked = RankingTask.objects.select_for_update(of=("self",), no_key=True)
+    now = locked.select_related("project", "prompt").get(pk=task.pk)
     if now.state != RankingTask.State.CLOSED:
         raise Conflict(_("This task is not closed."), code="not_closed")
     if now.prompt.withdrawn_at is not None:
