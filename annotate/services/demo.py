@@ -29,8 +29,8 @@ Each task shows a prompt and four or five responses to it. Put them in order, th
 
 **What better means, in this order**
 
-1. *True and safe.* A response that states something false, or that could hurt someone who follows it, stands below one \
-that does not, however well it is written.
+1. *True and safe.* A response that states something false, or that could hurt someone who follows it, stands below \
+one that does not, however well it is written.
 2. *To the point.* It does what was asked: the right question, the right language, the length and form that were wanted.
 3. *Clear.* It is easy to follow and has no filler, no repetition and no sudden end.
 
@@ -45,8 +45,8 @@ A longer response is not a better one.
 - Flag what is *wrong*, *unsafe*, *off topic* or *cut off*. A flag explains; it does not change the order.
 
 **Arithmetic and code**: check the result first. A right result with a short reason beats a long reason with a wrong \
-result. **Rewriting**: what was to be kept must still be there. **Several turns**: judge the last answer in the light of \
-all that was said before.
+result. **Rewriting**: what was to be kept must still be there. **Several turns**: judge the last answer in the light \
+of all that was said before.
 
 The responses come from a very small language model, so many of them are bad. That is meant: there is something to rank.
 """
