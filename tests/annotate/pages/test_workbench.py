@@ -468,7 +468,7 @@ def test_two_responses_are_compared_word_by_word(desk: Desk, project: Project) -
     letter = dict(zip(task["order"], "AB", strict=True))
     html = difference(desk, task["lease"], one, other).content.decode()
     assert f"1 word only in {letter[one]}, 2 only in {letter[other]}." in html
-    assert '<div class="difference" dir="auto">a &lt;b&gt;<del>big</del><ins>small</ins>&lt;/b&gt;\n  cat' in html
+    assert 'aria-labelledby="compare-title">a &lt;b&gt;<del>big</del><ins>small</ins>&lt;/b&gt;\n  cat' in html
     assert "<ins>, too</ins></div>" in html and "<b>" not in html
     assert "The two are identical." in difference(desk, task["lease"], one, one).content.decode()
     desk.submit(task)
