@@ -30,6 +30,10 @@ QUIET = [
     "--disable-sync",
 ]
 
+# What htmx says when a newer request takes the place of one on its way (hx-sync="replace"), or the page closes.
+# A request that fails says htmx:sendError or htmx:responseError besides.
+SUPERSEDED = ("htmx:sendAbort", "htmx:afterRequest")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
@@ -101,5 +105,5 @@ def _others_at_work() -> int:
 
 
 def _note(message: ConsoleMessage, complaints: list[str]) -> None:
-    if message.type == "error":
+    if message.type == "error" and not message.text.startswith(SUPERSEDED):
         complaints.append(f"{message.text} ({message.location.get('url')})")
