@@ -26,6 +26,7 @@ def _servers() -> None:
 # Settings are read once, so the servers must be up and the folder chosen before Django is. (Were the settings module
 # named in pyproject.toml, pytest-django would read it before this file.)
 os.environ.setdefault("PLACKETT_HOME", tempfile.mkdtemp(prefix="plackett-test-home-"))
+os.environ.setdefault("PLACKETT_CACHE", os.path.join(os.environ["PLACKETT_HOME"], "cache"))
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 compile_catalogues()
 _servers()

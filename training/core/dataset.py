@@ -1,159 +1,100 @@
-"""Examples with their ids: what a split becomes before training or scoring."""
+"""The examples of one split, read from memory-mapped arrays that ``training.core.encoding`` wrote.
 
-import hashlib
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+Nothing but small numbers of a split is ever in memory whole: token ids lie in a file that the system pages in as steps
+ask for them.
+"""
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
 
-from training.core.distributed import World
-from training.core.errors import TrainingError
-from training.core.examples import Example, build_examples
-from training.core.modeling import RewardModel
-from training.core.packing import MicroBatch, TokenisedExample, collate, lay_rows, plan_micro_batches
-from training.core.records import Message, RankingRecord, Response
-from training.core.tokens import ChatEncoder, EncodedPrompt
+import numpy as np
+from numpy.typing import NDArray
 
+from training.core.examples import Example, JudgedRanking
+from training.core.packing import TokenisedExample
 
-@dataclass(frozen=True)
-class Dataset:
-    """The examples of one split and their ids, side by side."""
+UNRANKED = -1  # the tier of a response that was shown and left unranked
 
-    examples: list[Example]
-    tokenised: list[TokenisedExample]
-
-    @property
-    def rankings(self) -> int:
-        """Rankings over all examples."""
-        return sum(len(example.rankings) for example in self.examples)
-
-    @property
-    def pairs(self) -> int:
-        """Pairs over all rankings."""
-        return sum(len(ranking.pairs) for example in self.examples for ranking in example.rankings)
+Numbers = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How ids become rows: packed or one response a row, and how many tokens go at once."""
+class Dataset(Sequence[Example]):
+    """The examples of one split; ``tokenised`` has their ids, place by place.
 
-    packed: bool
-    budget: int
-    pad_id: int
+    ``longest`` (E,) are the tokens of each prompt with its longest response. ``annotators`` names the numbers in
+    ``JudgedRanking.annotator`` and is the same for all splits of a snapshot.
+    """
 
+    def __init__(self, arrays: Mapping[str, Numbers], annotators: Sequence[str]) -> None:
+        self._arrays = arrays
+        self.annotators = annotators
+        self.longest: Numbers = arrays["longest"]
+        self.rankings = len(arrays["ranking_weight"])
+        self.pairs = int(arrays["ranking_pairs"].sum())
+        self.tokenised = Tokenised(arrays)
 
-def build_dataset(
-    records: Iterable[RankingRecord], encoder: ChatEncoder, *, ties: str, max_length: int, dropped: Counter[str]
-) -> Dataset:
-    """Encode each distinct prompt and response once, and group the rankings that fit; see ``build_examples``."""
-    prompts: dict[tuple[Message, ...], EncodedPrompt] = {}
-    responses: dict[tuple[tuple[Message, ...], Response], tuple[int, ...]] = {}
+    def __len__(self) -> int:
+        return len(self.longest)
 
-    def fits(prompt: tuple[Message, ...], response: Response) -> bool:
-        if prompt not in prompts:
-            prompts[prompt] = encoder.encode_prompt(prompt)
-        if (prompt, response) not in responses:
-            responses[prompt, response] = encoder.encode_response(prompt, prompts[prompt], response)
-        return len(prompts[prompt].ids) + len(responses[prompt, response]) <= max_length
-
-    examples = build_examples(records, ties=ties, show_thinking=encoder.show_thinking, fits=fits, dropped=dropped)
-    tokenised = [
-        TokenisedExample(
-            prompts[example.prompt].ids, tuple(responses[example.prompt, response] for response in example.responses)
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        arrays = self._arrays
+        number = range(len(self))[index]
+        texts = slice(arrays["example_text"][number] + 1, arrays["example_text"][number + 1])
+        rankings = range(arrays["example_ranking"][number], arrays["example_ranking"][number + 1])
+        return Example(
+            group=int(arrays["example_group"][number]),
+            lengths=tuple(arrays["text_characters"][texts].tolist()),
+            rankings=tuple(self._ranking(place) for place in rankings),
         )
-        for example in examples
-    ]
-    return Dataset(examples, tokenised)
 
+    @property
+    def known_annotators(self) -> frozenset[int]:
+        """Numbers of the annotators of this split."""
+        return frozenset(np.unique(self._arrays["ranking_annotator"]).tolist()) - {-1}
 
-def pair_tensors(examples: Sequence[Example], batch: MicroBatch, *, device: torch.device) -> tuple[Tensor, ...]:
-    """First, second, outcome and weight of all pairs of a micro-batch, positions counted over its scores."""
-    first, second, outcome, weight = [], [], [], []
-    offset = 0
-    for number in batch.examples:
-        for pair in examples[number].pairs:
-            first.append(offset + pair.first)
-            second.append(offset + pair.second)
-            outcome.append(pair.outcome)
-            weight.append(pair.weight)
-        offset += len(examples[number].responses)
-    return (
-        torch.tensor(first, device=device),
-        torch.tensor(second, device=device),
-        torch.tensor(outcome, device=device),
-        torch.tensor(weight, device=device),
-    )
-
-
-@torch.no_grad()
-def score_dataset(
-    model: RewardModel,
-    dataset: Dataset,
-    layout: Layout,
-    *,
-    world: World,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> list[list[float]] | None:
-    """Scores of all responses, example by example, in every process; None if ``interrupted`` said so in any.
-
-    Raises:
-        TrainingError: a score is not finite.
-    """
-    found: dict[int, list[float]] = {}
-    numbers = world.share(list(range(len(dataset.tokenised))))
-    for batch in plan_micro_batches(dataset.tokenised, numbers, packed=layout.packed, budget=layout.budget):
-        if interrupted():
-            break
-        rows = collate(
-            dataset.tokenised, batch, packed=layout.packed, pad_id=layout.pad_id, device=model.device
+    def _ranking(self, number: int) -> JudgedRanking:
+        arrays = self._arrays
+        entries = slice(arrays["ranking_entry"][number], arrays["ranking_entry"][number + 1])
+        places, tiers = arrays["entry_place"][entries].tolist(), arrays["entry_tier"][entries].tolist()
+        strengths = arrays["entry_strength"][entries].tolist()
+        count = max(tiers) + 1
+        return JudgedRanking(
+            tiers=tuple(tuple(place for place, at in zip(places, tiers, strict=True) if at == tier)
+                        for tier in range(count)),
+            unranked=tuple(place for place, at in zip(places, tiers, strict=True) if at == UNRANKED),
+            strengths=tuple(strengths[tiers.index(tier)] or None for tier in range(count - 1)),
+            weight=float(arrays["ranking_weight"][number]),
+            annotator=int(arrays["ranking_annotator"][number]),
+            machine=bool(arrays["ranking_machine"][number]),
+            task=int(arrays["ranking_task"][number]),
         )  # fmt: skip
-        scores = iter(model.score(rows).tolist())
-        for number in batch.examples:
-            found[number] = [next(scores) for _ in dataset.examples[number].responses]
-    together = {number: scores for part in world.gather(found) for number, scores in part.items()}
-    if not all(math.isfinite(score) for scores in together.values() for score in scores):
-        raise TrainingError("the model gives scores that are not finite")
-    if len(together) < len(dataset.examples):
-        return None
-    return [together[number] for number in range(len(dataset.examples))]
 
 
-def packing_error(model: RewardModel, dataset: Dataset, *, pad_id: int) -> float:
-    """How far packed and separate scores of the longest example are apart, relative to max(1, |score|).
+class Tokenised(Sequence[TokenisedExample]):
+    """The ids of a split's examples, read from the mapped file when asked for."""
 
-    In float32, on its longest responses, four at most; the packed row is never split here.
-    """
-    longest = max(dataset.tokenised, key=lambda example: example.longest)
-    some = TokenisedExample(longest.prompt, tuple(sorted(longest.responses, key=len)[-4:]))
-    exact = RewardModel(model.whole, model.adapter, model.device, torch.float32)
-    scores = []
-    for packed in (True, False):
-        rows = lay_rows(some, number=0, packed=packed, budget=some.tokens)
-        batch = collate([some], MicroBatch((0,), tuple(rows)), packed=packed, pad_id=pad_id, device=model.device)
-        with torch.no_grad():
-            scores.append(exact.score(batch))
-    gaps = (scores[0] - scores[1]).abs() / scores[1].abs().clamp(min=1)
-    # A NaN compares as no gap at all.
-    return float(gaps.max()) if bool(gaps.isfinite().all()) else float("inf")
+    def __init__(self, arrays: Mapping[str, Numbers]) -> None:
+        self._texts, self._starts, self._tokens = arrays["example_text"], arrays["text_start"], arrays["tokens"]
 
+    def __len__(self) -> int:
+        return len(self._texts) - 1
 
-def model_fingerprint(name: str) -> str:
-    """What tells two base models apart, wherever their folder lies: a hash of its small files and of the weights' sizes
-    and ends; the name itself where it is no folder (a hub id)."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return name
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".safetensors":
-            with open(path, "rb") as file:
-                head = file.read(1 << 20)
-                file.seek(max(0, path.stat().st_size - (1 << 20)))
-                digest.update(f"{path.name} {path.stat().st_size}".encode() + head + file.read())
-        elif path.suffix in (".json", ".jinja", ".model", ".txt"):
-            digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
+    @overload
+    def __getitem__(self, index: int) -> TokenisedExample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[TokenisedExample]: ...
+    def __getitem__(self, index: int | slice) -> TokenisedExample | list[TokenisedExample]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        prompt, *responses = (
+            tuple(self._tokens[self._starts[text] : self._starts[text + 1]].tolist())
+            for text in range(self._texts[number], self._texts[number + 1])
+        )
+        return TokenisedExample(prompt, tuple(responses))

@@ -1,138 +1,111 @@
-"""From rankings to training examples: one per prompt, its distinct responses once, and weighted pairs over them.
+"""What is learned from: one example per prompt with all its rankings, and the pairs that a ranking stands for.
 
-The loss that the pairs stand for (DESIGN: the reward model) is, for one prompt, the weighted mean over its rankings of
-the mean over their pairs; a batch takes the mean over its prompts.
+The loss (DESIGN: the reward model) is, for one prompt, the weighted mean over its rankings of the mean over their
+pairs; a batch takes the mean over its prompts. Places are positions in the prompt's list of distinct responses.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-
-from training.core.errors import UsageError
-from training.core.records import Message, RankingRecord, Response
-
-
-@dataclass(frozen=True)
-class Pair:
-    """``first`` against ``second`` (positions in the example's responses): ``outcome`` 1 = first won, 0.5 = a tie."""
-
-    first: int
-    second: int
-    outcome: float
-    weight: float
+from itertools import combinations, product
 
 
 @dataclass(frozen=True)
 class JudgedRanking:
-    """One ranking over an example's responses, kept whole for evaluation; ``pairs`` carry no ranking weight."""
+    """One annotator's ranking over an example's distinct responses.
+
+    ``tiers`` hold places, the best tier first; a place stands twice where two responses had the same text.
+    ``strengths`` has one entry per gap between tiers: 1 slightly, 2 clearly, 3 much better, None not said.
+    ``annotator`` and ``task`` are numbers that are equal where the names were; -1 where there was none.
+    """
 
     tiers: tuple[tuple[int, ...], ...]
-    weight: float
-    pairs: tuple[Pair, ...]
+    unranked: tuple[int, ...] = ()
+    strengths: tuple[int | None, ...] = ()
+    weight: float = 1.0
+    annotator: int = -1
+    machine: bool = False
+    task: int = -1
 
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt with its distinct responses and all its rankings; ``pairs`` weights sum to 1."""
+    """One prompt with all its rankings.
 
-    prompt: tuple[Message, ...]
-    responses: tuple[Response, ...]
-    split_group: str
+    ``lengths`` are the characters of its distinct responses, ``group`` is the number of its split group.
+    """
+
+    group: int
+    lengths: tuple[int, ...]
     rankings: tuple[JudgedRanking, ...]
-    pairs: tuple[Pair, ...]
 
 
-def build_examples(
-    records: Iterable[RankingRecord],
-    *,
-    ties: str,
-    show_thinking: bool,
-    fits: Callable[[tuple[Message, ...], Response], bool],
-    dropped: Counter[str],
-) -> list[Example]:
-    """Group rankings by prompt, in order of first appearance.
+@dataclass(frozen=True)
+class Pair:
+    """``first`` against ``second``: ``outcome`` 1 = first won, 0.5 = a tie.
 
-    Counted in ``dropped``: rankings without a pair (``no_pairs``) and those that place a response that is ``too_long``.
+    ``strength`` is what was said of two adjacent tiers (0 = nothing, or not adjacent), ``distance`` the sum of the
+    strengths between the two tiers (unsaid ones count 0).
+    """
+
+    first: int
+    second: int
+    outcome: float
+    strength: int = 0
+    distance: int = 0
+
+
+def pairs_of(ranking: JudgedRanking, *, ties: bool, below: bool) -> list[Pair]:
+    """The pairs of one ranking, each of weight 1.
+
+    Two responses of one text share a place, always score alike and teach nothing: no pair.
 
     Args:
-        fits: whether prompt and response are short enough together.
-        ties: ``skip`` leaves the pairs of one tier out, ``soft`` gives them the outcome 0.5.
-        show_thinking: without it, responses that differ in thinking alone are one response.
+        ties: whether two responses of one tier are a pair.
+        below: whether everything placed beats everything unranked.
     """
-    grouped: dict[tuple[str, tuple[Message, ...]], list[RankingRecord]] = defaultdict(list)
-    for record in records:
-        grouped[record.split_group, record.prompt].append(record)
-    examples = []
-    for (group, prompt), rankings in grouped.items():
-        kept = []
-        for record in rankings:
-            shown = tuple(response if show_thinking else Response(response.text) for response in record.responses)
-            if not _pairs_of(record.tiers, shown, ties=ties):
-                dropped["no_pairs"] += 1
-            elif not _fits_whole(record, shown, fits):
-                dropped["too_long"] += 1
-            else:
-                kept.append((record, shown))
-        if kept:
-            examples.append(_build_example(prompt, group, kept, ties=ties))
-    return examples
-
-
-def _fits_whole(
-    record: RankingRecord, shown: Sequence[Response], fits: Callable[[tuple[Message, ...], Response], bool]
-) -> bool:
-    """Whether every response that the ranking places is short enough."""
-    try:
-        return all(fits(record.prompt, shown[place]) for tier in record.tiers for place in tier)
-    except UsageError as error:
-        raise UsageError(f"line {record.line}: {error}") from None
-
-
-def _build_example(
-    prompt: tuple[Message, ...],
-    split_group: str,
-    records: Sequence[tuple[RankingRecord, tuple[Response, ...]]],
-    *,
-    ties: str,
-) -> Example:
-    places: dict[Response, int] = {}
-    rankings = []
-    for record, shown in records:
-        tiers = tuple(tuple(places.setdefault(shown[i], len(places)) for i in tier) for tier in record.tiers)
-        rankings.append(JudgedRanking(tiers, record.weight, _pairs_of(tiers, list(places), ties=ties)))
-    return Example(prompt, tuple(places), split_group, tuple(rankings), _weigh(rankings))
-
-
-def _pairs_of(tiers: tuple[tuple[int, ...], ...], responses: Sequence[Response], *, ties: str) -> tuple[Pair, ...]:
-    """The pairs of one ranking. Two responses of one text always score alike and teach nothing: no pair."""
+    tiers = [*ranking.tiers, ranking.unranked] if below and ranking.unranked else list(ranking.tiers)
+    said = [strength or 0 for strength in ranking.strengths] or [0] * (len(ranking.tiers) - 1)
+    # How far the last tier is above what was left unranked, nobody was asked.
+    said += [0] * (len(tiers) - 1 - len(said))
     pairs = [
-        Pair(first, second, 1.0, 1.0)
-        for better, worse in combinations(tiers, 2)
-        for first in better
-        for second in worse
-        if responses[first] != responses[second]
+        Pair(first, second, 1.0, said[upper] if lower == upper + 1 else 0, sum(said[upper:lower]))
+        for upper, lower in combinations(range(len(tiers)), 2)
+        for first, second in product(tiers[upper], tiers[lower])
+        if first != second
     ]
-    if ties == "soft":
+    if ties:
         pairs += [
-            Pair(first, second, 0.5, 1.0)
-            for tier in tiers
+            Pair(first, second, 0.5)
+            for tier in ranking.tiers
             for first, second in combinations(tier, 2)
-            if responses[first] != responses[second]
+            if first != second
         ]
-    return tuple(pairs)
+    return pairs
 
 
-def _weigh(rankings: Sequence[JudgedRanking]) -> tuple[Pair, ...]:
-    """All pairs of a prompt, each with its share of the prompt's loss; equal pairs of several rankings are merged."""
-    total = sum(ranking.weight for ranking in rankings)
-    shares: dict[tuple[int, int, float], float] = defaultdict(float)
-    for ranking in rankings:
-        for pair in ranking.pairs:
-            shares[pair.first, pair.second, pair.outcome] += ranking.weight / total / len(ranking.pairs)
-    return tuple(Pair(*key, share) for key, share in shares.items())
+def strict_pairs(ranking: JudgedRanking) -> Iterator[tuple[int, int]]:
+    """Winner and loser of each pair of places in different tiers; what is left unranked takes no part."""
+    for better, worse in combinations(ranking.tiers, 2):
+        for first, second in product(better, worse):
+            if first != second:
+                yield first, second
 
 
-def count_pairs(examples: Iterable[Example]) -> int:
-    """Pairs over all rankings of the examples."""
-    return sum(len(ranking.pairs) for example in examples for ranking in example.rankings)
+def weighted_pairs(rankings: Sequence[JudgedRanking], *, ties: bool, below: bool) -> list[tuple[Pair, float]]:
+    """All pairs of a prompt, each with its share of the prompt's loss (they sum to 1); equal ones are one pair.
+
+    Rankings without a pair have no share.
+    """
+    found = [(ranking.weight, pairs_of(ranking, ties=ties, below=below)) for ranking in rankings]
+    total = sum(weight for weight, pairs in found if pairs)
+    shares: dict[Pair, float] = defaultdict(float)
+    for weight, pairs in found:
+        for pair in pairs:
+            shares[pair] += weight / total / len(pairs)
+    return list(shares.items())
+
+
+def count_pairs(rankings: Iterable[JudgedRanking], *, ties: bool, below: bool) -> int:
+    """Pairs over all the rankings."""
+    return sum(len(pairs_of(ranking, ties=ties, below=below)) for ranking in rankings)

@@ -62,3 +62,21 @@ def sha256_of(path: Path) -> str:
     """The hash of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_fingerprint(name: str) -> str:
+    """What tells two base models apart, wherever their folder lies: a hash of its small files and of the weights' sizes
+    and ends; the name itself where it is no folder (a hub id)."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".safetensors":
+            with open(path, "rb") as file:
+                head = file.read(1 << 20)
+                file.seek(max(0, path.stat().st_size - (1 << 20)))
+                digest.update(f"{path.name} {path.stat().st_size}".encode() + head + file.read())
+        elif path.suffix in (".json", ".jinja", ".model", ".txt"):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -1,11 +1,14 @@
 """Reading a snapshot: rankings from a JSONL file in the native format ``plackett/1``, and nothing else.
 
 Every line is either used or dropped with a counted reason; a line that breaks the format is an error that names it.
+The file is read twice, line by line: once to see what it holds, once for the rankings that count. Its texts are never
+in memory together, so a million rankings need no more of it than their numbers do.
 """
 
 import hashlib
 import json
 import math
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +21,7 @@ FORMAT = "plackett/1"
 SPLITS = ("train", "validation", "test")
 MARKERS = ("superseded", "withdrawn")
 KINDS = ("normal", "gold", "repeat")
+STRENGTHS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,11 @@ class Response:
 
 @dataclass(frozen=True)
 class RankingRecord:
-    """One counted ranking. ``tiers`` name positions in ``responses``, best first; ``line`` is where it stands."""
+    """One counted ranking; ``line`` is where it stands in the file.
+
+    ``tiers`` name positions in ``responses``, best first, ``unranked`` the rest; ``strengths`` has one entry per gap
+    between tiers: 1 slightly, 2 clearly, 3 much better, None where nothing was said.
+    """
 
     line: int
     split: str
@@ -46,18 +54,32 @@ class RankingRecord:
     prompt: tuple[Message, ...]
     responses: tuple[Response, ...]
     tiers: tuple[tuple[int, ...], ...]
-    weight: float
+    unranked: tuple[int, ...] = ()
+    strengths: tuple[int | None, ...] = ()
+    weight: float = 1.0
+    annotator: str | None = None
+    machine: bool = False
+    task: str | None = None
 
 
 @dataclass
 class Snapshot:
-    """What a file held: the rankings to use, how many lines were read, and why the others were left out."""
+    """What a file holds: how many lines, why some are left out, and where the rankings to use stand."""
 
     path: Path
     sha256: str = ""
     read: int = 0
-    rankings: list[RankingRecord] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
+    used_lines: "array[int]" = field(default_factory=lambda: array("q"))
+
+    def rankings(self) -> Iterator[RankingRecord]:
+        """The rankings to use, in the file's order, read anew at each call."""
+        wanted = iter(self.used_lines)
+        following = next(wanted, None)
+        for number, raw in _raw_lines(self.path):
+            if number == following:
+                yield _ranking(_parse(raw, f"{self.path} line {number}"), number)
+                following = next(wanted, None)
 
 
 class _LineError(ValueError):
@@ -65,7 +87,7 @@ class _LineError(ValueError):
 
 
 def read_rankings(path: Path) -> Snapshot:
-    """Read the rankings of a snapshot file.
+    """Look through a snapshot file for the rankings to use.
 
     Dropped and counted by reason: other line types (``demonstration``, ``prompt``), markers, ``superseded`` and
     ``withdrawn`` rankings, ``unanswered`` tasks, ``uncounted`` ones, ``gold``, ``repeat`` and ``zero_weight``.
@@ -74,43 +96,75 @@ def read_rankings(path: Path) -> Snapshot:
         UsageError: the file cannot be read, or a line breaks the format; the message names the line.
     """
     snapshot = Snapshot(path=path)
-    taken_back: dict[str, str] = {}
-    found: list[tuple[dict[str, Any], RankingRecord]] = []
-    for number, value in _lines(snapshot):
-        try:
-            reason = _reason_to_drop(value)
-            if value.get("type") in MARKERS:
-                taken_back[str(value.get("id"))] = value["type"]
-            elif reason is None:
-                found.append((_identity(value), _ranking(value, number)))
-        except _LineError as error:
-            raise UsageError(f"{path} line {number}: {error}") from None
-        if reason:
-            snapshot.dropped[reason] += 1
-    newest = _newest_revisions([identity for identity, _ in found])
-    for identity, record in found:
-        reason = taken_back.get(str(identity["id"])) or ("superseded" if _is_older(identity, newest) else None)
+    found = _Found()
+    digest = hashlib.sha256()
+    for number, raw in _raw_lines(path):
+        digest.update(raw)
+        if raw.strip():
+            snapshot.read += 1
+            reason = _look_at(_parse(raw, f"{path} line {number}"), f"{path} line {number}", number, found)
+            snapshot.dropped.update([reason] if reason else [])
+    snapshot.sha256 = digest.hexdigest()
+    for place, number in enumerate(found.lines):
+        reason = found.taken_back.get(found.ids[place]) or ("superseded" if found.is_older(place) else None)
         if reason:
             snapshot.dropped[reason] += 1
         else:
-            snapshot.rankings.append(record)
+            snapshot.used_lines.append(number)
     return snapshot
 
 
-def _lines(snapshot: Snapshot) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The JSON objects of the file with their line numbers, blank lines left out; fills ``read`` and ``sha256``."""
-    digest = hashlib.sha256()
+class _Found:
+    """What is kept of each ranking while a file is looked through: hashes instead of names."""
+
+    def __init__(self) -> None:
+        self.lines, self.ids, self.answers, self.revisions = array("q"), array("q"), array("q"), array("q")
+        self.newest: dict[int, int] = {}
+        self.taken_back: dict[int, str] = {}
+
+    def add(self, number: int, identity: Mapping[str, Any]) -> None:
+        """Note a ranking of line ``number``."""
+        task, annotator, revision = identity["task"], identity["annotator"], identity["revision"]
+        answer = 0 if task is None or annotator is None else _short_hash(task, annotator)
+        self.lines.append(number)
+        self.ids.append(_short_hash(str(identity["id"])))
+        self.answers.append(answer)
+        self.revisions.append(revision)
+        self.newest[answer] = max(self.newest.get(answer, revision), revision)
+
+    def is_older(self, place: int) -> bool:
+        """Whether the file also holds a later revision of the same person's answer to the same task."""
+        answer = self.answers[place]
+        return answer != 0 and self.revisions[place] < self.newest[answer]
+
+
+def _look_at(value: dict[str, Any], where: str, number: int, found: _Found) -> str | None:
+    """Note what a line says; the reason why it is dropped, if it is."""
     try:
-        with open(snapshot.path, "rb") as file:
-            for number, raw in enumerate(file, 1):
-                digest.update(raw)
-                if not raw.strip():
-                    continue
-                snapshot.read += 1
-                yield number, _parse(raw, f"{snapshot.path} line {number}")
+        reason = _reason_to_drop(value)
+        if value.get("type") in MARKERS:
+            found.taken_back[_short_hash(str(value.get("id")))] = value["type"]
+        elif reason is None:
+            _ranking(value, number)
+            found.add(number, _identity(value))
+    except _LineError as error:
+        raise UsageError(f"{where}: {error}") from None
+    return reason
+
+
+def _short_hash(*names: str) -> int:
+    """63 bits of a hash, never 0: that two of a million names meet is less likely than one in ten million."""
+    digest = hashlib.blake2b("\0".join(names).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1 or 1
+
+
+def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of the file as bytes with their numbers, from 1."""
+    try:
+        with open(path, "rb") as file:
+            yield from enumerate(file, 1)
     except OSError as error:
-        raise UsageError(f"cannot read {snapshot.path}: {error.strerror or error}") from None
-    snapshot.sha256 = digest.hexdigest()
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _parse(raw: bytes, where: str) -> dict[str, Any]:
@@ -155,25 +209,9 @@ def _identity(value: Mapping[str, Any]) -> dict[str, Any]:
     for key, name in names.items():
         if name is not None:
             _text(name, key)
-    if revision is not None and type(revision) is not int:
-        raise _LineError(f"revision must be a whole number, not {revision!r}")
+    if revision is not None and (type(revision) is not int or not 0 <= revision < 2**31):
+        raise _LineError(f"revision must be a whole number from 0, not {revision!r}")
     return names | {"revision": 1 if revision is None else revision}
-
-
-def _newest_revisions(identities: list[dict[str, Any]]) -> dict[tuple[Any, Any], int]:
-    newest: dict[tuple[Any, Any], int] = {}
-    for identity in identities:
-        key = (identity["task"], identity["annotator"])
-        newest[key] = max(newest.get(key, identity["revision"]), identity["revision"])
-    return newest
-
-
-def _is_older(identity: Mapping[str, Any], newest: Mapping[tuple[Any, Any], int]) -> bool:
-    """Whether the file also holds a later revision of the same person's answer to the same task."""
-    task, annotator = identity["task"], identity["annotator"]
-    if task is None or annotator is None:
-        return False
-    return bool(identity["revision"] < newest[task, annotator])
 
 
 def _ranking(value: Mapping[str, Any], line: int) -> RankingRecord:
@@ -181,16 +219,39 @@ def _ranking(value: Mapping[str, Any], line: int) -> RankingRecord:
         raise _LineError("no split (train, validation or test)")
     prompt = _prompt(value.get("prompt"))
     ids, responses = _responses(value.get("responses"))
-    group = value.get("split_group")
+    group, annotator, task = value.get("split_group"), value.get("annotator"), value.get("task")
+    tiers = _tiers(value["ranking"], ids)
+    placed = {place for tier in tiers for place in tier}
     return RankingRecord(
         line=line,
         split=_one_of(value["split"], SPLITS, "split"),
         split_group=_text(group, "split_group") if group is not None else _default_group(prompt),
         prompt=prompt,
         responses=responses,
-        tiers=_tiers(value["ranking"], ids),
+        tiers=tiers,
+        unranked=tuple(place for place in range(len(responses)) if place not in placed),
+        strengths=_strengths(value.get("strengths"), value["ranking"]),
         weight=_weight(value.get("weight")),
+        annotator=None if annotator is None else _text(annotator, "annotator"),
+        machine=value.get("annotator_kind") not in (None, "human"),
+        task=None if task is None else _text(task, "task"),
     )
+
+
+def _strengths(value: Any, ranking: list[list[str]]) -> tuple[int | None, ...]:
+    """One entry per gap between tiers that hold something."""
+    gaps = max(0, len(ranking) - 1)
+    if value is None:
+        value = [None] * gaps
+    if not isinstance(value, list) or len(value) != gaps:
+        raise _LineError(f"strengths must be a list of {gaps}, one per gap between tiers")
+    for strength in value:
+        if strength is not None and (type(strength) is not int or strength not in STRENGTHS):
+            raise _LineError(f"a strength must be 1 (slightly), 2 (clearly), 3 (much better) or null, not {strength!r}")
+    if not all(ranking):
+        # Which gap an entry beside an empty tier meant cannot be said.
+        return (None,) * max(0, sum(map(bool, ranking)) - 1)
+    return tuple(value)
 
 
 def _prompt(value: Any) -> tuple[Message, ...]:

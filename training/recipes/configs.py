@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 Kind = Literal["integer", "number", "text", "choice", "boolean"]
 Value = str | int | float | bool | None
-Config = TypeVar("Config", bound="CommonConfig")
+Config = TypeVar("Config", bound="BaseConfig")
 
 
 class ConfigError(ValueError):
@@ -77,13 +77,44 @@ def setting(
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommonConfig:
-    """The flags that every recipe has. ``affects_results`` False: may differ between a run and its resume."""
+class BaseConfig:
+    """The flags of everything that forwards a model over a file. ``affects_results`` False: a resume may change it."""
 
     model: str = setting(help="model folder or hub id to start from")
     data: str = setting(help="JSONL file in the native format (a snapshot)", affects_results=False)
     output: str = setting(help="folder to write, empty unless --resume", affects_results=False)
     seed: int = setting(0, help="every random draw derives from it", minimum=0, maximum=2**63 - 1)
+    micro_batch_tokens: int = setting(
+        2048,
+        help="tokens forwarded at once, padding included; changes memory only, and is halved when memory runs out",
+        unit="tokens",
+        minimum=1,
+        affects_results=False,
+    )
+    dtype: str = setting(
+        "auto",
+        help="arithmetic of the forward pass; weights and optimiser are always float32 (auto: float32 on CPU, "
+        "bfloat16 on CUDA)",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    device: str = setting("auto", help="where to compute (auto: CUDA if there is one)", choices=("auto", "cpu", "cuda"))
+    max_length: int = setting(
+        2048, help="longest prompt + response; longer ones are dropped and counted, never cut", unit="tokens", minimum=8
+    )
+    thinking: str = setting(
+        "hide", help="whether a response's thinking is part of what is scored", choices=("hide", "show")
+    )
+    resume: bool = setting(False, help="go on from the newest good checkpoint in --output", affects_results=False)
+
+    def conflicts(self) -> dict[str, str]:
+        """What is wrong with fields that are each right: messages by field name."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonConfig(BaseConfig):
+    """The flags that every training recipe has."""
+
     epochs: int = setting(1, help="passes over the training prompts", unit="passes", minimum=1)
     max_steps: int | None = setting(
         None, help="train this many steps instead of --epochs; also fixes the schedule", unit="steps", minimum=1
@@ -96,13 +127,6 @@ class CommonConfig:
         affects_results=False,
     )
     batch_size: int = setting(8, help="prompts per optimiser step, over all processes", unit="prompts", minimum=1)
-    micro_batch_tokens: int = setting(
-        2048,
-        help="tokens forwarded at once, padding included; changes memory only",
-        unit="tokens",
-        minimum=1,
-        affects_results=False,
-    )
     learning_rate: float = setting(2e-5, help="peak learning rate", above=0)
     warmup: float = setting(0.05, help="share of the steps with a rising rate", unit="share", minimum=0, maximum=1)
     schedule: str = setting(
@@ -114,18 +138,11 @@ class CommonConfig:
     gradient_checkpointing: bool = setting(
         False, help="recompute activations in the backward pass: less memory, slower", affects_results=False
     )
-    dtype: str = setting(
-        "auto",
-        help="arithmetic of the forward pass; weights and optimiser are always float32 (auto: float32 on CPU, "
-        "bfloat16 on CUDA)",
-        choices=("auto", "float32", "bfloat16"),
-    )
-    device: str = setting("auto", help="where to train (auto: CUDA if there is one)", choices=("auto", "cpu", "cuda"))
-    max_length: int = setting(
-        2048, help="longest prompt + response; longer ones are dropped and counted, never cut", unit="tokens", minimum=8
-    )
-    thinking: str = setting(
-        "hide", help="whether a response's thinking is part of what is scored", choices=("hide", "show")
+    shard: bool = setting(
+        False,
+        help="split weights, gradients and optimiser over the processes (FSDP2): for models that one device cannot "
+        "hold; started by torchrun",
+        affects_results=False,
     )
     checkpoint_every: int = setting(
         10, help="steps between checkpoints (one is also due every 10 minutes)", unit="steps", minimum=1,
@@ -138,34 +155,95 @@ class CommonConfig:
         1, help="steps between log lines (metrics.jsonl has every step)", unit="steps", minimum=1, affects_results=False
     )
     evaluate_every: int | None = setting(
-        None, help="steps between validations (unset: after every epoch)", unit="steps", minimum=1,
-        affects_results=False,
-    )  # fmt: skip
+        None, help="steps between validations (unset: after every epoch)", unit="steps", minimum=1
+    )
     evaluate_split: str = setting(
         "validation",
         help="split that the report adds to validation; test is read only when asked here",
         choices=("validation", "test"),
     )
-    resume: bool = setting(False, help="go on from the newest good checkpoint in --output", affects_results=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig(CommonConfig):
     """A reward model from rankings."""
 
-    loss: str = setting("pairwise", help="Bradley-Terry over the pairs of a ranking", choices=("pairwise",))
-    ties: str = setting(
-        "skip", help="pairs of one tier: left out, or trained towards one half", choices=("skip", "soft")
+    loss: str = setting(
+        "pairwise",
+        help="model of a ranking: Bradley-Terry over its pairs, or Plackett-Luce over its choices, best first",
+        choices=("pairwise", "plackett-luce"),
     )
-    unranked: str = setting("ignore", help="responses left unranked give no pairs", choices=("ignore",))
-    strength: str = setting("ignore", help="strengths between tiers are not used", choices=("ignore",))
-    ensemble: int = setting(1, help="models trained", unit="models", minimum=1, maximum=1)
+    ties: str = setting(
+        "skip",
+        help="two responses of one tier: not compared, trained towards one half, or a third outcome with a learned "
+        "threshold (rao-kupper: of pairs only; davidson: of pairs, and of tiers under plackett-luce)",
+        choices=("skip", "soft", "rao-kupper", "davidson"),
+    )
+    unranked: str = setting(
+        "ignore",
+        help="responses left unranked: take no part, or stand below everything placed",
+        choices=("ignore", "below"),
+    )
+    strength: str = setting(
+        "ignore",
+        help="slightly / clearly / much better between tiers: not used, a margin that the winner has to lead by, or "
+        "ordered outcomes of adjacent tiers with learned thresholds",
+        choices=("ignore", "margin", "ordinal"),
+    )
+    margin_scale: float = setting(
+        0.5, help="margin per step of strength, with --strength margin", unit="nats", minimum=0
+    )
+    centring: float = setting(
+        0.0,
+        help="weight of the squared mean score of a prompt's responses; pulls scores of all prompts around one zero",
+        minimum=0,
+    )
+    threshold_learning_rate: float = setting(
+        0.01, help="peak learning rate of the thresholds of ties and strengths", above=0
+    )
+    early_stopping: int | None = setting(
+        None,
+        help="stop after this many validations without a lower loss, and keep the best weights (unset: never)",
+        unit="validations",
+        minimum=1,
+    )
+    ensemble: int = setting(
+        1, help="models trained one after the other, each with a seed of its own", unit="models", minimum=1, maximum=64
+    )
+
+    def conflicts(self) -> dict[str, str]:
+        """Losses, ties and strengths that are no model together."""
+        if self.loss == "plackett-luce" and self.ties == "rao-kupper":
+            return {"ties": "rao-kupper is a model of pairs: with --loss plackett-luce choose davidson, soft or skip"}
+        if self.loss == "plackett-luce" and self.strength != "ignore":
+            return {"strength": "belongs to pairs: with --loss plackett-luce it must be ignore"}
+        if self.strength == "ordinal" and self.ties in ("soft", "davidson"):
+            return {"ties": "the thresholds of --strength ordinal are those of Rao-Kupper: choose rao-kupper or skip"}
+        return {}
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRewardConfig(BaseConfig):
+    """Scores of a reward model, ours or another's, on rankings or pairs."""
+
+    model: str = setting(help="reward model: a folder or hub id with one label, or the folder of one of our runs")
+    data: str = setting(
+        help="a snapshot, a JSON or JSONL file of {input, output_1, output_2, label}, or JSONL of "
+        "{prompt, chosen, rejected}",
+        affects_results=False,
+    )
+    split: str = setting(
+        "test",
+        help="which part of a snapshot is scored; other files are scored whole",
+        choices=("train", "validation", "test"),
+    )
+
+
+# What the web application offers to start.
 RECIPES: dict[str, type[CommonConfig]] = {"reward": RewardConfig}
 
 
-def describe(config_class: type[CommonConfig]) -> list[FieldDescription]:
+def describe(config_class: type[BaseConfig]) -> list[FieldDescription]:
     """The fields of a config class, in declaration order."""
     hints = typing.get_type_hints(config_class)
     return [_describe_field(spec, hints[spec.name]) for spec in dataclasses.fields(config_class)]
@@ -197,7 +275,7 @@ def build(config_class: type[Config], values: Mapping[str, object]) -> Config:
     """A checked config from loose values: strings are read as the field's kind; absent fields take their default.
 
     Raises:
-        ConfigError: with one message for each unknown, missing or wrong field.
+        ConfigError: with one message for each unknown, missing or wrong field, or for fields that are at odds.
     """
     described = {description.name: description for description in describe(config_class)}
     errors = {name: "is not a setting of this recipe" for name in values if name not in described}
@@ -209,7 +287,10 @@ def build(config_class: type[Config], values: Mapping[str, object]) -> Config:
             errors[name] = str(error)
     if errors:
         raise ConfigError(errors)
-    return config_class(**typing.cast(dict[str, Any], clean))
+    config = config_class(**typing.cast(dict[str, Any], clean))
+    if conflicts := config.conflicts():
+        raise ConfigError(conflicts)
+    return config
 
 
 _ABSENT = object()
@@ -270,12 +351,12 @@ def _finite(value: object) -> float:
     raise ValueError(f"must be a finite number, not {value!r}")
 
 
-def to_values(config: CommonConfig) -> dict[str, Value]:
+def to_values(config: BaseConfig) -> dict[str, Value]:
     """The config as JSON-ready values by field name."""
     return dataclasses.asdict(config)
 
 
-def to_arguments(config: CommonConfig) -> list[str]:
+def to_arguments(config: BaseConfig) -> list[str]:
     """The flags that make ``python -m training.recipes.NAME`` read this very config."""
     arguments: list[str] = []
     for description in describe(type(config)):
@@ -290,7 +371,7 @@ def to_arguments(config: CommonConfig) -> list[str]:
     return arguments
 
 
-def differences(config: CommonConfig, earlier: Mapping[str, object]) -> list[str]:
+def differences(config: BaseConfig, earlier: Mapping[str, object]) -> list[str]:
     """What stands in the way of resuming: ``--flag was X, is Y`` for each result-changing field that differs."""
     found = []
     for description in describe(type(config)):

@@ -1,13 +1,18 @@
-"""What ``recipes.reward`` makes once at its start: tokenizer, model, encoded splits, row layout and course."""
+"""What ``recipes.reward`` makes at its start: the data once, and a model with its optimizer for every member."""
 
-from collections import Counter
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
+from transformers import AutoConfig
 
-from training.core.dataset import Dataset, Layout, build_dataset, packing_error
+from training.core.dataset import Dataset
+from training.core.encoding import Encoded, Rules, cache_roots, encode_snapshot
 from training.core.errors import UsageError
+from training.core.halving import MicroBatchBudget
 from training.core.modeling import (
     RewardModel,
     add_lora,
@@ -15,11 +20,16 @@ from training.core.modeling import (
     estimate_peak_bytes,
     load_reward_model,
     load_tokenizer,
+    make_optimizer,
     set_pad_token,
 )
+from training.core.objective import Objective, ObjectiveSettings, TieFacts, tie_facts
 from training.core.packing import packing_refusal
+from training.core.randomness import derive_seed
 from training.core.records import SPLITS, Snapshot
 from training.core.schedule import Course, make_course
+from training.core.scoring import Layout, packing_error
+from training.core.sharding import shard_model
 from training.core.tokens import ChatEncoder, settle_pad_token
 from training.recipes.configs import RewardConfig
 from training.recipes.launch import Session
@@ -29,17 +39,23 @@ PACKING_TOLERANCE = 1e-4
 
 @dataclass
 class Prepared:
-    """All that the loop needs, made once at the start."""
+    """What all members share. ``layout`` is decided on the first model that is made."""
 
     snapshot: Snapshot
-    splits: dict[str, Dataset]
+    encoded: Encoded
     tokenizer: Any
     encoder: ChatEncoder
-    model: RewardModel
-    layout: Layout
-    layout_reason: str
-    course: Course
-    dropped: Counter[str]
+    settings: ObjectiveSettings
+    facts: TieFacts
+    steps: int
+    layout: Layout = field(init=False)
+    layout_reason: str = ""
+    budget: MicroBatchBudget = field(init=False)
+
+    @property
+    def splits(self) -> dict[str, Dataset]:
+        """The splits that this run reads."""
+        return self.encoded.splits
 
     @property
     def train(self) -> Dataset:
@@ -51,102 +67,188 @@ class Prepared:
         """The held-out examples of the curves."""
         return self.splits["validation"]
 
+    @property
+    def held_out(self) -> dict[str, Dataset]:
+        """The splits of the report."""
+        return {split: data for split, data in self.splits.items() if split != "train"}
+
+
+@dataclass
+class Member:
+    """One model of the ensemble on its way; ``parameters`` are the trained ones in the optimizer's order."""
+
+    number: int
+    model: RewardModel
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    parameters: dict[str, nn.Parameter]
+    course: Course
+
 
 def prepare(session: Session[RewardConfig], snapshot: Snapshot) -> Prepared:
-    """Load tokenizer and model, encode the splits that are read, and decide on packing.
+    """Load the tokenizer and encode the splits that are read.
 
     Raises:
-        UsageError: nothing to train on, or a model that cannot be used.
+        UsageError: nothing to train on, or texts that cannot be encoded.
     """
     config = session.config
     tokenizer = load_tokenizer(config.model)
     encoder = ChatEncoder(tokenizer, show_thinking=config.thinking == "show")
-    autocast = choose_autocast(config.dtype, session.device)
-    model = load_reward_model(config.model, seed=config.seed, device=session.device, autocast_dtype=autocast)
-    embedding_rows = model.whole.get_input_embeddings().num_embeddings
-    pad_id = settle_pad_token(encoder, embedding_rows=embedding_rows)
-    set_pad_token(model, pad_id)
-    if config.lora_rank:
-        model = add_lora(model, rank=config.lora_rank, seed=config.seed)
-    if config.gradient_checkpointing:
-        model.whole.activation_checkpointing_enable()
-    model.whole.train()
+    settings = ObjectiveSettings(
+        loss=config.loss, ties=config.ties, unranked=config.unranked, strength=config.strength,
+        margin_scale=config.margin_scale, centring=config.centring,
+    )  # fmt: skip
+    rules = Rules(
+        splits=tuple(split for split in SPLITS if split != "test" or config.evaluate_split == "test"),
+        max_length=usable_length(config),
+        ties=settings.counts_ties,
+        below=settings.counts_unranked,
+    )
+    encoded = encode_together(session, snapshot, encoder, rules)
+    train = encoded.splits["train"]
+    if not len(train):
+        raise UsageError(
+            f"{snapshot.path} has no ranking to train on (read {snapshot.read}, dropped {dict(encoded.dropped)})"
+        )
+    if config.early_stopping and not len(encoded.splits["validation"]):
+        raise UsageError("--early-stopping needs validation rankings, and there are none")
     if session.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         # That also fills fresh memory, against reads of what was never written; it costs time and changes no result.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    steps = course_of(config, prompts=len(train), seed=0).steps
+    return Prepared(snapshot, encoded, tokenizer, encoder, settings, tie_facts(train), steps)
 
-    dropped = Counter(snapshot.dropped)
-    splits = encode_splits(config, snapshot, encoder, model, dropped)
-    if not splits["train"].examples:
-        raise UsageError(f"{snapshot.path} has no ranking to train on (read {snapshot.read}, dropped {dict(dropped)})")
-    layout, reason = choose_layout(model, splits, budget=config.micro_batch_tokens, pad_id=pad_id)
-    course = make_course(
-        prompts=len(splits["train"].examples),
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        max_steps=config.max_steps,
-        seed=config.seed,
+
+def usable_length(config: RewardConfig) -> int:
+    """--max-length, or what the model can take if that is less."""
+    try:
+        known = AutoConfig.from_pretrained(config.model, trust_remote_code=False).get_text_config()
+    except Exception:  # load_reward_model says what is wrong with it
+        return config.max_length
+    return min(config.max_length, getattr(known, "max_position_embeddings", None) or config.max_length)
+
+
+def encode_together(session: Session[RewardConfig], snapshot: Snapshot, encoder: ChatEncoder, rules: Rules) -> Encoded:
+    """The encoded splits; one process of each machine writes what all of them read.
+
+    Raises:
+        UsageError: in all processes if in any.
+    """
+    roots = cache_roots(session.folder)
+    encoded, fault = None, None
+    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
+    for turn in (True, False):
+        if is_first_here == turn:
+            try:
+                encoded = encode_snapshot(snapshot, encoder, rules, roots=roots)
+            except UsageError as error:
+                fault = str(error)
+        faults = [found for found in session.world.gather(fault) if found]
+        if faults:
+            raise UsageError(faults[0])
+    assert encoded is not None
+    return encoded
+
+
+def course_of(config: RewardConfig, *, prompts: int, seed: int) -> Course:
+    """The steps of one member."""
+    return make_course(
+        prompts=prompts, batch_size=config.batch_size, epochs=config.epochs, max_steps=config.max_steps, seed=seed
     )
-    prepared = Prepared(snapshot, splits, tokenizer, encoder, model, layout, reason, course, dropped)
-    describe_start(session, prepared)
-    return prepared
 
 
-def encode_splits(
-    config: RewardConfig, snapshot: Snapshot, encoder: ChatEncoder, model: RewardModel, dropped: Counter[str]
-) -> dict[str, Dataset]:
-    """The data of each split that this run reads; the others are counted as dropped."""
-    limit = getattr(model.whole.config.get_text_config(), "max_position_embeddings", None)
-    max_length = min(config.max_length, limit or config.max_length)
-    splits = {}
-    for split in SPLITS:
-        records = [record for record in snapshot.rankings if record.split == split]
-        if split == "test" and config.evaluate_split != "test":
-            dropped.update({"test_split": len(records)} if records else {})
-            continue
-        splits[split] = build_dataset(records, encoder, ties=config.ties, max_length=max_length, dropped=dropped)
-    return splits
+def make_member(session: Session[RewardConfig], prepared: Prepared, number: int) -> Member:
+    """A member's model, fresh from --model, with a head, an order of prompts and LoRA layers of its own seed.
+
+    Raises:
+        UsageError: a model that cannot be used.
+    """
+    config = session.config
+    seed = config.seed if number == 0 else derive_seed(config.seed, "member", number)
+    autocast = choose_autocast(config.dtype, session.device)
+    model = load_reward_model(config.model, seed=seed, device=session.device, autocast_dtype=autocast)
+    embedding_rows = model.whole.get_input_embeddings().num_embeddings
+    pad_id = settle_pad_token(prepared.encoder, embedding_rows=embedding_rows)
+    set_pad_token(model, pad_id)
+    if config.lora_rank:
+        model = add_lora(model, rank=config.lora_rank, seed=seed)
+    if config.gradient_checkpointing:
+        model.whole.activation_checkpointing_enable()
+    model.whole.train()
+    if not prepared.layout_reason:
+        decide_layout(session, prepared, model, pad_id=pad_id)
+        describe_start(session, prepared, model)
+    if config.shard:
+        shard_model(model, session.world)
+    objective = Objective(prepared.settings, prepared.facts).to(session.device)
+    optimizer, parameters = make_optimizer(
+        model.trainable(), learning_rate=config.learning_rate, weight_decay=config.weight_decay
+    )
+    thresholds = {f"objective.{name}": value for name, value in objective.named_parameters()}
+    if thresholds:
+        optimizer.add_param_group({"params": list(thresholds.values()), "weight_decay": 0.0})
+    for group in optimizer.param_groups:
+        group["peak"] = config.learning_rate
+    if thresholds:
+        optimizer.param_groups[-1]["peak"] = config.threshold_learning_rate
+    course = course_of(config, prompts=len(prepared.train), seed=seed)
+    return Member(number, model, objective, optimizer, parameters | thresholds, course)
 
 
-def choose_layout(model: RewardModel, splits: dict[str, Dataset], *, budget: int, pad_id: int) -> tuple[Layout, str]:
+def decide_layout(session: Session[RewardConfig], prepared: Prepared, model: RewardModel, *, pad_id: int) -> None:
+    """Settle how responses become rows, and how many tokens go at once."""
+    splits = list(prepared.splits.values())
+    prepared.layout, prepared.layout_reason = choose_layout(model, splits, pad_id=pad_id)
+    prepared.budget = MicroBatchBudget(
+        tokens=session.config.micro_batch_tokens,
+        floor=int(prepared.train.longest.max()),
+        world=session.world,
+        device=session.device,
+        sharded=session.config.shard,
+        say=session.say,
+    )
+
+
+def choose_layout(model: RewardModel, splits: Iterable[Dataset], *, pad_id: int) -> tuple[Layout, str]:
     """Whether rows are packed, and why: the config has to allow it, then the longest example has to score alike."""
-    packed, separate = Layout(True, budget, pad_id), Layout(False, budget, pad_id)
-    longest = max(splits.values(), key=lambda data: max((each.longest for each in data.tokenised), default=0))
-    length = max(example.longest for example in longest.tokenised)
-    if refusal := packing_refusal(model.whole.config.get_text_config(), longest=length):
+    packed, separate = Layout(True, pad_id), Layout(False, pad_id)
+    data = max(splits, key=lambda data: int(data.longest.max(initial=0)))
+    place = int(data.longest.argmax())
+    if refusal := packing_refusal(model.whole.config.get_text_config(), longest=int(data.longest[place])):
         return separate, f"one response a row: {refusal}"
-    gap = packing_error(model, longest, pad_id=pad_id)
+    gap = packing_error(model, data.tokenised[place], pad_id=pad_id)
     if not gap <= PACKING_TOLERANCE:
         return separate, f"one response a row: packed and separate scores differ by {gap:.1e}"
     return packed, f"prompts shared by their responses (packed and separate scores differ by {gap:.1e})"
 
 
-def describe_start(session: Session[RewardConfig], prepared: Prepared) -> None:
+def describe_start(session: Session[RewardConfig], prepared: Prepared, model: RewardModel) -> None:
     """Device, arithmetic, sizes, data and layout, before the first step."""
-    model, course = prepared.model, prepared.course
+    config, encoded = session.config, prepared.encoded
     trained = sum(value.numel() for _, value in model.trainable())
     whole = sum(value.numel() for value in model.whole.parameters())
-    tokens = max(session.config.micro_batch_tokens, max(each.longest for each in prepared.train.tokenised))
+    tokens = max(config.micro_batch_tokens, int(prepared.train.longest.max()))
     arithmetic = str(model.autocast_dtype).removeprefix("torch.")
     session.say(f"device {model.device}, weights float32, forward {arithmetic}, {session.world.size} process(es)")
     session.say(f"training {trained:,} of {whole:,} parameters, about "
                  f"{estimate_peak_bytes(model, tokens=tokens) / 2**30:.1f} GiB at the peak")  # fmt: skip
     session.say(f"chat template: {prepared.encoder.template_name}; pad {prepared.tokenizer.pad_token!r}")
     for split, data in prepared.splits.items():
-        session.say(f"{split}: {data.rankings} rankings, {len(data.examples)} prompts, {data.pairs} pairs")
-    if prepared.dropped:
-        session.say("dropped: " + ", ".join(f"{count} {name}" for name, count in sorted(prepared.dropped.items())))
+        session.say(f"{split}: {data.rankings} rankings, {len(data)} prompts, {data.pairs} pairs")
+    if encoded.dropped:
+        session.say("dropped: " + ", ".join(f"{count} {name}" for name, count in sorted(encoded.dropped.items())))
     session.say(f"rows: {prepared.layout_reason}")
-    session.say(f"{course.steps} steps of up to {course.batch_size} prompts")
+    members = f", {config.ensemble} models one after the other" if config.ensemble > 1 else ""
+    session.say(f"{prepared.steps} steps of up to {config.batch_size} prompts{members}")
 
 
-def facts_of(session: Session[RewardConfig], prepared: Prepared) -> dict[str, Any]:
+def facts_of(prepared: Prepared, model: RewardModel) -> dict[str, Any]:
     """What ``run.json`` keeps of the decisions made at the start."""
     return {
-        "device": str(prepared.model.device),
-        "forward_dtype": str(prepared.model.autocast_dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "forward_dtype": str(model.autocast_dtype).removeprefix("torch."),
         "chat_template": prepared.encoder.template_name,
         "packed": prepared.layout.packed,
-        "steps": prepared.course.steps,
+        "steps": prepared.steps,
     }

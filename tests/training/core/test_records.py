@@ -16,9 +16,10 @@ def test_a_ranking_is_read_with_its_tiers_as_positions(tmp_path: Path) -> None:
     line = record(1, split="train", ranking=[["r2"], ["r0", "r1"]], weight=2, annotator=None)
     path = write_jsonl(tmp_path / "data.jsonl", [line])
     snapshot = read_rankings(path)
-    (ranking,) = snapshot.rankings
+    (ranking,) = snapshot.rankings()
     assert ranking.tiers == ((2,), (0, 1))
     assert (ranking.split, ranking.split_group, ranking.weight, ranking.line) == ("train", "group 1", 2.0, 1)
+    assert (ranking.unranked, ranking.strengths, ranking.annotator, ranking.task) == ((), (None,), None, "t1")
     assert snapshot.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -39,13 +40,13 @@ def test_what_is_not_to_be_trained_on_is_dropped_by_reason(tmp_path: Path) -> No
         {"type": "demonstration", "prompt": [{"role": "user", "content": "2+2?"}], "response": "4"},
     ]
     snapshot = read_rankings(write_jsonl(tmp_path / "data.jsonl", lines))
-    assert [ranking.line for ranking in snapshot.rankings] == [1, 9]
+    assert [ranking.line for ranking in snapshot.rankings()] == [1, 9]
     assert snapshot.read == len(lines)
     assert snapshot.dropped == {
         "uncounted": 1, "gold": 1, "repeat": 1, "zero_weight": 1, "superseded": 2, "unanswered": 1, "withdrawn": 1,
         "marker": 1, "prompt": 1, "demonstration": 1,
     }  # fmt: skip
-    assert snapshot.read == len(snapshot.rankings) + snapshot.dropped.total()
+    assert snapshot.read == len(snapshot.used_lines) + snapshot.dropped.total()
 
 
 def without(key: str) -> dict[str, Any]:
@@ -65,6 +66,10 @@ def without(key: str) -> dict[str, Any]:
         (record(1, split="train", weight=False), "weight"),
         (record(1, split="train", kind="silver"), "kind"),
         (record(1, split="train", revision="2"), "revision"),
+        (record(1, split="train", revision=2**40), "revision"),
+        (record(1, split="train", k=3, strengths=[1]), "list of 2"),
+        (record(1, split="train", k=3, strengths=[1, 4]), "strength must be"),
+        (record(1, split="train", k=3, strengths=[True, 1]), "strength must be"),
         (record(1, split="train", task={"id": 1}), "task must be a text"),
         (record(1, split="train", responses=[{"id": "r0", "text": "a"}, {"id": "r0", "text": "b"}]), "'r0'"),
         (record(1, split="train", prompt=[]), "prompt"),
@@ -92,3 +97,14 @@ def test_bytes_that_are_no_json_are_named_by_line(tmp_path: Path, raw: bytes) ->
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="missing.jsonl"):
         read_rankings(tmp_path / "missing.jsonl")
+
+
+def test_what_was_left_unranked_and_strengths_are_read(tmp_path: Path) -> None:
+    lines = [
+        record(0, split="train", k=4, ranking=[["r2"], ["r0", "r1"]], strengths=[3], annotator_kind="model"),
+        record(1, split="train", k=4, ranking=[["r2"], [], ["r0"]], strengths=[3, 1]),
+    ]
+    first, second = read_rankings(write_jsonl(tmp_path / "data.jsonl", lines)).rankings()
+    assert (first.unranked, first.strengths, first.machine, first.annotator) == ((3,), (3,), True, "anna")
+    # An empty tier is no tier; which gap the strengths beside it meant cannot be said.
+    assert (second.unranked, second.tiers, second.strengths, second.machine) == ((1, 3), ((2,), (0,)), (None,), False)

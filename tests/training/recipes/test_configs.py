@@ -66,7 +66,7 @@ def test_texts_from_a_form_are_read_as_their_kind() -> None:
 
 def test_every_wrong_field_is_named_at_once() -> None:
     errors = errors_of(
-        batch_size=0, learning_rate="nan", warmup=1.5, ties="davidson", epochs=1.5, seed=True, resume="maybe", lr=1,
+        batch_size=0, learning_rate="nan", warmup=1.5, ties="elo", epochs=1.5, seed=True, resume="maybe", lr=1,
         max_grad_norm=0, max_steps=10**400, model="",
     )  # fmt: skip
     assert errors == {
@@ -75,7 +75,7 @@ def test_every_wrong_field_is_named_at_once() -> None:
         "batch_size": "must be at least 1, not 0",
         "learning_rate": "must be a finite number, not 'nan'",
         "warmup": "must be at most 1, not 1.5",
-        "ties": "must be one of skip, soft, not 'davidson'",
+        "ties": "must be one of skip, soft, rao-kupper, davidson, not 'elo'",
         "epochs": "must be a whole number, not 1.5",
         "seed": "must be a whole number, not True",
         "resume": "must be true or false",
@@ -108,7 +108,7 @@ def test_every_field_is_explained_with_unit_and_default(capsys: pytest.CaptureFi
         assert description.help in text, description.name
         assert description.flag in text
     assert "(in tokens, default: 2048)" in text
-    assert "davidson" not in text
+    assert "elo" not in text.split()
 
 
 def test_a_form_can_be_drawn_from_the_descriptions() -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.training.conftest import StartRecipe, flags_from, run_as_main
 from tests.training.snapshots import record, records, write_jsonl
-from training.core.dataset import Layout, build_dataset, score_dataset
 from training.core.distributed import World
+from training.core.encoding import Rules, encode_snapshot
 from training.core.modeling import load_reward_model
 from training.core.records import read_rankings
+from training.core.scoring import Layout, score_dataset
 from training.core.tokens import ChatEncoder
 
 RunRecipe = Callable[..., int]
@@ -192,18 +192,22 @@ def our_scores(folder: Path, data: Path) -> tuple[list[Any], list[float]]:
     """The conversations of the training split and our packed scores for them, with the saved folder."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = load_reward_model(str(folder), seed=99, device=torch.device("cpu"), autocast_dtype=torch.float32)
-    rankings = [ranking for ranking in read_rankings(data).rankings if ranking.split == "train"]
-    dataset = build_dataset(rankings, ChatEncoder(tokenizer), ties="skip", max_length=500, dropped=Counter())
-    scores = score_dataset(model, dataset, Layout(True, 10**6, tokenizer.pad_token_id), world=World())
+    snapshot, rules = read_rankings(data), Rules(("train",), max_length=500)
+    encoded = encode_snapshot(snapshot, ChatEncoder(tokenizer), rules, roots=[folder.parent / "cache"])
+    layout = Layout(True, tokenizer.pad_token_id)
+    scores = score_dataset(model, encoded.splits["train"], layout, budget=10**6, world=World())
     assert scores is not None
     texts = [
         [
-            *({"role": m.role, "content": m.content} for m in example.prompt),
-            {"role": "assistant", "content": response.text},
+            *({"role": m.role, "content": m.content} for m in ranking.prompt),
+            {"role": "assistant", "content": ranking.responses[place].text},
         ]
-        for example in dataset.examples
-        for response in example.responses
+        for ranking in snapshot.rankings()
+        if ranking.split == "train"
+        for tier in ranking.tiers
+        for place in tier
     ]
+    assert len(texts) == sum(map(len, scores))
     return texts, [score for row in scores for score in row]
 
 
@@ -353,8 +357,11 @@ def files_in(folder: Path) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"ties": "davidson"}, "--ties must be one of skip, soft"),
-        ({"ensemble": 2}, "--ensemble must be at most 1"),
+        ({"ties": "elo"}, "--ties must be one of skip, soft, rao-kupper, davidson"),
+        ({"loss": "plackett-luce", "ties": "rao-kupper"}, "with --loss plackett-luce choose davidson, soft or skip"),
+        ({"loss": "plackett-luce", "strength": "margin"}, "--strength belongs to pairs"),
+        ({"strength": "ordinal", "ties": "davidson"}, "--ties the thresholds of --strength ordinal"),
+        ({"ensemble": 65}, "--ensemble must be at most 64"),
         ({"learning_rate": "fast"}, "--learning-rate must be a finite number"),
         ({"surprise": 1}, "--surprise=1"),
         ({"data": "absent.jsonl"}, "absent.jsonl"),

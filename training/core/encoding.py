@@ -1,0 +1,421 @@
+"""From a snapshot and a tokenizer to the arrays of ``training.core.dataset``: built once, then found by hash.
+
+Entries of the cache are named by what they depend on (the snapshot's hash, tokenizer, template, what is kept), so that
+an ensemble, a resume and the next run on the same snapshot encode nothing again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from training.core.dataset import UNRANKED, Dataset, Numbers
+from training.core.errors import UsageError
+from training.core.examples import JudgedRanking, pairs_of
+from training.core.files import published_folder, read_json, write_json
+from training.core.records import Message, RankingRecord, Response, Snapshot
+from training.core.tokens import ChatEncoder, EncodedPrompt
+
+LAYOUT = 1  # of the files in the cache
+CACHE_VARIABLE, CACHE_ENTRIES = "PLACKETT_CACHE", 16
+PROMPTS_AT_HAND = 64
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is kept of a snapshot.
+
+    ``ties`` and ``below`` as in ``pairs_of``: a ranking without a pair is dropped, and unranked responses are encoded
+    only where they count. ``max_length`` is in tokens of prompt and response together.
+    """
+
+    splits: tuple[str, ...]
+    max_length: int
+    ties: bool = False
+    below: bool = False
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The splits of a snapshot, ready to train from, and what became of the rest.
+
+    ``dropped`` counts rankings by reason, the snapshot's own reasons included; ``defused`` counts the texts that hold
+    control tokens.
+    """
+
+    splits: dict[str, Dataset]
+    dropped: Counter[str]
+    defused: int
+    found: bool
+
+
+def encode_snapshot(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules, *, roots: Sequence[Path]) -> Encoded:
+    """The splits of a snapshot from the cache, built and put there if they are not in it.
+
+    Args:
+        roots: folders for the cache; the first that can be written is used.
+
+    Raises:
+        UsageError: a text that cannot be encoded (the message names its line), or no folder that can be written.
+    """
+    key = cache_key(snapshot, encoder, rules)
+    for root in roots:
+        if (kept := _open(root / key, rules)) is not None:
+            os.utime(root / key)
+            return kept
+    root = _writable(roots)
+    with published_folder(root / f"{key}.{os.getpid()}") as scratch:
+        _build(snapshot, encoder, rules, scratch)
+    # What stands there is broken, or another process was quicker; either way the content is to be the same.
+    shutil.rmtree(root / key, ignore_errors=True)
+    try:
+        (root / f"{key}.{os.getpid()}").rename(root / key)
+    except OSError:
+        shutil.rmtree(root / f"{key}.{os.getpid()}")
+    _prune(root)
+    encoded = _open(root / key, rules)
+    if encoded is None:
+        raise UsageError(f"the tokenised data in {root / key} cannot be read back")
+    return Encoded(encoded.splits, encoded.dropped, encoded.defused, found=False)
+
+
+def cache_roots(output: Path) -> list[Path]:
+    """Where tokenised data may lie: the folder that PLACKETT_CACHE names, else the user's cache, else the output."""
+    if named := os.environ.get(CACHE_VARIABLE):
+        return [Path(named), output / "cache"]
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return [Path(home) / "plackett" / "tokenised", output / "cache"]
+
+
+def cache_key(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules) -> str:
+    """A hash of all that the arrays depend on."""
+    backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
+    words = backend.to_str() if backend is not None else json.dumps(encoder.tokenizer.get_vocab(), sort_keys=True)
+    parts = [
+        str(LAYOUT), snapshot.sha256, words, str(encoder.tokenizer.chat_template), str(encoder.show_thinking),
+        json.dumps(encoder.tokenizer.special_tokens_map, default=str, sort_keys=True), json.dumps(asdict(rules)),
+    ]  # fmt: skip
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part.encode("utf-8", "surrogatepass")).digest())
+    return digest.hexdigest()[:32]
+
+
+def _open(folder: Path, rules: Rules) -> Encoded | None:
+    """What a folder of the cache holds; None where it is absent or not whole."""
+    meta = read_json(folder / "meta.json")
+    if not isinstance(meta, dict):
+        return None
+    splits = {}
+    try:
+        for split in rules.splits:
+            paths = {path.stem: path for path in (folder / split).glob("*.npy")}
+            arrays = {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
+            splits[split] = Dataset(arrays, meta["annotators"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return Encoded(splits, Counter(meta["dropped"]), meta["defused"], found=True)
+
+
+def _writable(roots: Sequence[Path]) -> Path:
+    for root in roots:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(root, os.W_OK | os.X_OK):
+            return root
+    raise UsageError(f"no folder for tokenised data can be written: tried {', '.join(map(str, roots))}")
+
+
+def _prune(root: Path) -> None:
+    """Remove all but the entries used last; who still has one mapped keeps reading it."""
+    entries = [path for path in root.iterdir() if (path / "meta.json").is_file()]
+    for old in sorted(entries, key=lambda path: -path.stat().st_mtime)[CACHE_ENTRIES:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def _build(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules, folder: Path) -> None:
+    """Encode the rankings of the wanted splits, in the file's order, into ``folder``."""
+    dropped, names = Counter(snapshot.dropped), _Names()
+    writers = {split: _SplitWriter(folder / split, names) for split in rules.splits}
+    texts = _TextEncoder(encoder, rules.max_length)
+    for record in snapshot.rankings():
+        if record.split not in writers:
+            dropped[f"{record.split}_split"] += 1
+            continue
+        reason = _take(record, writers[record.split], texts, rules)
+        if reason:
+            dropped[reason] += 1
+    for writer in writers.values():
+        writer.finish()
+    meta = {"dropped": dropped, "defused": encoder.defused, "annotators": list(names.annotators)}
+    write_json(folder / "meta.json", meta)
+
+
+def _take(record: RankingRecord, writer: "_SplitWriter", texts: "_TextEncoder", rules: Rules) -> str | None:
+    """Add a ranking to its split; the reason why it is dropped instead, if it is."""
+    shown = [texts.shown(response) for response in record.responses]
+    judged = _judged(record, shown, below=rules.below)
+    if not pairs_of(judged, ties=rules.ties, below=rules.below):
+        return "no_pairs"
+    try:
+        fits = {place: texts.fits(record.prompt, shown[place]) for place in _places(judged)}
+        if not all(fits[place] for tier in judged.tiers for place in tier):
+            return "too_long"
+        writer.add(record, judged, [place for place, fit in fits.items() if fit], shown, texts, rules)
+    except UsageError as error:
+        raise UsageError(f"line {record.line}: {error}") from None
+    return None
+
+
+def _judged(record: RankingRecord, shown: Sequence[Response], *, below: bool) -> JudgedRanking:
+    """The ranking over the line's responses, those of one text under the place of the first."""
+    first = {response: place for place, response in reversed(list(enumerate(shown)))}
+
+    def places(members: Iterable[int]) -> tuple[int, ...]:
+        return tuple(first[shown[member]] for member in members)
+
+    return JudgedRanking(
+        tiers=tuple(places(tier) for tier in record.tiers),
+        unranked=places(record.unranked) if below else (),
+        strengths=record.strengths,
+        weight=record.weight,
+        machine=record.machine,
+    )
+
+
+def _places(judged: JudgedRanking) -> list[int]:
+    """The places of a ranking, each once, in order."""
+    return list(dict.fromkeys([*(place for tier in judged.tiers for place in tier), *judged.unranked]))
+
+
+class _Names:
+    """Numbers instead of names, the same in all splits."""
+
+    def __init__(self) -> None:
+        self.annotators: dict[str, int] = {}
+        self._groups: dict[bytes, int] = {}
+        self._tasks: dict[bytes, int] = {}
+
+    def annotator(self, name: str | None) -> int:
+        return -1 if name is None else self.annotators.setdefault(name, len(self.annotators))
+
+    def task(self, name: str | None) -> int:
+        return -1 if name is None else self._tasks.setdefault(_digest(name), len(self._tasks))
+
+    def group(self, name: str) -> int:
+        return self._groups.setdefault(_digest(name), len(self._groups))
+
+
+class _TextEncoder:
+    """Encodes prompts and responses; the last few prompts and the responses behind them stay at hand."""
+
+    def __init__(self, encoder: ChatEncoder, max_length: int) -> None:
+        self._encoder, self._max_length = encoder, max_length
+        self._prompts: OrderedDict[tuple[Message, ...], tuple[EncodedPrompt, dict[Response, tuple[int, ...]]]]
+        self._prompts = OrderedDict()
+
+    def shown(self, response: Response) -> Response:
+        """Without thinking where it is hidden: responses that differ in thinking alone are then one."""
+        return response if self._encoder.show_thinking else Response(response.text)
+
+    def prompt(self, prompt: tuple[Message, ...]) -> tuple[int, ...]:
+        """The prompt's ids."""
+        return self._at_hand(prompt)[0].ids
+
+    def response(self, prompt: tuple[Message, ...], response: Response) -> tuple[int, ...]:
+        """The response's ids behind that prompt."""
+        encoded, responses = self._at_hand(prompt)
+        if response not in responses:
+            responses[response] = self._encoder.encode_response(prompt, encoded, response)
+        return responses[response]
+
+    def fits(self, prompt: tuple[Message, ...], response: Response) -> bool:
+        """Whether prompt and response together are short enough."""
+        return len(self.prompt(prompt)) + len(self.response(prompt, response)) <= self._max_length
+
+    def _at_hand(self, prompt: tuple[Message, ...]) -> tuple[EncodedPrompt, dict[Response, tuple[int, ...]]]:
+        if prompt not in self._prompts:
+            self._prompts[prompt] = (self._encoder.encode_prompt(prompt), {})
+            if len(self._prompts) > PROMPTS_AT_HAND:
+                self._prompts.popitem(last=False)
+        self._prompts.move_to_end(prompt)
+        return self._prompts[prompt]
+
+
+class _Columns:
+    """Growing columns of numbers, as chunks of arrays."""
+
+    def __init__(self, **kinds: str) -> None:
+        self._kinds = kinds
+        self._rows: dict[str, list[int | float]] = {name: [] for name in kinds}
+        self._chunks: dict[str, list[Numbers]] = {name: [] for name in kinds}
+
+    def add(self, **values: int | float) -> None:
+        for name, value in values.items():
+            self._rows[name].append(value)
+        if len(self._rows[name]) >= 65_536:
+            self._flush()
+
+    def column(self, name: str) -> Numbers:
+        self._flush()
+        return np.concatenate([np.zeros(0, self._kinds[name]), *self._chunks[name]])
+
+    def _flush(self) -> None:
+        for name, rows in self._rows.items():
+            self._chunks[name].append(np.array(rows, self._kinds[name]))
+            rows.clear()
+
+
+class _SplitWriter:
+    """One split on its way to disk: ids in the order in which they come, put in the examples' order at the end."""
+
+    def __init__(self, folder: Path, names: _Names) -> None:
+        folder.mkdir()
+        self._folder, self._names = folder, names
+        self._raw: IO[bytes] = open(folder / "raw", "w+b")  # noqa: SIM115 closed by finish
+        self._written = 0
+        self._examples: dict[bytes, int] = {}
+        self._responses: list[dict[bytes, int]] = []
+        self._groups: list[int] = []
+        self._texts = _Columns(example="i8", start="i8", size="i4", characters="i4")
+        self._rankings = _Columns(example="i8", entries="i4", weight="f8", annotator="i4", machine="i1", task="i4",
+                                  pairs="i4")  # fmt: skip
+        self._entries = _Columns(place="i4", tier="i4", strength="i1")
+
+    def add(
+        self,
+        record: RankingRecord,
+        judged: JudgedRanking,
+        kept: Sequence[int],
+        shown: Sequence[Response],
+        texts: _TextEncoder,
+        rules: Rules,
+    ) -> None:
+        """Add a ranking, with the texts that are new."""
+        example = self._example(record, texts)
+        places = {place: self._place(example, record, shown[place], texts) for place in kept}
+        entries = [
+            (places[place], tier, (judged.strengths[tier] or 0) if tier < len(judged.strengths) else 0)
+            for tier, members in enumerate(judged.tiers)
+            for place in members
+        ]
+        entries += [(places[place], UNRANKED, 0) for place in judged.unranked if place in places]
+        for place, tier, strength in entries:
+            self._entries.add(place=place, tier=tier, strength=strength)
+        self._rankings.add(
+            example=example, entries=len(entries), weight=record.weight, machine=record.machine,
+            annotator=self._names.annotator(record.annotator), task=self._names.task(record.task),
+            pairs=len(pairs_of(judged, ties=rules.ties, below=rules.below)),
+        )  # fmt: skip
+
+    def finish(self) -> None:
+        """Write the arrays, example by example."""
+        self._raw.flush()
+        texts = {name: self._texts.column(name) for name in ("example", "start", "size", "characters")}
+        order = np.argsort(texts["example"], kind="stable")
+        rankings = {name: self._rankings.column(name) for name in
+                    ("example", "entries", "weight", "annotator", "machine", "task", "pairs")}  # fmt: skip
+        by_example = np.argsort(rankings["example"], kind="stable")
+        entries = {name: self._entries.column(name) for name in ("place", "tier", "strength")}
+        entry_order = _expand(_starts(rankings["entries"])[:-1][by_example], rankings["entries"][by_example])
+        count = len(self._examples)
+        example_text = np.searchsorted(texts["example"][order], np.arange(count + 1))
+        text_start = _starts(texts["size"][order])
+        self._save_tokens(texts["start"][order], texts["size"][order])
+        self._save("text_start", text_start)
+        self._save("text_characters", texts["characters"][order])
+        self._save("example_text", example_text)
+        self._save("example_group", np.array(self._groups, "i4"))
+        self._save("example_ranking", np.searchsorted(rankings["example"][by_example], np.arange(count + 1)))
+        self._save("longest", _longest(texts["size"][order], example_text))
+        for name in ("weight", "annotator", "machine", "task", "pairs"):
+            self._save(f"ranking_{name}", rankings[name][by_example])
+        self._save("ranking_entry", _starts(rankings["entries"][by_example]))
+        for name, column in entries.items():
+            self._save(f"entry_{name}", column[entry_order])
+        self._raw.close()
+        (self._folder / "raw").unlink()
+
+    def _example(self, record: RankingRecord, texts: _TextEncoder) -> int:
+        messages = (part for message in record.prompt for part in (message.role, message.content))
+        key = _digest(record.split_group, *messages)
+        if key not in self._examples:
+            self._examples[key] = len(self._examples)
+            self._responses.append({})
+            self._groups.append(self._names.group(record.split_group))
+            self._write(self._examples[key], texts.prompt(record.prompt), 0)
+        return self._examples[key]
+
+    def _place(self, example: int, record: RankingRecord, response: Response, texts: _TextEncoder) -> int:
+        known = self._responses[example]
+        key = _digest(response.text, response.thinking or "")
+        if key not in known:
+            known[key] = len(known)
+            self._write(example, texts.response(record.prompt, response), len(response.text))
+        return known[key]
+
+    def _write(self, example: int, ids: Sequence[int], characters: int) -> None:
+        self._raw.write(np.array(ids, "i4").tobytes())
+        self._texts.add(example=example, start=self._written, size=len(ids), characters=characters)
+        self._written += len(ids)
+
+    def _save_tokens(self, starts: Numbers, sizes: Numbers) -> None:
+        """The ids of the texts, in the examples' order; neither file is ever in memory whole."""
+        if not self._written:
+            self._save("tokens", np.zeros(0, "i4"))
+            return
+        raw = np.memmap(self._folder / "raw", "i4", "r")
+        target = np.lib.format.open_memmap(self._folder / "tokens.npy", "w+", "i4", (self._written,))
+        place = 0
+        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+            target[place : place + size] = raw[start : start + size]
+            place += size
+        target.flush()
+
+    def _save(self, name: str, values: Numbers) -> None:
+        np.save(self._folder / f"{name}.npy", values)
+
+
+def _starts(sizes: Numbers) -> Numbers:
+    """Where runs of these sizes begin, and the end of the last."""
+    return np.concatenate([np.zeros(1, "i8"), np.cumsum(sizes, dtype="i8")])
+
+
+def _expand(starts: Numbers, sizes: Numbers) -> Numbers:
+    """The positions start, start + 1, … of each run, one run after the other."""
+    ends = _starts(sizes)
+    within = np.arange(ends[-1]) - np.repeat(ends[:-1], sizes)
+    expanded: Numbers = np.repeat(starts, sizes) + within
+    return expanded
+
+
+def _longest(sizes: Numbers, example_text: Numbers) -> Numbers:
+    """Tokens of each example's prompt (its first text) with its longest response."""
+    if len(example_text) < 2:
+        return np.zeros(0, "i8")
+    first = example_text[:-1]
+    responses = sizes.astype("i8").copy()
+    responses[first] = 0
+    longest: Numbers = sizes[first] + np.maximum.reduceat(responses, first)
+    return longest
+
+
+def _digest(*parts: str) -> bytes:
+    """16 bytes that name a text (or several, told apart) for as long as the arrays are built."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.digest()

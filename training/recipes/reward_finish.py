@@ -1,0 +1,194 @@
+"""The end of ``recipes.reward``: a member's scores and folder, and the report on all of them."""
+
+import shutil
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import numpy as np
+
+from training.core.dataset import Dataset
+from training.core.evaluation import evaluate
+from training.core.files import published_folder, read_json, write_json
+from training.core.randomness import derive_seed, permutation
+from training.core.report_page import write_report_files
+from training.core.reports import reward_model_card, warnings_about
+from training.core.runfolder import REPORT_NAME
+from training.core.saving import ScoreScale, fold_scale, save_reward_model, scale_of
+from training.core.scoring import score_dataset
+from training.core.sharding import gather_model
+from training.recipes.configs import RewardConfig, to_values
+from training.recipes.launch import Session
+from training.recipes.reward_setup import Member, Prepared
+
+# Train prompts that the scale of the scores is measured on; of more, as many are drawn by the seed.
+SCALE_PROMPTS = 2000
+MEMBER_NAME = "plackett_member.json"
+
+Scores = list[list[float]]
+
+
+def finish_member(
+    session: Session[RewardConfig], prepared: Prepared, member: Member, known: Scores | None, *, skipped: int
+) -> None:
+    """Score the held-out splits, bring the scores to one scale and publish the model.
+
+    Args:
+        known: the validation scores of these very weights, where they are known.
+    """
+    held_out = {
+        split: known if split == "validation" and known is not None else score_all(session, prepared, member, data)
+        for split, data in prepared.held_out.items()
+    }
+    scale = scale_of([score for row in score_train(session, prepared, member) for score in row])
+    if session.config.shard:
+        gather_model(member.model, session.world)
+    if not session.world.is_main:
+        return
+    thresholds = member.objective.threshold_values()
+    outcome_model = member.objective.outcome_model()
+    sections = {
+        split: evaluate(
+            prepared.splits[split], scores, seed=session.config.seed,
+            known_annotators=prepared.train.known_annotators, annotators=prepared.train.annotators,
+            outcome_log_probabilities=outcome_model,
+        )
+        for split, scores in held_out.items()
+    }  # fmt: skip
+    facts = {
+        "scores": held_out,
+        "scale": vars(scale),
+        "report": member_report(prepared, member, sections, scale, thresholds, skipped=skipped),
+    }
+    fold_scale(member.model, scale, thresholds=thresholds)
+    publish_member(session, prepared, member, facts)
+
+
+def score_all(session: Session[RewardConfig], prepared: Prepared, member: Member, data: Dataset) -> Scores:
+    """Scores of a whole split, as trained."""
+    scores = score_dataset(
+        member.model, data, prepared.layout, budget=prepared.budget.tokens, world=session.world,
+        sharded=session.config.shard,
+    )  # fmt: skip
+    assert scores is not None
+    return scores
+
+
+def score_train(session: Session[RewardConfig], prepared: Prepared, member: Member) -> Scores:
+    """Scores of the train responses, of a sample of the prompts if there are many."""
+    numbers = permutation(len(prepared.train), derive_seed(session.config.seed, "scale"))[:SCALE_PROMPTS]
+    scores = score_dataset(
+        member.model, prepared.train, prepared.layout, budget=prepared.budget.tokens, world=session.world,
+        numbers=numbers, sharded=session.config.shard,
+    )  # fmt: skip
+    assert scores is not None
+    return scores
+
+
+def member_report(
+    prepared: Prepared,
+    member: Member,
+    sections: dict[str, Any],
+    scale: ScoreScale,
+    thresholds: dict[str, float],
+    *,
+    skipped: int,
+) -> dict[str, Any]:
+    """What ``report.json`` holds of one model."""
+    used = sum(data.rankings for data in prepared.splits.values())
+    return {
+        "kind": "reward",
+        "steps": member.course.steps,
+        "counts": {
+            "read": prepared.snapshot.read,
+            "used": used,
+            "dropped": dict(sorted(prepared.encoded.dropped.items())),
+            **{
+                split: {"rankings": data.rankings, "prompts": len(data), "pairs": data.pairs}
+                for split, data in prepared.splits.items()
+            },
+        },
+        **sections,
+        "score_scale": {**vars(scale), "responses_of_prompts": min(SCALE_PROMPTS, len(prepared.train))},
+        "thresholds": thresholds,
+        "warnings": warnings_about(
+            sections,
+            defused_texts=prepared.encoded.defused,
+            skipped_steps=skipped,
+            not_packed=None if prepared.layout.packed else prepared.layout_reason,
+        ),
+    }
+
+
+def member_folder(folder: Path, number: int) -> Path:
+    """Where a member of an ensemble stands."""
+    return folder / "ensemble" / str(number)
+
+
+def publish_member(session: Session[RewardConfig], prepared: Prepared, member: Member, facts: dict[str, Any]) -> None:
+    """Write the model's folder: DIR/model where there is one model, else DIR/ensemble/N."""
+    config, folder = session.config, session.folder
+    card = reward_model_card(
+        base=config.model, report=facts["report"], config=to_values(config), data_sha256=prepared.snapshot.sha256
+    )
+    if config.ensemble == 1:
+        finish_report(session, facts["report"])
+        adapter = folder / "adapter" if config.lora_rank else None
+        save_reward_model(member.model, prepared.tokenizer, folder / "model", card=card, adapter=adapter)
+        return
+    target = member_folder(folder, member.number)
+    adapter = folder / "ensemble" / f"{member.number}-adapter" if config.lora_rank else None
+    save_reward_model(member.model, prepared.tokenizer, target, card=card, adapter=adapter, extra={MEMBER_NAME: facts})
+
+
+def finish_ensemble(session: Session[RewardConfig], prepared: Prepared) -> None:
+    """The report on the first model, with what all of them say together, and DIR/model, a copy of the first."""
+    if not session.world.is_main:
+        return
+    folder, count = session.folder, session.config.ensemble
+    facts = [read_json(member_folder(folder, number) / MEMBER_NAME) for number in range(count)]
+    report = facts[0]["report"]
+    report["ensemble"] = {
+        "members": count,
+        **{
+            split: ensemble_section(session, data, [each["scores"][split] for each in facts], facts)
+            for split, data in prepared.held_out.items()
+        },
+    }
+    finish_report(session, report)
+    if session.config.lora_rank:
+        with published_folder(folder / "adapter") as scratch:
+            shutil.copytree(folder / "ensemble" / "0-adapter", scratch, dirs_exist_ok=True)
+    with published_folder(folder / "model") as scratch:
+        shutil.copytree(member_folder(folder, 0), scratch, dirs_exist_ok=True)
+        (scratch / MEMBER_NAME).unlink()
+
+
+def ensemble_section(
+    session: Session[RewardConfig], data: Dataset, members: list[Scores], facts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The members' mean as a judge, and how far they are apart.
+
+    The mean is taken of the scores as trained, so that the mean of a difference is the mean of the log-odds; the
+    standard deviation of scores brought to one scale, in units of the spread of the train responses.
+    """
+    rows = list(zip(*members, strict=True))
+    means = [[fmean(scores) for scores in zip(*row, strict=True)] for row in rows]
+    scaled = [
+        [[(score - each["scale"]["mean"]) / each["scale"]["std"] for score in scores] for scores in split]
+        for split, each in zip(members, facts, strict=True)
+    ]
+    spread = [pstdev(scores) for row in zip(*scaled, strict=True) for scores in zip(*row, strict=True)]
+    found = evaluate(data, means, seed=session.config.seed)
+    return {
+        **{name: found[name] for name in ("accuracy", "log_loss", "ece", "temperature", "kendall_tau_b")},
+        "spread": {"mean": float(np.mean(spread)) if spread else None, "responses": len(spread)},
+    }
+
+
+def finish_report(session: Session[RewardConfig], report: dict[str, Any]) -> None:
+    """Write report.json, its page and its plots."""
+    base = Path(session.config.model)
+    name = base.name if base.is_dir() else str(base)
+    write_report_files(session.folder, report, title=f"Reward model from {name}")
+    write_json(session.folder / REPORT_NAME, report)

@@ -1,0 +1,109 @@
+"""One optimiser step of ``recipes.reward``: forward and backward of its prompts, then the update."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from training.core.distributed import clip_gradients
+from training.core.errors import TrainingError
+from training.core.objective import gather_pairs
+from training.core.packing import MicroBatch, collate
+from training.core.schedule import learning_rate
+from training.core.scoring import plan_scoring
+from training.core.sharding import empty_loss
+from training.recipes.configs import RewardConfig
+from training.recipes.launch import Session
+from training.recipes.reward_setup import Member, Prepared
+
+SKIPPED_STEPS_IN_A_ROW = 10
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """Of a whole step, over all processes: loss, share of its strict pairs that are right, tokens, gradient norm."""
+
+    loss: float
+    accuracy: float
+    tokens: int
+    norm: float
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the gradients were not finite and the weights were left alone."""
+        return not math.isfinite(self.norm)
+
+
+def set_rates(config: RewardConfig, member: Member, step: int) -> float:
+    """Give each group of parameters its learning rate of this step (from 1); returns that of the model."""
+    share = learning_rate(step, steps=member.course.steps, peak=1.0, warmup=config.warmup, schedule=config.schedule)
+    for group in member.optimizer.param_groups:
+        group["lr"] = share * group["peak"]
+    return share * config.learning_rate
+
+
+def take_step(session: Session[RewardConfig], prepared: Prepared, member: Member, numbers: list[int]) -> StepFigures:
+    """Forward and backward of a step's prompts, and the update; with less memory than thought, in smaller parts.
+
+    Raises:
+        TrainingError: out of memory however small the parts.
+    """
+
+    def drop() -> None:
+        member.optimizer.zero_grad(set_to_none=True)
+
+    totals = prepared.budget.run(
+        lambda tokens: accumulate_gradients(session, prepared, member, numbers, budget=tokens), drop=drop
+    )
+    loss, right, strict, tokens = session.world.total(totals).tolist()
+    session.world.sum_gradients(member.parameters.values())
+    norm = clip_gradients(member.parameters.values(), session.config.max_grad_norm)
+    if math.isfinite(norm):
+        member.optimizer.step()
+    drop()
+    return StepFigures(loss, right / strict if strict else math.nan, int(tokens), norm)
+
+
+def accumulate_gradients(
+    session: Session[RewardConfig], prepared: Prepared, member: Member, numbers: list[int], *, budget: int
+) -> torch.Tensor:
+    """Forward and backward of this process's share of a step's prompts, micro-batch by micro-batch.
+
+    Returns:
+        (4,): this process's part of the loss, of the strict pairs that are right, of all strict pairs, of the tokens.
+    """
+    data, layout = prepared.train, prepared.layout
+    totals = torch.zeros(4, dtype=torch.float64, device=session.device)
+    plan = plan_scoring(
+        member.model, data, layout, numbers, budget=budget, world=session.world, sharded=session.config.shard
+    )
+    for batch, counts in plan:
+        rows = collate(data.tokenised, batch, packed=layout.packed, pad_id=layout.pad_id, device=session.device)
+        scores = member.model.score(rows)
+        if not counts:
+            empty_loss(scores).backward()  # type: ignore[no-untyped-call]
+            continue
+        examples = [data[number] for number in batch.examples]
+        loss = member.objective(scores, examples, prompts=len(numbers))
+        loss.backward()
+        totals += _totals(prepared, batch, scores.detach(), loss.detach())
+    return totals
+
+
+def _totals(prepared: Prepared, batch: MicroBatch, scores: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
+    examples = [prepared.train[number] for number in batch.examples]
+    pairs = gather_pairs(examples, prepared.settings, device=scores.device)
+    strict = pairs.outcome == 1
+    margin = (scores[pairs.first] - scores[pairs.second])[strict]
+    right = ((margin.sign() + 1) / 2).sum()
+    return torch.stack([loss, right, strict.sum(), torch.tensor(batch.tokens, device=scores.device)])
+
+
+def refuse_endless_skipping(in_a_row: int, step: int) -> None:
+    """A model that has diverged trains no further.
+
+    Raises:
+        TrainingError: the gradients of the last ten steps were not finite.
+    """
+    if in_a_row == SKIPPED_STEPS_IN_A_ROW:
+        raise TrainingError(f"the gradients of {in_a_row} steps in a row were not finite, up to step {step}")
