@@ -1,4 +1,7 @@
-"""Checkpoints: what a resume needs, published whole and checked before use. safetensors and JSON, no pickle."""
+"""Checkpoints: what a resume needs, published whole and checked before use. safetensors and JSON, no pickle.
+
+Sharded parameters are written whole, as others are: the files do not say how a model was spread.
+"""
 
 import shutil
 import time
@@ -10,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.core.distributed import is_sharded, like_shards, whole_tensor
 from training.core.files import published_folder, read_json, sha256_of, sync, write_json
 
 MANIFEST = "manifest.json"
@@ -35,17 +39,19 @@ class CheckpointSaver:
         optimizer: torch.optim.Optimizer,
         keep: int,
         saved_step: int,
+        writes: bool = True,
     ) -> None:
         """Args: as ``save_checkpoint``; ``saved_step`` is the step that the run starts from."""
         self._folder, self._parameters, self._optimizer, self._keep = folder, parameters, optimizer, keep
+        self._writes = writes
         self._saved_step, self._saved_at = saved_step, time.monotonic()
 
     def is_overdue(self) -> bool:
         """Whether the last checkpoint (or the start) is more than 10 minutes ago."""
         return time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
 
-    def save(self, step: int, *, state: dict[str, Any]) -> None:
-        """Publish the state at the end of ``step``, unless that is published already."""
+    def save(self, step: int, *, state: dict[str, Any], protect: int | None = None) -> None:
+        """Publish the state at the end of ``step``, unless that is published already; see ``save_checkpoint``."""
         if step == self._saved_step:
             return
         save_checkpoint(
@@ -55,6 +61,8 @@ class CheckpointSaver:
             optimizer=self._optimizer,
             state=state,
             keep=self._keep,
+            protect=protect,
+            writes=self._writes,
         )
         self._saved_step, self._saved_at = step, time.monotonic()
 
@@ -67,19 +75,23 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     keep: int,
+    protect: int | None = None,
+    writes: bool = True,
 ) -> Checkpoint:
-    """Publish ``folder/step-N`` and remove all but the newest ``keep``.
+    """Publish ``folder/step-N`` and remove all but the newest ``keep`` and that of the step to ``protect``.
 
     Args:
-        parameters: the trained parameters by name, in the order in which the optimizer was given them.
+        parameters: the trained parameters by name, in the order in which the optimizer was given them. If any is
+            sharded, all processes call this, and one of them ``writes``.
         state: small JSON values to find again.
     """
     target = folder / f"step-{step}"
+    moments, counters = _split_optimizer(optimizer, list(parameters))
+    weights, moments = _gathered(parameters, keep=writes), _gathered(moments, keep=writes)
+    if not writes:
+        return Checkpoint(target, step)
     with published_folder(target) as scratch:
-        save_file(
-            {name: value.detach().contiguous() for name, value in parameters.items()}, scratch / "weights.safetensors"
-        )
-        moments, counters = _split_optimizer(optimizer, list(parameters))
+        save_file(weights, scratch / "weights.safetensors")
         save_file(moments, scratch / "optimizer.safetensors")
         write_json(scratch / "state.json", {"step": step, "optimizer": counters, **state})
         files = sorted(path for path in scratch.iterdir())
@@ -87,7 +99,8 @@ def save_checkpoint(
             sync(path)
         write_json(scratch / MANIFEST, {"step": step, "sha256": {path.name: sha256_of(path) for path in files}})
     for old in list_checkpoints(folder)[keep:]:
-        shutil.rmtree(old.path, ignore_errors=True)
+        if old.step != protect:
+            shutil.rmtree(old.path, ignore_errors=True)
     return Checkpoint(target, step)
 
 
@@ -125,17 +138,34 @@ def load_checkpoint(
     Raises:
         ValueError: the checkpoint is of other parameters.
     """
-    device = str(next(iter(parameters.values())).device)
+    some = next(iter(parameters.values()))
+    # A sharded model may be one that no device holds whole.
+    device = "cpu" if is_sharded(some) else str(some.device)
     weights = load_file(checkpoint.path / "weights.safetensors", device=device)
     if {name: value.shape for name, value in weights.items()} != {name: p.shape for name, p in parameters.items()}:
         raise ValueError(f"{checkpoint.path} is of other parameters")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(like_shards(weights[name], parameter))
     moments = load_file(checkpoint.path / "optimizer.safetensors", device=device)
     state: dict[str, Any] = read_json(checkpoint.path / "state.json")
-    _join_optimizer(optimizer, list(parameters), moments, state.pop("optimizer"))
+    _join_optimizer(optimizer, parameters, moments, state.pop("optimizer"))
     return state
+
+
+def load_weights(folder: Path, step: int, *, parameters: dict[str, torch.nn.Parameter]) -> None:
+    """Put the weights of a published checkpoint back, and nothing else."""
+    some = next(iter(parameters.values()))
+    weights = load_file(folder / f"step-{step}" / "weights.safetensors", device="cpu")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(like_shards(weights[name].to(some.device), parameter))
+
+
+def _gathered(tensors: dict[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """Whole tensors by name, as files want them; none where they are not kept."""
+    found = ((name, whole_tensor(value, keep=keep)) for name, value in tensors.items())
+    return {name: value.contiguous() for name, value in found if value is not None}
 
 
 def _split_optimizer(
@@ -144,19 +174,22 @@ def _split_optimizer(
     """The optimizer's tensors as ``KEY/PARAMETER`` and its groups' plain numbers."""
     whole = optimizer.state_dict()
     tensors = {
-        f"{key}/{names[number]}": value.detach().contiguous()
-        for number, values in whole["state"].items()
-        for key, value in values.items()
+        f"{key}/{names[number]}": value for number, values in whole["state"].items() for key, value in values.items()
     }
     return tensors, whole["param_groups"]
 
 
 def _join_optimizer(
-    optimizer: torch.optim.Optimizer, names: list[str], tensors: dict[str, Tensor], groups: list[dict[str, Any]]
+    optimizer: torch.optim.Optimizer,
+    parameters: dict[str, torch.nn.Parameter],
+    tensors: dict[str, Tensor],
+    groups: list[dict[str, Any]],
 ) -> None:
-    numbers = {name: number for number, name in enumerate(names)}
+    numbers = {name: number for number, name in enumerate(parameters)}
     state: dict[int, dict[str, Tensor]] = {}
     for title, value in tensors.items():
         key, name = title.split("/", 1)
-        state.setdefault(numbers[name], {})[key] = value
+        # Moments are spread as their parameter is; the count of steps is a plain number.
+        spread = like_shards(value, parameters[name]) if value.ndim else value
+        state.setdefault(numbers[name], {})[key] = spread
     optimizer.load_state_dict({"state": state, "param_groups": groups})
