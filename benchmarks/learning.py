@@ -41,9 +41,12 @@ from benchmarks.learning_figures import (
     rao_kupper,
     right,
 )
-from benchmarks.learning_models import run_scorer, run_trl, score, seconds_of, train_ours, train_peer
+from benchmarks.learning_models import run_scorer, run_trl, score, seconds_of, train_ours, train_peer, trained_scale
 
 WARMUP = 0.05
+
+# Differences of scores, and who won: 0 or 1, None for a tie.
+Judged = tuple[Floats, Sequence[int | None]]
 
 
 # --- five folds of debates --------------------------------------------------------------------------------------------
@@ -135,8 +138,8 @@ def ties(options: argparse.Namespace) -> None:
     """Three people's votes, ties among them: the held-out loss of three outcomes, per way of using ties in training.
 
     Each model's score differences become three chances by the curve it was trained with, Rao–Kupper's where ties were
-    left out. What makes ties likely, and in the second column a factor on the differences too, is fitted to the votes
-    of the training split, for all models alike.
+    left out. First as trained: with the learned tie parameter, or, where there is none, the one that fits the votes of
+    the training split best. Then with the tie parameter and a factor on the differences fitted so for all models alike.
     """
     votes = read_pandalm(options.data / "pandalm" / "testset-v1.json")
     test_groups = draw_groups(votes, at_least=len(votes) // 3, seed=options.seed)
@@ -153,11 +156,17 @@ def ties(options: argparse.Namespace) -> None:
         settings = _settings(options) | {"ties": way}
         model = train_ours(data, folder / way, model=options.model, settings=settings)
         fitted, held_out[way] = (_differences(score(model, data, split=split)) for split in ("train", "test"))
-        curve = davidson if way == "davidson" else rao_kupper
-        losses[way] = _held_out_losses(curve, fitted, train_said, held_out[way], said)
+        scale, tie = trained_scale(model)
+        losses[way] = _held_out_losses(
+            davidson if way == "davidson" else rao_kupper,
+            (fitted * scale, train_said),
+            (held_out[way] * scale, said),
+            tie=tie,
+        )
         print(f"{way}: {seconds_of(folder / way) / 60:.1f} minutes", flush=True)
     lengths = [_differences([tuple(map(len, vote.responses)) for vote in part]) for part in (train, test)]
-    losses["length"] = (None, _held_out_losses(rao_kupper, lengths[0], train_said, lengths[1], said)[1])
+    by_length = _held_out_losses(rao_kupper, (lengths[0], train_said), (lengths[1], said), tie=None)
+    losses["length"] = (None, by_length[1])
     losses["constant shares"] = (None, outcome_losses(constant_chances(train_said, rows=len(said)), said))
     _compare_losses(losses, base=options.ways[0], groups=[vote.group for vote in test])
 
@@ -169,23 +178,21 @@ def ties(options: argparse.Namespace) -> None:
 
 
 def _held_out_losses(
-    curve: Curve,
-    fitted: Floats,
-    fitted_said: Sequence[int | None],
-    held_out: Floats,
-    said: Sequence[int | None],
-) -> tuple[Floats, Floats]:
-    """The losses with the tie parameter fitted alone, and with a factor beside it."""
-    alone = outcome_losses(curve(held_out, fit_tie(curve, fitted, fitted_said)), said)
-    tie, factor = fit_tie_and_factor(curve, fitted, fitted_said)
-    return alone, outcome_losses(curve(held_out * factor, tie), said)
+    curve: Curve, fitted: Judged, held_out: Judged, *, tie: float | None
+) -> tuple[Floats, Floats]:  # fmt: skip
+    """The losses with ``tie``, fitted where it is None, and with that and a factor fitted; ``Judged``: Δ and votes."""
+    alone = fit_tie(curve, *fitted) if tie is None else tie
+    both, factor = fit_tie_and_factor(curve, *fitted)
+    difference, said = held_out
+    print(f"tie parameter e^{alone:.3f}; with the factor {factor:.3g}, e^{both:.3f}")
+    return outcome_losses(curve(difference, alone), said), outcome_losses(curve(difference * factor, both), said)
 
 
 def _compare_losses(
     losses: dict[str, tuple[Floats | None, Floats]], *, base: str, groups: Sequence[str]
 ) -> None:  # fmt: skip
     """Each mean loss, and each difference to ``base``, with intervals over groups."""
-    print("\n| ties in training | tie parameter fitted | and a factor |\n|---|---|---|")
+    print("\n| ties in training | as trained | curve fitted |\n|---|---|---|")
     for name, columns in losses.items():
         cells = ["" if column is None else str(over_groups([column], groups)[0]) for column in columns]
         print(f"| {name} | {cells[0]} | {cells[1]} |")

@@ -43,6 +43,14 @@ def score(model: Path, data: Path, *, split: str) -> list[tuple[float, float]]:
     return [tuple(pair) for pair in json.loads(kept.read_text())]
 
 
+def trained_scale(model: Path) -> tuple[float, float | None]:
+    """What our recipe says of its scores: the factor back to what was trained, and ln of the learned tie parameter."""
+    config = json.loads((model / "config.json").read_text())
+    learned = config.get("plackett_thresholds") or {}
+    tie = learned.get("eta", learned.get("nu"))
+    return config.get("plackett_score_scale", 1.0), None if tie is None else math.log(tie)
+
+
 def seconds_of(output: Path) -> float:
     """How long the training in ``output`` took, start and saving included."""
     return float(json.loads((output / "seconds.json").read_text()))
