@@ -53,6 +53,12 @@ class Dataset(Sequence[Example]):
             rankings=tuple(self._ranking(place) for place in rankings),
         )
 
+    def origins(self, number: int) -> list[tuple[int, int]]:
+        """Where each response of an example stands first: the line of the file and the place among its responses."""
+        texts = slice(self._arrays["example_text"][number] + 1, self._arrays["example_text"][number + 1])
+        lines, positions = (self._arrays[f"text_{name}"][texts].tolist() for name in ("line", "position"))
+        return list(zip(lines, positions, strict=True))
+
     @property
     def known_annotators(self) -> frozenset[int]:
         """Numbers of the annotators of this split."""

@@ -23,7 +23,7 @@ from training.core.files import published_folder, read_json, write_json
 from training.core.records import Message, RankingRecord, Response, Snapshot
 from training.core.tokens import ChatEncoder, EncodedPrompt
 
-LAYOUT = 1  # of the files in the cache
+LAYOUT = 2  # of the files in the cache
 CACHE_VARIABLE, CACHE_ENTRIES = "PLACKETT_CACHE", 16
 PROMPTS_AT_HAND = 64
 
@@ -289,7 +289,7 @@ class _SplitWriter:
         self._examples: dict[bytes, int] = {}
         self._responses: list[dict[bytes, int]] = []
         self._groups: list[int] = []
-        self._texts = _Columns(example="i8", start="i8", size="i4", characters="i4")
+        self._texts = _Columns(example="i8", start="i8", size="i4", characters="i4", line="i8", position="i4")
         self._rankings = _Columns(example="i8", entries="i4", weight="f8", annotator="i4", machine="i1", task="i4",
                                   pairs="i4")  # fmt: skip
         self._entries = _Columns(place="i4", tier="i4", strength="i1")
@@ -305,7 +305,7 @@ class _SplitWriter:
     ) -> None:
         """Add a ranking, with the texts that are new."""
         example = self._example(record, texts)
-        places = {place: self._place(example, record, shown[place], texts) for place in kept}
+        places = {place: self._place(example, record, place, shown[place], texts) for place in kept}
         entries = [
             (places[place], tier, (judged.strengths[tier] or 0) if tier < len(judged.strengths) else 0)
             for tier, members in enumerate(judged.tiers)
@@ -323,7 +323,8 @@ class _SplitWriter:
     def finish(self) -> None:
         """Write the arrays, example by example."""
         self._raw.flush()
-        texts = {name: self._texts.column(name) for name in ("example", "start", "size", "characters")}
+        texts = {name: self._texts.column(name) for name in
+                 ("example", "start", "size", "characters", "line", "position")}  # fmt: skip
         order = np.argsort(texts["example"], kind="stable")
         rankings = {name: self._rankings.column(name) for name in
                     ("example", "entries", "weight", "annotator", "machine", "task", "pairs")}  # fmt: skip
@@ -335,7 +336,8 @@ class _SplitWriter:
         text_start = _starts(texts["size"][order])
         self._save_tokens(texts["start"][order], texts["size"][order])
         self._save("text_start", text_start)
-        self._save("text_characters", texts["characters"][order])
+        for name in ("characters", "line", "position"):
+            self._save(f"text_{name}", texts[name][order])
         self._save("example_text", example_text)
         self._save("example_group", np.array(self._groups, "i4"))
         self._save("example_ranking", np.searchsorted(rankings["example"][by_example], np.arange(count + 1)))
@@ -355,20 +357,25 @@ class _SplitWriter:
             self._examples[key] = len(self._examples)
             self._responses.append({})
             self._groups.append(self._names.group(record.split_group))
-            self._write(self._examples[key], texts.prompt(record.prompt), 0)
+            self._write(self._examples[key], texts.prompt(record.prompt), line=record.line)
         return self._examples[key]
 
-    def _place(self, example: int, record: RankingRecord, response: Response, texts: _TextEncoder) -> int:
+    def _place(
+        self, example: int, record: RankingRecord, position: int, response: Response, texts: _TextEncoder
+    ) -> int:
         known = self._responses[example]
         key = _digest(response.text, response.thinking or "")
         if key not in known:
             known[key] = len(known)
-            self._write(example, texts.response(record.prompt, response), len(response.text))
+            ids, characters = texts.response(record.prompt, response), len(response.text)
+            self._write(example, ids, characters=characters, line=record.line, position=position)
         return known[key]
 
-    def _write(self, example: int, ids: Sequence[int], characters: int) -> None:
+    def _write(self, example: int, ids: Sequence[int], *, line: int, characters: int = 0, position: int = -1) -> None:
         self._raw.write(np.array(ids, "i4").tobytes())
-        self._texts.add(example=example, start=self._written, size=len(ids), characters=characters)
+        self._texts.add(
+            example=example, start=self._written, size=len(ids), characters=characters, line=line, position=position
+        )
         self._written += len(ids)
 
     def _save_tokens(self, starts: Numbers, sizes: Numbers) -> None:

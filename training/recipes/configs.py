@@ -235,7 +235,7 @@ class EvaluateRewardConfig(BaseConfig):
     split: str = setting(
         "test",
         help="which part of a snapshot is scored; other files are scored whole",
-        choices=("train", "validation", "test"),
+        choices=("validation", "test"),
     )
 
 

@@ -30,12 +30,16 @@ from training.core.runfolder import REPORT_NAME, read_run
 from training.recipes.configs import Config, ConfigError, differences
 from training.recipes.flags import parse_flags
 
+# What is in the folder of a run that came to its end; the model is written last.
+RESULTS = ("model", REPORT_NAME)
+
 
 @dataclass
 class Session(Generic[Config]):
     """What a recipe is given: its config, its folder (locked), where it runs, and the word to stop.
 
-    ``step`` is the last finished step; ``owns`` says whether this process may write the folder's ``exit.json``.
+    ``step`` is the last finished step; ``owns`` says whether this process may write the folder's ``exit.json``;
+    ``results`` are the files and folders of a run that came to its end.
     """
 
     recipe: str
@@ -46,6 +50,7 @@ class Session(Generic[Config]):
     world: World = field(default_factory=World)
     step: int | None = None
     owns: bool = False
+    results: tuple[str, ...] = RESULTS
     lock: FolderLock | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +77,8 @@ def launch(
     config_class: type[Config],
     train: Callable[[Session[Config]], str],
     arguments: list[str] | None = None,
+    *,
+    results: tuple[str, ...] = RESULTS,
 ) -> int:
     """Run ``train`` on the config that the flags describe; ``train`` returns what it did, in one line.
 
@@ -85,7 +92,7 @@ def launch(
     except ConfigError as error:
         return _refuse_flags(arguments, one_line(error))
     quieten_transformers()
-    session = Session(recipe, config, Path(config.output))
+    session = Session(recipe, config, Path(config.output), results=results)
     session.stop.install()
     code, reason = _run(session, train)
     session.stop.close()
@@ -132,7 +139,7 @@ def _enter(session: Session[Config]) -> None:
             refusal = str(error)
     if refusal := session.world.from_main(refusal):
         raise UsageError(refusal)
-    session.owns = not is_finished(session.folder)
+    session.owns = not is_finished(session)
     if session.owns and session.world.is_main:
         (session.folder / EXIT_NAME).unlink(missing_ok=True)
 
@@ -158,9 +165,9 @@ def _looks_like_a_run(folder: Path) -> bool:
     return {path.name for path in folder.iterdir()} <= {".lock", "exit.json", "run.json.tmp", "exit.json.tmp"}
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run in the folder came to its end: the model is written last."""
-    return (folder / "model").is_dir() and (folder / REPORT_NAME).is_file()
+def is_finished(session: Session[Config]) -> bool:
+    """Whether the run in the folder came to its end."""
+    return all((session.folder / name).exists() for name in session.results)
 
 
 def check_same_run(session: Session[Config], *, data_sha256: str, model_fingerprint: str) -> None:

@@ -66,7 +66,7 @@ def train_reward(session: Session[RewardConfig]) -> str:
     snapshot = read_rankings(Path(config.data))
     fingerprint = model_fingerprint(config.model)
     check_same_run(session, data_sha256=snapshot.sha256, model_fingerprint=fingerprint)
-    if is_finished(session.folder):
+    if is_finished(session):
         return "already finished"
     prepared = prepare(session, snapshot)
     checkpoint = newest_good_checkpoint(session.folder / "checkpoints")
