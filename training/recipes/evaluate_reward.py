@@ -39,19 +39,23 @@ def evaluate_reward(session: Session[EvaluateRewardConfig]) -> str:
     """Score and report; returns what was found, in one line.
 
     Raises:
-        UsageError: bad data, or no reward model.
+        UsageError: bad data, or no reward model; the folder can then be started in again.
     """
+    try:
+        return score_and_report(session)
+    except UsageError:
+        (session.folder / NATIVE_NAME).unlink(missing_ok=True)
+        raise
+
+
+def score_and_report(session: Session[EvaluateRewardConfig]) -> str:
+    """What ``evaluate_reward`` does."""
     config = session.config
     snapshot, split = read_any(session)
     fingerprint = " ".join(model_fingerprint(name) for name in member_folders(config.model))
     check_same_run(session, data_sha256=snapshot.sha256, model_fingerprint=fingerprint)
     if is_finished(session):
         return "already finished"
-    if session.world.is_main:
-        write_run(
-            session.folder, recipe=session.recipe, config=to_values(config), data_sha256=snapshot.sha256,
-            model_fingerprint=fingerprint, facts={}, world_size=session.world.size, from_step=0,
-        )  # fmt: skip
     scored = [score_with(session, snapshot, split, name) for name in member_folders(config.model)]
     first = scored[0]
     if not len(first.data):
@@ -66,6 +70,10 @@ def evaluate_reward(session: Session[EvaluateRewardConfig]) -> str:
     )  # fmt: skip
     report = report_of(snapshot, split, scored, section)
     if session.world.is_main:
+        write_run(
+            session.folder, recipe=session.recipe, config=to_values(config), data_sha256=snapshot.sha256,
+            model_fingerprint=fingerprint, facts={"models": len(scored)}, world_size=session.world.size, from_step=0,
+        )  # fmt: skip
         write_scores(session.folder / SCORES_NAME, first.data, means, [s.scores for s in scored])
         name = Path(config.model).name if Path(config.model).is_dir() else config.model
         write_report_files(session.folder, report, title=f"{name} on {Path(config.data).name}")

@@ -30,6 +30,8 @@ from training.core.runfolder import REPORT_NAME, read_run
 from training.recipes.configs import Config, ConfigError, differences
 from training.recipes.flags import parse_flags
 
+# What a run may leave that was ended before it wrote run.json.
+BEFORE_A_RUN = {".lock", "exit.json", "run.json.tmp", "exit.json.tmp", "cache", "data.jsonl"}
 # What is in the folder of a run that came to its end; the model is written last.
 RESULTS = ("model", REPORT_NAME)
 
@@ -161,8 +163,8 @@ def _claim(folder: Path, *, resume: bool) -> FolderLock:
 
 
 def _looks_like_a_run(folder: Path) -> bool:
-    """A run that was ended before it wrote ``run.json`` leaves its exit or its lock alone."""
-    return {path.name for path in folder.iterdir()} <= {".lock", "exit.json", "run.json.tmp", "exit.json.tmp"}
+    """Whether nothing else stands there than what a run leaves that never got far."""
+    return {path.name for path in folder.iterdir()} <= BEFORE_A_RUN
 
 
 def is_finished(session: Session[Config]) -> bool:
