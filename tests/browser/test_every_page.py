@@ -11,13 +11,22 @@ from annotate.models import Membership, Ranking, RankingTask, User
 from tests.annotate.api.test_roles import ROWS
 from tests.annotate.busy import busy_project
 from tests.browser.test_safe_and_open import violations
+from tests.training.core.judged import random_split
 from tests.training.django.helpers import make_snapshot, queue_run
+from training.core.evaluation import evaluate
 from training.models import ModelVersion
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Login = Callable[[BrowserContext, User], None]
 PAGES = [row.path for row in ROWS if row.method == "GET" and row.action.startswith("page:")]
 AROUND = ["/accounts/password/change/", "/accounts/logout/", "/p/no-such/", "/p/{slug}/tasks/?state=held&flagged=on"]
+
+
+def made_report() -> dict[str, Any]:
+    """A report with every plot and table, as a run leaves it."""
+    data, scores = random_split(20)
+    sections = {split: evaluate(data, scores, seed=0) for split in ("validation", "test")}
+    return {**sections, "warnings": ["The interval is wide.", "Length does as well."]}
 
 
 def addresses() -> list[str]:
@@ -27,7 +36,13 @@ def addresses() -> list[str]:
     snapshot = make_snapshot(busy.project)
     run, done = queue_run(snapshot), queue_run(snapshot)
     model = ModelVersion.objects.create(
-        project=busy.project, name="m", kind="reward", run=done, folder="runs/1/model", size_bytes=1
+        project=busy.project,
+        name="m",
+        kind="reward",
+        run=done,
+        folder="runs/1/model",
+        size_bytes=1,
+        report=made_report(),
     )
     names = {
         "slug": busy.project.slug,

@@ -1,168 +1,191 @@
-"""How well scores agree with people: held-out pair accuracy with its interval, log-loss, calibration, rank agreement.
+"""How well scores agree with people: the section of ``report.json`` for one split, from scores and rankings alone.
 
-All of it from scores alone; the pairs are the strict ones (ties in the human ranking count in Kendall's τ-b only).
+Accuracy is over strict pairs; ties in the human ranking count in Kendall's τ-b, in the ceiling, in best-of-n and, with
+a tie model, in the three-way log-loss. Every interval is over draws of whole split groups, and all see the same draws.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from training.core.agreement import human_ceiling
+from training.core.best_of_n import best_of_n
+from training.core.bootstrap import Floats, correlation, mean, with_intervals
+from training.core.calibration import (
+    calibration_curve,
+    confidence_of,
+    expected_calibration_error,
+    fit_temperature,
+    log_loss,
+    pair_losses,
+)
 from training.core.examples import Example
+from training.core.judgements import Judgements, Pairs, all_pairs, correctness, read_judgements
 from training.core.randomness import derive_seed
+from training.core.slices import accuracy_by
 
-BOOTSTRAP_DRAWS, DRAWS_AT_ONCE = 2000, 100
-CALIBRATION_BINS = 10
-# A fit that ends here has no optimum: the pairs are all on one side.
-TEMPERATURE_RANGE = (1e-2, 1e2)
-
-Floats = NDArray[np.float64]
+OutcomeModel = Callable[[Floats], Floats]
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean with the ends of its 95 % interval; the ends are None where there is nothing to draw from."""
+def evaluate(
+    examples: Sequence[Example],
+    scores: Sequence[Sequence[float]],
+    *,
+    seed: int,
+    known_annotators: Iterable[int] | None = None,
+    annotators: Sequence[str] | None = None,
+    outcome_log_probabilities: OutcomeModel | None = None,
+) -> dict[str, Any]:
+    """The section of ``report.json`` for one split; a figure is None where there is nothing to make it from.
 
-    value: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class PairTable:
-    """The strict pairs of some examples: (M,) winner's score − loser's, the same of lengths, number of the group."""
-
-    margin: Floats
-    length_margin: Floats
-    group: NDArray[np.int64]
-    prompts: int
-
-
-def pair_table(examples: Sequence[Example], scores: Sequence[Sequence[float]]) -> PairTable:
-    """The strict pairs of all rankings, with the scores and the lengths (characters of the text) of both sides."""
-    groups: dict[str, int] = {}
-    margins, length_margins, numbers = [], [], []
-    prompts = 0
-    for example, row in zip(examples, scores, strict=True):
-        strict = [pair for ranking in example.rankings for pair in ranking.pairs if pair.outcome == 1]
-        prompts += bool(strict)
-        for pair in strict:
-            margins.append(row[pair.first] - row[pair.second])
-            length_margins.append(len(example.responses[pair.first].text) - len(example.responses[pair.second].text))
-            numbers.append(groups.setdefault(example.split_group, len(groups)))
-    return PairTable(np.array(margins, float), np.array(length_margins, float), np.array(numbers, np.int64), prompts)
-
-
-def evaluate(examples: Sequence[Example], scores: Sequence[Sequence[float]], *, seed: int) -> dict[str, Any]:
-    """The section of ``report.json`` for one split; every figure is None where there are no pairs.
+    Besides those that DESIGN fixes: ``groups``; ``against_length`` and ``against_shorter`` (accuracy − that of the
+    rule, paired); ``log_loss_interval``, ``kendall_tau_b_interval``; ``overconfidence`` (mean confidence − accuracy)
+    and ``calibration`` (``calibration_curve``); ``accuracy_by``; ``ceiling`` (``human_ceiling``); ``score_length``;
+    ``best_of_n``; ``outcomes``, None without a tie model.
 
     Args:
-        scores: one per response, example by example.
-        seed: of the run; both intervals see the same draws.
+        scores: one per response, example by example; σ of a difference is the model's probability.
+        seed: of the run.
+        known_annotators: numbers of the annotators seen in training; None where that is not known.
+        annotators: their names by number; without them the table shows numbers.
+        outcome_log_probabilities: score differences (M,) → (M, 3), natural logarithms of the chances that the first
+            wins, that both tie, and that the second wins; None for a model without ties.
+
+    Raises:
+        ValueError: not one score per response.
     """
-    table = pair_table(examples, scores)
-    if not len(table.margin):
-        nothing = {"value": None, "low": None, "high": None, "pairs": 0, "prompts": 0}
-        shares, figures = [nothing, nothing], dict.fromkeys(("log_loss", "ece", "temperature"))
-    else:
-        columns = [correctness(table.margin), correctness(table.length_margin)]
-        intervals = bootstrap_means(columns, table.group, seed=derive_seed(seed, "bootstrap"))
-        sizes = {"pairs": len(table.margin), "prompts": table.prompts}
-        shares = [vars(interval) | sizes for interval in intervals]
-        figures = {
-            "log_loss": log_loss(table.margin),
-            "ece": expected_calibration_error(table.margin),
-            "temperature": fit_temperature(table.margin),
-        }
-    tau = mean_tau_b(examples, scores)
-    return {"accuracy": shares[0], "length_baseline": shares[1], **figures, "kendall_tau_b": tau}
+    judgements = read_judgements(examples, scores)
+    pairs = all_pairs(judgements)
+    strict = pairs.where(pairs.strict)
+    known = None if known_annotators is None else set(known_annotators)
+    section = {
+        "groups": len(np.unique(strict.group)),
+        **_accuracy(judgements, strict),
+        **_calibration(judgements, strict),
+        **_rank_agreement(judgements, pairs),
+        "accuracy_by": accuracy_by(judgements, strict, known_annotators=known, annotators=annotators),
+        "ceiling": human_ceiling(judgements, pairs),
+        "score_length": score_length(judgements),
+        "best_of_n": best_of_n(judgements),
+        "outcomes": _outcomes(judgements, pairs, outcome_log_probabilities),
+    }
+    found: dict[str, Any] = with_intervals(section, seed=derive_seed(seed, "bootstrap"))
+    return found
 
 
-def correctness(margin: Floats) -> Floats:
-    """1 where the winner scores higher, 0.5 where both score the same, 0 elsewhere."""
-    return (np.sign(margin) + 1) / 2
+def _accuracy(judgements: Judgements, strict: Pairs) -> dict[str, Any]:
+    right, longer = correctness(strict.margin), correctness(strict.length_margin)
+    sizes = {"pairs": len(strict), "prompts": len(np.unique(strict.prompt))}
+    group, groups = strict.group, judgements.groups
+    return {
+        "accuracy": mean(right, group, groups=groups, beside=sizes),
+        "length_baseline": mean(longer, group, groups=groups, beside=sizes),
+        "against_length": mean(right - longer, group, groups=groups),
+        "against_shorter": mean(right - (1 - longer), group, groups=groups),
+    }
 
 
-def bootstrap_means(columns: Sequence[Floats], groups: NDArray[np.int64], *, seed: int) -> list[Interval]:
-    """The mean of each column (one value a pair) with its 95 % percentile interval over draws of whole groups.
-
-    Groups, not pairs, are drawn, because the pairs of a group share texts; all columns see the same draws. Every group
-    must hold a pair.
-    """
-    count = int(groups.max()) + 1
-    sums = np.stack([np.bincount(groups, weights=values, minlength=count) for values in columns], axis=1)
-    sizes = np.bincount(groups, minlength=count)
-    values = [float(column.mean()) for column in columns]
-    if count < 2:
-        return [Interval(value, None, None) for value in values]
-    generator = np.random.default_rng(seed)
-    means = []
-    for _ in range(BOOTSTRAP_DRAWS // DRAWS_AT_ONCE):
-        drawn = generator.multinomial(count, np.full(count, 1 / count), size=DRAWS_AT_ONCE)
-        means.append((drawn @ sums) / (drawn @ sizes)[:, None])
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
-    return [Interval(value, float(low[i]), float(high[i])) for i, value in enumerate(values)]
+def _calibration(judgements: Judgements, strict: Pairs) -> dict[str, Any]:
+    margin, group, groups = strict.margin, strict.group, judgements.groups
+    there = len(strict) > 0
+    return {
+        "log_loss": log_loss(margin) if there else None,
+        "log_loss_interval": mean(pair_losses(margin), group, groups=groups),
+        "ece": expected_calibration_error(margin) if there else None,
+        "temperature": fit_temperature(margin) if there else None,
+        "overconfidence": mean(confidence_of(margin) - correctness(margin), group, groups=groups),
+        "calibration": calibration_curve(margin, group, groups=groups),
+    }
 
 
-def log_loss(margin: Floats, temperature: float = 1.0) -> float:
-    """Mean of −ln σ(margin / T), in nats."""
-    return float(np.logaddexp(0, -margin / temperature).mean())
-
-
-def expected_calibration_error(margin: Floats) -> float:
-    """|accuracy − confidence| averaged over equal-width bins of the confidence σ(|margin|) in [0.5, 1] (Guo 2017)."""
-    confidence = 1 / (1 + np.exp(-np.abs(margin)))
-    right = correctness(margin)
-    bins = np.minimum(((confidence - 0.5) * 2 * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(margin))
-
-
-def fit_temperature(margin: Floats) -> float | None:
-    """The T > 0 with the least log-loss of margin / T, or None where no T is best (all pairs right, or none).
-
-    The log-loss is convex in 1/T; its slope there is bisected.
-    """
-
-    def slope(inverse: float) -> float:
-        # d/da mean ln(1 + e^{−a m}) = −mean m σ(−a m)
-        return float(-(margin * np.exp(-np.logaddexp(0, inverse * margin))).mean())
-
-    low, high = 1 / TEMPERATURE_RANGE[1], 1 / TEMPERATURE_RANGE[0]
-    if slope(low) >= 0 or slope(high) <= 0:
-        return None
-    for _ in range(100):
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return 1 / math.sqrt(low * high)
-
-
-def mean_tau_b(examples: Sequence[Example], scores: Sequence[Sequence[float]]) -> float | None:
+def _rank_agreement(judgements: Judgements, pairs: Pairs) -> dict[str, Any]:
     """Kendall's τ-b of scores and tiers, averaged over the rankings where it is defined."""
-    found = []
-    for example, row in zip(examples, scores, strict=True):
-        for ranking in example.rankings:
-            placed = [(row[place], -tier) for tier, places in enumerate(ranking.tiers) for place in places]
-            tau = kendall_tau_b([score for score, _ in placed], [tier for _, tier in placed])
-            found += [tau] if tau is not None else []
-    return sum(found) / len(found) if found else None
+    tau = kendall_tau_b(pairs, rankings=len(judgements.placed))
+    defined = np.isfinite(tau)
+    group = judgements.group_of_prompt[judgements.ranking_prompt[defined]]
+    beside = {"rankings": int(defined.sum())}
+    return {
+        "kendall_tau_b": float(tau[defined].mean()) if defined.any() else None,
+        "kendall_tau_b_interval": mean(tau[defined], group, groups=judgements.groups, beside=beside),
+    }
 
 
-def kendall_tau_b(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """(concordant − discordant) / √((pairs − ties in first) (pairs − ties in second)); None if one is constant."""
-    together, spread_first, spread_second = 0, 0, 0
-    for i in range(len(first)):
-        for j in range(i):
-            a, b = _sign(first[i] - first[j]), _sign(second[i] - second[j])
-            together += a * b
-            spread_first += a * a
-            spread_second += b * b
-    scale = math.sqrt(spread_first * spread_second)
-    return together / scale if scale else None
+def kendall_tau_b(pairs: Pairs, *, rankings: int) -> Floats:
+    """(R,): τ-b of the scores and the tiers of each ranking; NaN where one of them does not vary.
+
+    (concordant − discordant) / √((pairs − ties in the scores) (pairs − ties in the tiers)), Kendall 1945.
+    """
+
+    def total(values: Floats) -> Floats:
+        sums: Floats = np.bincount(pairs.ranking, weights=values, minlength=rankings).astype(np.float64)
+        return sums
+
+    by_score, by_tier = np.sign(pairs.margin), pairs.strict.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        found: Floats = total(by_score * by_tier) / np.sqrt(total(by_score**2) * total(by_tier))
+    return found
 
 
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
+def score_length(judgements: Judgements) -> dict[str, Any]:
+    """Correlation of score and characters within prompts, over all responses (``pearson``, ``spearman``).
+
+    Both are centred per prompt first, so that only responses to the same prompt are compared; then one coefficient is
+    taken over all of them. For Spearman's, score and length are replaced by their ranks within the prompt (equal
+    values share the mean of their ranks), and those are centred.
+    """
+    prompts = len(judgements.group_of_prompt)
+    group = judgements.group_of_prompt[judgements.prompt]
+
+    def centred(values: Floats) -> Floats:
+        means = np.bincount(judgements.prompt, weights=values, minlength=prompts)
+        sizes = np.bincount(judgements.prompt, minlength=prompts)
+        return values - (means / np.maximum(sizes, 1))[judgements.prompt]
+
+    def agreement(first: Floats, second: Floats) -> Any:
+        return correlation(centred(first), centred(second), group, groups=judgements.groups)
+
+    score, length = judgements.score, judgements.length
+    ranks = [mean_ranks(values, judgements.prompt) for values in (score, length)]
+    return {
+        "pearson": agreement(score, length),
+        "spearman": agreement(ranks[0], ranks[1]),
+        "responses": len(score),
+        "prompts": prompts,
+    }
+
+
+def mean_ranks(values: Floats, part: Any) -> Floats:
+    """(N,): the rank of each value within its part, up to a constant of each part; equal values share their mean."""
+    order = np.lexsort((values, part))
+    begins = np.ones(len(values), bool)
+    begins[1:] = (np.diff(values[order]) != 0) | (np.diff(part[order]) != 0)
+    run = np.cumsum(begins) - 1
+    middle = np.bincount(run, weights=np.arange(len(values))) / np.bincount(run)
+    ranks = np.empty(len(values))
+    ranks[order] = middle[run]
+    return ranks
+
+
+def _outcomes(judgements: Judgements, pairs: Pairs, model: OutcomeModel | None) -> dict[str, Any] | None:
+    """Three-way log-loss over strict and tied pairs, beside that of the best constant chances.
+
+    The constants know how often people tie in this very split, and nothing of the pair: (1 − t) / 2, t, (1 − t) / 2.
+    """
+    if model is None:
+        return None
+    group, groups = pairs.group, judgements.groups
+    tied = (~pairs.strict).astype(np.float64)
+    log_chances = np.asarray(model(pairs.margin), np.float64).reshape(len(pairs), 3)
+    losses = -np.where(pairs.strict, log_chances[:, 0], log_chances[:, 1])
+    share = float(tied.mean()) if len(pairs) else 0.0
+    with np.errstate(divide="ignore"):
+        constant = np.where(pairs.strict, np.log(2) - np.log1p(-share), -np.log(share))
+    return {
+        "log_loss": mean(losses, group, groups=groups),
+        "constant_log_loss": mean(constant, group, groups=groups),
+        "against_constant": mean(losses - constant, group, groups=groups),
+        "ties": mean(tied, group, groups=groups),
+        "predicted_ties": mean(np.exp(log_chances[:, 1]), group, groups=groups),
+        "pairs": len(pairs),
+    }

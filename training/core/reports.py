@@ -1,7 +1,11 @@
 """What a trained reward model says about itself in words: warnings, one line, and the card in its folder."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from training.core.wording import ENGLISH
 
 _USE = """```python
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -14,6 +18,15 @@ score = model(**ids).logits[0, 0].item()
 ```"""
 
 
+# Half the width of an interval beyond which it decides little, and the fewest groups that make a good one.
+WIDE = 0.05
+FEW_GROUPS = 30
+# Rank correlation with length within prompts from which scores are said to follow it.
+FOLLOWS_LENGTH = 0.6
+# Mean confidence − accuracy that is worth a word if it is more than noise.
+MISCALIBRATED = 0.05
+
+
 def warnings_about(
     sections: dict[str, Any], *, defused_texts: int, skipped_steps: int, not_packed: str | None
 ) -> list[str]:
@@ -24,20 +37,7 @@ def warnings_about(
         defused_texts: texts that hold control tokens.
         not_packed: why rows hold one response each, None where they hold several.
     """
-    found = []
-    for split, section in sections.items():
-        accuracy, length = section["accuracy"], section["length_baseline"]
-        if accuracy["value"] is None:
-            found.append(f"There are no {split} pairs: held-out accuracy is unknown.")
-            continue
-        if accuracy["low"] is None:
-            found.append(f"All {split} pairs are of one split group: there is no interval.")
-        elif accuracy["low"] <= 0.5 <= accuracy["high"]:
-            found.append(f"The interval of the {split} accuracy includes chance: too few pairs or nothing learned.")
-        if accuracy["value"] <= length["value"]:
-            found.append(f"On {split}, choosing the longer response is right at least as often as the model.")
-        if section["temperature"] is None:
-            found.append(f"No temperature fits the {split} scores: pairs are all right, or wrong as often as right.")
+    found = [warning for split, section in sections.items() for warning in _about_split(split, section)]
     if defused_texts:
         found.append(f"{defused_texts} texts hold control tokens; they were encoded as plain text.")
     if skipped_steps:
@@ -47,15 +47,115 @@ def warnings_about(
     return found
 
 
-def accuracy_words(section: dict[str, Any]) -> str:
+def _about_split(split: str, section: dict[str, Any]) -> list[str]:
+    if section["accuracy"]["value"] is None:
+        return [f"There are no {split} pairs: held-out accuracy is unknown."]
+    kinds = (_about_chance, _about_length, _about_width, _about_calibration, _about_ties)
+    return [warning for about in kinds for warning in about(split, section)]
+
+
+def _includes_chance(section: dict[str, Any]) -> bool:
+    low, high = section["accuracy"]["low"], section["accuracy"]["high"]
+    return low is not None and low <= 0.5 <= high
+
+
+def _about_chance(split: str, section: dict[str, Any]) -> list[str]:
+    if _includes_chance(section):
+        return [f"The interval of the {split} accuracy includes chance: too few pairs or nothing learned."]
+    return []
+
+
+def _about_length(split: str, section: dict[str, Any]) -> list[str]:
+    """Whether choosing by length does as well; by shortness where people like that better."""
+    rule = section["length_baseline"]
+    shorter = rule["high"] is not None and rule["high"] < 0.5
+    against = section["against_shorter" if shorter else "against_length"]
+    name = "shorter" if shorter else "longer"
+    worst, best = (against[end] if against[end] is not None else against["value"] for end in ("low", "high"))
+    if worst > 0:
+        return []
+    follows = section["score_length"]["spearman"]["value"] or 0.0
+    follows = -follows if shorter else follows
+    learned = ""
+    if follows >= FOLLOWS_LENGTH:
+        learned = (
+            f"The model has learned length: its scores follow it (rank correlation {follows:.2f} within prompts). "
+        )
+    if best < 0:
+        return [
+            f"{learned}On {split}, choosing the {name} response is right more often than the model ({_gap(against)})."
+        ]
+    words = f"On {split}, the model is not shown to be better than choosing the {name} response ({_gap(against)})."
+    return [learned + words]
+
+
+def _gap(interval: dict[str, Any]) -> str:
+    """A paired difference of shares, in points."""
+    value, low, high = (ENGLISH.points(interval[end]) for end in ("value", "low", "high"))
+    words = f"difference {value} points"
+    return words if interval["low"] is None else f"{words}, 95 % interval {low} to {high}"
+
+
+def _about_width(split: str, section: dict[str, Any]) -> list[str]:
+    """Whether the interval can decide anything, and how many more prompts would do: its width falls as 1/√prompts."""
+    accuracy, groups = section["accuracy"], section["groups"]
+    if accuracy["low"] is None:
+        return [f"All {split} pairs are of one split group: there is no interval."]
+    half = (accuracy["high"] - accuracy["low"]) / 2
+    if half <= WIDE and groups >= FEW_GROUPS:
+        return []
+    if half <= WIDE:
+        return [f"The {split} intervals rest on {groups} split groups only, so they are rough themselves."]
+    more = _two_digits(accuracy["prompts"] * ((half / WIDE) ** 2 - 1))
+    rough = f" With {groups} split groups the interval is rough itself." if groups < FEW_GROUPS else ""
+    return [
+        f"The {split} accuracy is known to ±{half * 100:.0f} points only, too wide to tell similar models apart; about "
+        f"{more:,} more {split} prompts would bring it to ±{WIDE * 100:.0f}.{rough}"
+    ]
+
+
+def _two_digits(value: float) -> int:
+    """Rounded up to two significant digits."""
+    size: int = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 1)
+    return math.ceil(value / size) * size
+
+
+def _about_calibration(split: str, section: dict[str, Any]) -> list[str]:
+    gap, temperature, right = section["overconfidence"], section["temperature"], section["accuracy"]["value"]
+    if temperature is None:
+        # A model at chance has no temperature either, and was warned of already.
+        if _includes_chance(section):
+            return []
+        return [f"No temperature fits the {split} scores: pairs are all right, or wrong as often as right."]
+    beyond_noise = gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0)
+    if not beyond_noise or abs(gap["value"]) < MISCALIBRATED:
+        return []
+    manner = "too sure of itself" if gap["value"] > 0 else "too unsure of itself"
+    return [
+        f"The model is {manner}: on {split} it gives its choices {(right + gap['value']) * 100:.0f} % on average, and "
+        f"{right * 100:.0f} % are right. Scores divided by {temperature:.2f} would fit."
+    ]
+
+
+def _about_ties(split: str, section: dict[str, Any]) -> list[str]:
+    outcomes = section["outcomes"]
+    if outcomes is None:
+        return []
+    against = outcomes["against_constant"]
+    if (against["high"] if against["high"] is not None else against["value"]) < 0:
+        return []
+    return [f"On {split}, wins and ties are predicted no better than by always giving how often people tie."]
+
+
+def accuracy_words(section: dict[str, Any], split: str = "validation") -> str:
     """Held-out accuracy in a few words."""
     accuracy = section["accuracy"]
     if accuracy["value"] is None:
-        return "no validation pairs"
+        return f"no {split} pairs"
     low, high = accuracy["low"], accuracy["high"]
     interval = f" ({low:.3f} to {high:.3f})" if low is not None else ""
     length = section["length_baseline"]["value"]
-    return f"validation accuracy {accuracy['value']:.3f}{interval} over {accuracy['pairs']} pairs, length {length:.3f}"
+    return f"{split} accuracy {accuracy['value']:.3f}{interval} over {accuracy['pairs']} pairs, length {length:.3f}"
 
 
 def reward_model_card(*, base: str, report: dict[str, Any], config: dict[str, Any], data_sha256: str) -> str:
@@ -87,6 +187,8 @@ prompts ({counts["train"]["pairs"]} pairs), {report["steps"]} steps.
 |---|---|---|---|
 {_rows(report)}
 
+{_figures(report)}
+
 Warnings:
 
 {warnings}
@@ -111,8 +213,33 @@ def _rows(report: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _words(interval: dict[str, Any]) -> str:
-    if interval["value"] is None:
+def _figures(report: dict[str, Any]) -> str:
+    """The main figures beside accuracy, as a table with a column a split."""
+    splits = [split for split in ("validation", "test") if split in report]
+    rows = [f"| | {' | '.join(splits)} |", "|---" * (len(splits) + 1) + "|"]
+    for name, figure in _FIGURES.items():
+        rows.append(f"| {name} | {' | '.join(figure(report[split]) for split in splits)} |")
+    return "\n".join(rows)
+
+
+_FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "accuracy − the longer response wins": lambda section: _words(section["against_length"]),
+    "agreement of two annotators of one task": lambda section: _words(section["ceiling"]["two_annotators"]),
+    "agreement of the model on the same pairs": lambda section: _words(section["ceiling"]["model"]),
+    "Kendall's τ-b": lambda section: _words(section["kendall_tau_b_interval"]),
+    "log-loss, nats a pair": lambda section: _words(section["log_loss_interval"]),
+    "expected calibration error": lambda section: _number(section["ece"]),
+    "fitted temperature": lambda section: _number(section["temperature"]),
+    "rank correlation with length": lambda section: _words(section["score_length"]["spearman"]),
+}
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def _words(interval: dict[str, Any] | None) -> str:
+    if interval is None or interval["value"] is None:
         return "unknown"
     ends = f" ({interval['low']:.3f} to {interval['high']:.3f})" if interval["low"] is not None else ""
     return f"{interval['value']:.3f}{ends}"

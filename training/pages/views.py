@@ -16,6 +16,7 @@ from annotate.pages.access import page, page_data, visitor
 from annotate.selectors.projects import get_project_for
 from training.models import ModelVersion, Run
 from training.pages.forms import TrainForm
+from training.pages.report import report_sections
 from training.recipes.configs import RECIPES, describe
 from training.selectors import (
     accuracy_of,
@@ -141,7 +142,12 @@ def models(request: HttpRequest) -> HttpResponse:
 def model(request: HttpRequest, model_id: int) -> HttpResponse:
     """One model: what it scored on held-out data, and where it came from."""
     found = get_model_for(visitor(request), model_id)
-    context = {**_model_rows([found])[0], "lineage": lineage_of(found), "children": found.children.all()}
+    context = {
+        **_model_rows([found])[0],
+        "lineage": lineage_of(found),
+        "children": found.children.all(),
+        "report_sections": report_sections(found.report),
+    }
     return render(request, "training/model.html", context)
 
 

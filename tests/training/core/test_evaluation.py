@@ -1,145 +1,178 @@
-"""Held-out figures against closed forms: the bootstrap against the exact binomial, temperature and ECE by hand."""
+"""Held-out figures against closed forms, and against plain loops over small random splits."""
 
-import itertools
+import json
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from training.core.evaluation import (
-    bootstrap_means,
-    correctness,
-    evaluate,
-    expected_calibration_error,
-    fit_temperature,
-    kendall_tau_b,
-    log_loss,
-    pair_table,
-)
-from training.core.examples import Example, JudgedRanking, Pair
-from training.core.records import Message, Response
-
-
-def example(texts: Sequence[str], tiers: Sequence[Sequence[int]], *, group: str = "g") -> Example:
-    pairs = tuple(
-        Pair(first, second, 1.0, 1.0)
-        for place, tier in enumerate(tiers)
-        for later in tiers[place + 1 :]
-        for first in tier
-        for second in later
-    )
-    ranking = JudgedRanking(tuple(map(tuple, tiers)), 1.0, pairs)
-    return Example((Message("user", "?"),), tuple(map(Response, texts)), group, (ranking,), pairs)
+from tests.training.core.judged import example, random_split
+from training.core.bootstrap import Floats
+from training.core.evaluation import evaluate, mean_ranks
+from training.core.judgements import all_pairs, correctness, pair_table, read_judgements
 
 
 def test_accuracy_counts_pairs_and_gives_equal_scores_one_half() -> None:
-    data = [example(["aa", "a", "aaa"], [[0], [1], [2]]), example(["b", "bb"], [[1], [0]], group="h")]
+    data = [example([2, 1, 3], [[0], [1], [2]]), example([1, 2], [[1], [0]], group=1)]
     section = evaluate(data, [[3.0, 1.0, 1.0], [0.0, -1.0]], seed=0)
     # right: 0>1, 0>2; equal: 1=2; wrong: the pair of the second prompt
     assert section["accuracy"]["value"] == pytest.approx(2.5 / 4)
-    assert (section["accuracy"]["pairs"], section["accuracy"]["prompts"]) == (4, 2)
+    assert (section["accuracy"]["pairs"], section["accuracy"]["prompts"], section["groups"]) == (4, 2, 2)
     # longer wins: 0>1 yes, 0>2 no, 1>2 no, second prompt yes
     assert section["length_baseline"]["value"] == pytest.approx(2 / 4)
+    assert section["against_length"]["value"] == pytest.approx(0.5 / 4)
+    assert section["against_shorter"]["value"] == pytest.approx(0.5 / 4)
+
+
+def test_the_difference_to_the_length_rule_is_paired() -> None:
+    """Two rules that are right on the same pairs differ by exactly nothing, however wide either interval is."""
+    data = [example([1 + number % 2, 1 + (number + 1) % 2], [[0], [1]], group=number) for number in range(30)]
+    section = evaluate(data, [[float(one.lengths[0]), float(one.lengths[1])] for one in data], seed=0)
+    assert section["accuracy"]["high"] - section["accuracy"]["low"] > 0.2
+    assert (section["against_length"]["low"], section["against_length"]["high"]) == (0.0, 0.0)
 
 
 def test_without_pairs_every_figure_is_none() -> None:
-    for data in ([], [example(["a", "b"], [[0, 1]])]):
-        section = evaluate(data, [[1.0, 2.0]] * len(data), seed=0)
+    for data in ([], [example([1, 1], [[0, 1]])]):
+        section = evaluate(
+            data, [[1.0, 2.0]] * len(data), seed=0, outcome_log_probabilities=lambda d: np.zeros((len(d), 3))
+        )
         assert section["accuracy"] == {"value": None, "low": None, "high": None, "pairs": 0, "prompts": 0}
         assert section["log_loss"] is section["ece"] is section["temperature"] is section["kendall_tau_b"] is None
+        assert section["calibration"] == []
+        assert section["against_length"]["value"] is section["overconfidence"]["value"] is None
+        assert all(parts == [] for parts in section["accuracy_by"].values())
 
 
-def test_the_interval_is_that_of_the_exact_bootstrap_distribution() -> None:
-    """With one pair a group, the bootstrap mean of n groups is Binomial(n, p) / n: its quantiles are known exactly."""
-    count, right = 40, 26
-    values = np.array([1.0] * right + [0.0] * (count - right))
-    (interval,) = bootstrap_means([values], np.arange(count), seed=1)
-    share = right / count
-    chances = [math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(count + 1)]
-    cumulative = np.cumsum(chances)
-    low, high = (int(np.searchsorted(cumulative, q)) / count for q in (0.025, 0.975))
-    assert interval.value == pytest.approx(share)
-    # 2,000 draws: the sample's quantile may be one step of 1/n beside the exact one
-    assert interval.low == pytest.approx(low, abs=1 / count + 1e-9)
-    assert interval.high == pytest.approx(high, abs=1 / count + 1e-9)
+def test_a_report_is_json_and_the_same_for_the_same_seed() -> None:
+    data, scores = random_split(12)
+    first, second = (evaluate(data, scores, seed=7, known_annotators={1, 2}) for _ in range(2))
+    assert json.dumps(first, allow_nan=False) == json.dumps(second)
+    assert first["outcomes"] is None
 
 
-def test_groups_are_drawn_whole_however_many_pairs_they_hold() -> None:
-    """Two groups, all pairs of one right: a draw holds 0, 1 or 2 of it, so the ends are 0 and 1 for any group size."""
-    values = np.array([1.0] * 100 + [0.0] * 100)
-    groups = np.array([0] * 100 + [1] * 100)
-    (interval,) = bootstrap_means([values], groups, seed=0)
-    assert (interval.low, interval.high) == (0.0, 1.0)
-    (by_pair,) = bootstrap_means([values], np.arange(200), seed=0)
-    assert by_pair.low is not None
-    assert by_pair.low > 0.4
+def test_scores_must_be_those_of_the_responses() -> None:
+    with pytest.raises(ValueError, match="prompt 0 has 2 responses and 1 scores"):
+        evaluate([example([1, 2], [[0], [1]])], [[1.0]], seed=0)
 
 
-def test_unequal_groups_are_weighed_by_their_pairs() -> None:
-    """Against all 5⁵ draws of five groups of unlike sizes: pairs right in a draw over pairs in it."""
-    right, sizes = [1, 1, 12, 2, 5], [1, 2, 30, 2, 9]
-    values = np.concatenate([[1.0] * r + [0.0] * (n - r) for r, n in zip(right, sizes, strict=True)])
-    groups = np.repeat(np.arange(5), sizes)
-    every = [
-        sum(right[g] for g in draw) / sum(sizes[g] for g in draw) for draw in itertools.product(range(5), repeat=5)
-    ]
-    (interval,) = bootstrap_means([values], groups, seed=0)
-    assert interval.value == pytest.approx(21 / 44)
-    assert interval.low == pytest.approx(np.quantile(every, 0.025), abs=0.01)
-    assert interval.high == pytest.approx(np.quantile(every, 0.975), abs=0.03)
-
-
-def test_both_intervals_see_the_same_draws_and_one_group_has_none() -> None:
-    values, groups = np.array([1.0, 0.0, 1.0, 1.0, 0.0]), np.array([0, 1, 2, 3, 4])
-    first, second = bootstrap_means([values, values], groups, seed=3)
-    assert first == second
-    (alone,) = bootstrap_means([values], np.zeros(5, int), seed=3)
-    assert (alone.value, alone.low, alone.high) == (0.6, None, None)
-
-
-def test_log_loss_and_ece_by_hand() -> None:
-    margin = np.array([2.0, -1.0, 0.5])
-    sigma = 1 / (1 + np.exp(-margin))
-    assert log_loss(margin) == pytest.approx(-np.log(sigma).mean())
-    confidence = 1 / (1 + np.exp(-np.abs(margin)))  # 0.881, 0.731, 0.622: three bins of one pair each
-    expected = (abs(1 - confidence[0]) + abs(0 - confidence[1]) + abs(1 - confidence[2])) / 3
-    assert expected_calibration_error(margin) == pytest.approx(expected)
-
-
-def test_calibrated_margins_have_no_calibration_error() -> None:
-    margin = np.array([math.log(3)] * 3 + [-math.log(3)])  # σ = 0.75, and 3 of 4 are right
-    assert expected_calibration_error(margin) == pytest.approx(0, abs=1e-12)
-    assert fit_temperature(margin) == pytest.approx(1, abs=1e-9)
-
-
-@pytest.mark.parametrize(("size", "right"), [(1.0, 3), (5.0, 3), (0.2, 4)])
-def test_the_temperature_is_the_margin_over_the_log_odds(size: float, right: int) -> None:
-    margin = np.array([size] * right + [-size] * (5 - right))
-    assert fit_temperature(margin) == pytest.approx(size / math.log(right / (5 - right)), rel=1e-9)
-
-
-def test_no_temperature_fits_pairs_that_are_all_right_or_mostly_wrong() -> None:
-    assert fit_temperature(np.array([1.0, 2.0])) is None
-    assert fit_temperature(np.array([1.0, -1.0, -1.0])) is None
-
-
-def test_tau_b_of_known_cases() -> None:
-    assert kendall_tau_b([1, 2, 3], [1, 2, 3]) == 1
-    assert kendall_tau_b([1, 2, 3], [3, 2, 1]) == -1
-    # three pairs agree, one does not, and one is tied on either side
-    assert kendall_tau_b([1, 2, 2, 3], [1, 3, 2, 2]) == pytest.approx((3 - 1) / math.sqrt(5 * 5))
-    assert kendall_tau_b([1, 1], [1, 2]) is None
-
-
-def test_tau_counts_ties_in_the_human_ranking() -> None:
-    data = [example(["a", "b", "c"], [[0, 1], [2]])]
-    section = evaluate(data, [[2.0, 1.0, 0.0]], seed=0)
-    assert section["kendall_tau_b"] == pytest.approx(2 / math.sqrt(3 * 2))
+# --- pairs -----------------------------------------------------------------------------------------------------------
 
 
 def test_margins_are_winner_minus_loser() -> None:
-    table = pair_table([example(["a", "bbb"], [[1], [0]])], [[0.25, 1.0]])
+    table = pair_table([example([1, 3], [[1], [0]])], [[0.25, 1.0]])
     assert table.margin.tolist() == [0.75]
     assert table.length_margin.tolist() == [2]
     assert correctness(np.array([2.0, 0.0, -1.0])).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_pairs_come_ranking_by_ranking_and_two_places_of_one_text_are_none() -> None:
+    data = [example([1, 2, 3], [[0], [1, 2]], [[2], [1]]), example([1, 2], [[0, 1], [0]])]
+    pairs = all_pairs(read_judgements(data, [[0.0, 1.0, 2.0], [5.0, 6.0]]))
+    assert list(zip(pairs.ranking.tolist(), pairs.first.tolist(), pairs.second.tolist(), strict=True)) == [
+        (0, 0, 1),
+        (0, 0, 2),
+        (0, 1, 2),
+        (1, 2, 1),
+        (2, 3, 4),
+        (2, 4, 3),
+    ]
+    assert pairs.strict.tolist() == [True, True, False, True, False, True]
+
+
+# --- rank agreement --------------------------------------------------------------------------------------------------
+
+
+def tau_b(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Kendall's τ-b by its definition, pair by pair."""
+    together, spread_first, spread_second = 0.0, 0.0, 0.0
+    for i in range(len(first)):
+        for j in range(i):
+            a, b = np.sign(first[i] - first[j]), np.sign(second[i] - second[j])
+            together, spread_first, spread_second = together + a * b, spread_first + a * a, spread_second + b * b
+    scale = math.sqrt(spread_first * spread_second)
+    return together / scale if scale else None
+
+
+def test_tau_b_by_hand() -> None:
+    for order, expected in ([[0, 1, 2], 1.0], [[2, 1, 0], -1.0]):
+        section = evaluate([example([1, 1, 1], [[place] for place in order])], [[3.0, 2.0, 1.0]], seed=0)
+        assert section["kendall_tau_b"] == pytest.approx(expected)
+    # three pairs agree, one does not, and one is tied on either side: scores 1 2 2 3, people 1 3 2 2
+    section = evaluate([example([1] * 4, [[1], [2, 3], [0]])], [[1.0, 2.0, 2.0, 3.0]], seed=0)
+    assert section["kendall_tau_b"] == pytest.approx((3 - 1) / math.sqrt(5 * 5))
+    assert evaluate([example([1, 1], [[0], [1]])], [[1.0, 1.0]], seed=0)["kendall_tau_b"] is None
+
+
+def test_tau_b_is_the_mean_of_its_definition() -> None:
+    data, scores = random_split(25, seed=6)
+    found = []
+    for one, row in zip(data, scores, strict=True):
+        for judged in one.rankings:
+            placed = [(row[place], -tier) for tier, places in enumerate(judged.tiers) for place in places]
+            tau = tau_b([score for score, _ in placed], [tier for _, tier in placed])
+            found += [tau] if tau is not None else []
+    section = evaluate(data, scores, seed=0)
+    assert section["kendall_tau_b"] == pytest.approx(sum(found) / len(found))
+    assert section["kendall_tau_b_interval"]["rankings"] == len(found)
+    assert (
+        section["kendall_tau_b_interval"]["low"] < section["kendall_tau_b"] < section["kendall_tau_b_interval"]["high"]
+    )
+
+
+# --- score and length ------------------------------------------------------------------------------------------------
+
+
+def test_the_correlation_with_length_is_taken_within_prompts() -> None:
+    """Between prompts score and length go together, within them they oppose: −1, where pooling would say about +1."""
+    data = [example([1, 2, 3], [[0], [1]]), example([101, 102, 103], [[0], [1]], group=1)]
+    found = evaluate(data, [[3.0, 2.0, 1.0], [93.0, 92.0, 91.0]], seed=0)["score_length"]
+    assert (found["pearson"]["value"], found["spearman"]["value"]) == (pytest.approx(-1), pytest.approx(-1))
+    assert (found["responses"], found["prompts"]) == (6, 2)
+
+
+def test_spearman_is_pearson_of_ranks_and_does_not_see_size() -> None:
+    lengths, scores = [1, 10, 100, 1000, 5], [0.1, 0.2, 0.5, 0.4, 0.2]
+    found = evaluate([example(lengths, [[0], [1]])], [scores], seed=0)["score_length"]
+    # ranks 1 3 4 5 2 and 1 2.5 5 4 2.5
+    assert found["spearman"]["value"] == pytest.approx(np.corrcoef([1, 3, 4, 5, 2], [1, 2.5, 5, 4, 2.5])[0, 1])
+    assert found["pearson"]["value"] == pytest.approx(np.corrcoef(lengths, scores)[0, 1])
+
+
+def test_equal_values_share_the_mean_of_their_ranks_within_their_part() -> None:
+    ranks = mean_ranks(np.array([5.0, 1.0, 5.0, 5.0, 2.0]), np.array([0, 0, 0, 1, 1]))
+    assert (ranks[:3] - ranks[1]).tolist() == [1.5, 0.0, 1.5]
+    assert ranks[3] - ranks[4] == 1.0
+
+
+# --- ties ------------------------------------------------------------------------------------------------------------
+
+
+def davidson(margin: Floats, nu: float) -> Floats:
+    logits = np.stack([margin / 2, np.full(len(margin), math.log(nu)), -margin / 2], axis=1)
+    return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
+
+
+def test_three_way_log_loss_over_strict_and_tied_pairs() -> None:
+    data = [example([1, 1, 1], [[0], [1, 2]]), example([1, 1], [[1], [0]], group=1)]
+    section = evaluate(
+        data, [[1.0, 0.0, 0.5], [2.0, 0.0]], seed=0, outcome_log_probabilities=lambda margin: davidson(margin, 0.7)
+    )
+    found = section["outcomes"]
+    logs = davidson(np.array([1.0, 0.5, -0.5, -2.0]), 0.7)
+    expected = -(logs[0, 0] + logs[1, 0] + logs[2, 1] + logs[3, 0]) / 4
+    assert found["log_loss"]["value"] == pytest.approx(expected)
+    assert (found["ties"]["value"], found["pairs"]) == (0.25, 4)
+    assert found["predicted_ties"]["value"] == pytest.approx(np.exp(logs[:, 1]).mean())
+    constant = -(math.log(0.25) + 3 * math.log(0.375)) / 4
+    assert found["constant_log_loss"]["value"] == pytest.approx(constant)
+    assert found["against_constant"]["value"] == pytest.approx(expected - constant)
+
+
+@pytest.mark.parametrize(("tiers", "constant"), [([[0], [1]], math.log(2)), ([[0, 1]], 0.0)])
+def test_the_constant_chances_of_a_split_of_one_kind(tiers: list[list[int]], constant: float) -> None:
+    section = evaluate(
+        [example([1, 2], tiers)], [[0.0, 1.0]], seed=0, outcome_log_probabilities=lambda m: davidson(m, 1)
+    )
+    assert section["outcomes"]["constant_log_loss"]["value"] == pytest.approx(constant)

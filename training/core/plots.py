@@ -1,0 +1,294 @@
+"""The plots of a report as SVG, from the report alone: calibration, best-of-n, accuracy by parts of the pairs.
+
+Drawn twice from the same elements: inline in pages, where classes take their colours from the stylesheet (no style
+attribute, no style element: the content security policy refuses both), and as files with colours of their own for light
+and dark. What a plot shows stands in its title and description too, and no two things differ by colour alone.
+Standard library only: pages import this without loading torch.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from training.core.wording import ENGLISH, Wording, part_name
+
+WIDTH = 360
+LEFT, RIGHT = 44, 350
+# Rows of the plot by parts: names to the left, counts to the right.
+NAMES, COUNTS = 124, 314
+ROW, HEADING = 22, 26
+
+FAMILIES = ("placed", "strength", "annotators", "length_difference")
+
+STYLE = """
+svg { background: #fbfaf8; font: 11px system-ui, sans-serif; }
+text { fill: #67635d; } .name { fill: #1d1c1a; } .heading { fill: #1d1c1a; font-weight: 600; }
+.axis { stroke: #e5e1da; fill: none; } .dashed { stroke: #8f8a81; stroke-dasharray: 3 4; fill: none; }
+.curve { stroke: #2f5bd3; fill: none; stroke-width: 2; stroke-linejoin: round; }
+.curve.two { stroke: #b4541a; stroke-width: 1.5; stroke-dasharray: 4 4; }
+.curve.most { stroke: #67635d; stroke-width: 1.5; stroke-dasharray: 1 4; stroke-linecap: round; }
+.dot { fill: #2f5bd3; } .whisker { stroke: #2f5bd3; stroke-width: 1.5; fill: none; }
+.rule { fill: #fbfaf8; stroke: #b4541a; stroke-width: 1.5; } .bar { fill: #e9eefc; stroke: #2f5bd3; }
+@media (prefers-color-scheme: dark) {
+  svg { background: #161513; }
+  text { fill: #a8a298; } .name, .heading { fill: #ece8e1; }
+  .axis { stroke: #35322d; } .dashed { stroke: #7b756b; }
+  .curve, .whisker { stroke: #8eaaff; } .curve.two { stroke: #f0a070; } .curve.most { stroke: #a8a298; }
+  .dot { fill: #8eaaff; } .rule { fill: #161513; stroke: #f0a070; } .bar { fill: #26304c; stroke: #8eaaff; }
+}
+"""
+
+
+def plots_of(section: Mapping[str, Any], *, name: str, words: Wording = ENGLISH) -> dict[str, str]:
+    """The plots that a split's section holds figures for, by name: ``calibration``, ``best_of_n``, ``parts``.
+
+    Args:
+        name: begins the ids in the plots; different for two sections on one page.
+    """
+    drawn = {
+        "calibration": calibration_plot(section, name=name, words=words),
+        "best_of_n": best_of_n_plot(section, name=name, words=words),
+        "parts": parts_plot(section, name=name, words=words),
+    }
+    return {kind: plot for kind, plot in drawn.items() if plot is not None}
+
+
+def standalone(plot: str) -> str:
+    """The plot as a file of its own."""
+    head, rest = plot.split(">", 1)
+    height = head.split('viewBox="')[1].split('"')[0].split()[3]
+    return f'{head} width="{2 * WIDTH}" height="{2 * int(height)}"><style>{STYLE}</style>{rest}\n'
+
+
+def calibration_plot(section: Mapping[str, Any], *, name: str, words: Wording = ENGLISH) -> str | None:
+    """Share right against mean confidence, with intervals; under it how many pairs each bin holds."""
+    bins: Sequence[Mapping[str, Any]] = section.get("calibration") or []
+    if not bins:
+        return None
+    top, bottom, ground = 12, 196, 268
+    floor = _floor([one["accuracy"] for one in bins], at_most=0.5)
+
+    def x(confidence: float) -> float:
+        return LEFT + (confidence - 0.5) * 2 * (RIGHT - LEFT)
+
+    def y(share: float) -> float:
+        return bottom - (share - floor) / (1 - floor) * (bottom - top)
+
+    marks = [_path("axis", f"M{LEFT} {top}V{bottom}H{RIGHT}"), _path("dashed", _line([(x(0.5), y(0.5)), (x(1), y(1))]))]
+    marks += _share_ticks(floor, y, words)
+    marks.append(_text(LEFT, bottom + 15, words.percent(0.5, 0), "start"))
+    marks.append(_text(x(0.75), bottom + 15, words.percent(0.75, 0), "middle"))
+    marks.append(_text(RIGHT, bottom + 15, words.percent(1.0, 0), "end"))
+    most = max(one["pairs"] for one in bins)
+    for one in bins:
+        middle, accuracy = x(one["confidence"]), one["accuracy"]
+        marks += _whisker(middle, accuracy, y)
+        marks.append(_dot(middle, y(accuracy["value"])))
+        height = max(1.0, one["pairs"] / most * 30)
+        left, right = x(one["from"]) + 2, x(one["to"]) - 2
+        marks.append(_path("bar", f"M{left:.1f} {ground}V{ground - height:.1f}H{right:.1f}V{ground}z"))
+        marks.append(_text((left + right) / 2, ground - height - 4, words.few_digits(one["pairs"]), "middle"))
+    marks.append(_text(RIGHT, ground + 16, words.gettext("confidence in the choice; bars: pairs"), "end"))
+    marks.append(_text(LEFT + 6, top + 8, words.gettext("right"), "start"))
+    said = words.gettext("Confidence %(confidence)s: %(accuracy)s right of %(pairs)s pairs.")
+    told = [
+        said
+        % {
+            "confidence": words.percent(one["confidence"]),
+            "accuracy": words.interval(one["accuracy"]),
+            "pairs": words.count(one["pairs"]),
+        }
+        for one in bins
+    ]
+    return _svg(f"{name}-calibration", words.gettext("Calibration"), told, marks, ground + 24)
+
+
+def best_of_n_plot(section: Mapping[str, Any], *, name: str, words: Wording = ENGLISH) -> str | None:
+    """Standing of the pick among n: by score, by length, and of the best possible pick."""
+    points: Sequence[Mapping[str, Any]] = (section.get("best_of_n") or {}).get("points") or []
+    if len(points) < 2:
+        return None
+    top, bottom = 12, 222
+    floor = _floor([one[kind] for one in points for kind in ("model", "longest")], at_most=0.4)
+
+    def x(n: int) -> float:
+        return LEFT + 12 + (n - 1) / (len(points) - 1) * (RIGHT - LEFT - 20)
+
+    def y(share: float) -> float:
+        return bottom - (share - floor) / (1 - floor) * (bottom - top)
+
+    def curve(kind: str) -> str:
+        return _line([(x(one["n"]), y(one[kind]["value"])) for one in points])
+
+    marks = [_path("axis", f"M{LEFT} {top}V{bottom}H{RIGHT}"), *_share_ticks(floor, y, words)]
+    marks += [_text(x(one["n"]), bottom + 14, str(one["n"]), "middle") for one in points]
+    marks += [
+        _path("curve most", curve("oracle")),
+        _path("curve two", curve("longest")),
+        _path("curve", curve("model")),
+    ]
+    marks += [_diamond(x(one["n"]), y(one["longest"]["value"])) for one in points]
+    for one in points:
+        marks += _whisker(x(one["n"]), one["model"], y)
+        marks.append(_dot(x(one["n"]), y(one["model"]["value"])))
+    kinds = (
+        ("curve", words.gettext("by score")),
+        ("curve two", words.gettext("the longest")),
+        ("curve most", words.gettext("best possible")),
+    )
+    for place, (kind, text) in enumerate(kinds):
+        begin = LEFT + place * 104
+        marks += [_path(kind, f"M{begin} {bottom + 32}h20"), _text(begin + 25, bottom + 36, text, "start")]
+        marks += [_dot(begin + 10, bottom + 32)] if kind == "curve" else []
+        marks += [_diamond(begin + 10, bottom + 32)] if kind == "curve two" else []
+    marks.append(_text(RIGHT, bottom + 54, words.gettext("responses to choose from"), "end"))
+    marks.append(_text(LEFT + 6, top + 8, words.gettext("ranked below"), "start"))
+    said = words.gettext(
+        "Of %(n)s: the pick by score stands at %(model)s, the longest at %(longest)s, the best at %(oracle)s."
+    )
+    told = [
+        said
+        % {
+            "n": one["n"],
+            "model": words.interval(one["model"]),
+            "longest": words.percent(one["longest"]["value"]),
+            "oracle": words.percent(one["oracle"]["value"]),
+        }
+        for one in points
+    ]
+    return _svg(f"{name}-best-of-n", words.gettext("Best of n"), told, marks, bottom + 62)
+
+
+def parts_plot(section: Mapping[str, Any], *, name: str, words: Wording = ENGLISH) -> str | None:
+    """Accuracy of all pairs and of their parts, one row each, with intervals and the length rule beside it."""
+    rows = _rows(section, words)
+    if len(rows) < 2:
+        return None
+    floor = _floor([part for _, part in rows if part], at_most=0.4)
+    ceiling = _ceiling([part for _, part in rows if part])
+
+    def x(share: float) -> float:
+        return NAMES + 10 + (share - floor) / (ceiling - floor) * (COUNTS - NAMES - 22)
+
+    top = 24
+    height = top + sum(ROW if part else HEADING for _, part in rows) + 4
+    marks = [_path("axis", f"M{x(floor):.1f} {top}V{height}"), _path("dashed", f"M{x(0.5):.1f} {top}V{height}")]
+    marks += [_text(x(share), 14, words.percent(share, 0), "middle") for share in _spread(floor, ceiling)]
+    marks.append(_text(RIGHT, 14, words.gettext("pairs"), "end"))
+    told, line, about = [], float(top), ""
+    said = words.gettext("%(part)s: %(accuracy)s, longer response %(length)s, %(pairs)s pairs.")
+    for text, part in rows:
+        line += ROW if part else HEADING
+        if part is None:
+            about = f"{text}, "
+            marks.append(_text(8, line - 6, text, "start", "heading"))
+            continue
+        middle = line - ROW / 2
+        length = part["length_baseline"]["value"]
+        marks.append(_text(NAMES, middle + 4, text, "end", "name"))
+        # One above the other: they are often at the same share.
+        marks.append(_diamond(x(length), middle + 5))
+        if part["low"] is not None:
+            marks.append(_path("whisker", f"M{x(part['low']):.1f} {middle - 3:.1f}H{x(part['high']):.1f}"))
+        marks.append(_dot(x(part["value"]), middle - 3))
+        marks.append(_text(RIGHT, middle + 4, words.few_digits(part["pairs"]), "end"))
+        told.append(
+            said
+            % {
+                "part": about + text,
+                "accuracy": words.interval(part),
+                "length": words.percent(length),
+                "pairs": words.count(part["pairs"]),
+            }
+        )
+    marks += [_dot(NAMES + 16, height + 14), _text(NAMES + 24, height + 18, words.gettext("model"), "start")]
+    marks += [
+        _diamond(NAMES + 92, height + 14),
+        _text(NAMES + 100, height + 18, words.gettext("longer response"), "start"),
+    ]
+    return _svg(f"{name}-parts", words.gettext("Accuracy by kind of pair"), told, marks, height + 28)
+
+
+def _rows(section: Mapping[str, Any], words: Wording) -> list[tuple[str, Mapping[str, Any] | None]]:
+    """(name, part) of each row; a heading has no part. Ways that put all pairs into one part are left out."""
+    families = section.get("accuracy_by") or {}
+    if (section.get("accuracy") or {}).get("value") is None or not families:
+        return []
+    headings = {
+        "placed": words.gettext("Responses placed"),
+        "strength": words.gettext("How much better"),
+        "annotators": words.gettext("Judged by"),
+        "length_difference": words.gettext("Characters apart"),
+    }
+    whole = {**section["accuracy"], "length_baseline": section["length_baseline"]}
+    rows: list[tuple[str, Mapping[str, Any] | None]] = [(words.gettext("all pairs"), whole)]
+    for family in FAMILIES:
+        parts = families.get(family) or []
+        if len(parts) > 1:
+            rows.append((headings[family], None))
+            rows += [(part_name(family, part, words), part) for part in parts]
+    return rows
+
+
+# --- elements --------------------------------------------------------------------------------------------------------
+
+
+def _svg(identity: str, title: str, told: Iterable[str], marks: Iterable[str], height: float) -> str:
+    begin = escape(identity)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
+        f'aria-labelledby="{begin}-title {begin}-desc"><title id="{begin}-title">{escape(title)}</title>'
+        f'<desc id="{begin}-desc">{escape(" ".join(told))}</desc>{"".join(marks)}</svg>'
+    )
+
+
+def _path(kind: str, course: str) -> str:
+    return f'<path class="{kind}" d="{course}"/>'
+
+
+def _line(points: Iterable[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def _dot(x: float, y: float) -> str:
+    return f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
+
+
+def _diamond(x: float, y: float) -> str:
+    return _path("rule", f"M{x:.1f} {y - 4.5:.1f}l4.5 4.5l-4.5 4.5l-4.5 -4.5z")
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
+    of_kind = f' class="{kind}"' if kind else ""
+    return f'<text{of_kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _whisker(x: float, interval: Mapping[str, Any], y: Any) -> list[str]:
+    if interval["low"] is None:
+        return []
+    return [_path("whisker", f"M{x:.1f} {y(interval['low']):.1f}V{y(interval['high']):.1f}")]
+
+
+def _share_ticks(floor: float, y: Any, words: Wording) -> list[str]:
+    """The ends and, where there is room, ½."""
+    shares = [floor, 1.0] + ([0.5] if floor < 0.45 else [])
+    return [_text(LEFT - 5, y(share) + 4, words.percent(share, 0), "end") for share in shares]
+
+
+def _spread(floor: float, ceiling: float) -> list[float]:
+    """Shares to write at an axis: ½, and the ends that are not too near to it."""
+    return [0.5, ceiling] + ([floor] if 0.5 - floor > (ceiling - floor) / 4 else [])
+
+
+def _ceiling(parts: Iterable[Mapping[str, Any]]) -> float:
+    """The tenth above the highest end."""
+    both = [one for part in parts for one in (part, part["length_baseline"])]
+    ends: list[float] = [one[end] for one in both for end in ("high", "value") if one[end] is not None]
+    return max(0.6, min(1.0, math.ceil(max(ends) * 10 - 1e-9) / 10))
+
+
+def _floor(intervals: Iterable[Mapping[str, Any]], *, at_most: float) -> float:
+    """The tenth below the lowest end, not above ``at_most``."""
+    ends: list[float] = [one[end] for one in intervals for end in ("low", "value") if one[end] is not None]
+    return min(at_most, math.floor(min(ends) * 10 + 1e-9) / 10)
