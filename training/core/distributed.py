@@ -19,8 +19,9 @@ Item = TypeVar("Item")
 
 # A process waits this long for the others, then fails: they may write a checkpoint or a report meanwhile.
 COLLECTIVE_SECONDS = 1800.0
-# Gradients added up at once: 32 MiB of float32, where one call for each would be mostly waiting.
-BUCKET_VALUES = 1 << 23
+# Gradients smaller than this (512 KiB of float32) are added up together: of one call for each, most would be waiting.
+# Larger ones would lose more by being copied.
+BUCKET_VALUES = 1 << 17
 FAILURE = "failure"
 
 
@@ -58,6 +59,9 @@ class World:
                     parameter.grad = torch.zeros_like(parameter)
                 gradients.append(parameter.grad)
         for bucket in _buckets(gradients):
+            if len(bucket) == 1:
+                dist.all_reduce(bucket[0])
+                continue
             flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
             dist.all_reduce(flat)
             summed = torch.split(flat, [gradient.numel() for gradient in bucket])
