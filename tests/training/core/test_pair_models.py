@@ -233,7 +233,9 @@ def test_two_equal_scores_first_tie_as_often_as_in_the_data(kind: PairModel, sha
 def test_values_are_json_by_name_and_lead_back_to_the_tensor(kind: PairModel) -> None:
     thresholds = pair_thresholds(kind, tie_share=0.3)
     values = json.loads(json.dumps(thresholds.values()))
-    torch.testing.assert_close(tensor_of_thresholds(kind, values).float(), thresholds().detach())
+    back = tensor_of_thresholds(kind, values)
+    assert back.dtype == torch.float64
+    torch.testing.assert_close(back.float(), thresholds().detach())
     names = {"bradley-terry": [], "rao-kupper": ["eta"], "davidson": ["nu"], "ordinal": ["eta_1", "eta_2", "eta_3"]}
     assert list(values) == names[kind]
 
@@ -359,15 +361,37 @@ def test_a_fit_finds_what_the_outcomes_were_drawn_from_and_nothing_near_it_is_li
             assert best < loss_at({**found, name: found[name] + step})
 
 
-@pytest.mark.parametrize("scale", [0.01, 100.0])
+def slope_of_gaps(
+    found: dict[str, float], difference: np.ndarray, outcome: np.ndarray, said: np.ndarray
+) -> list[float]:
+    """The gradient of the mean ordinal loss by η₁, η₂ − η₁ and η₃ − η₂."""
+    count = len(difference)
+    scores = torch.cat([torch.from_numpy(difference), torch.zeros(1, dtype=torch.float64)])
+    rows = [(i, count, outcome[i], 1 / count, 0.0, said[i]) for i in range(count)]
+    eta = tensor_of_thresholds("ordinal", found).requires_grad_()
+    loss_of("ordinal", scores, rows, eta).backward()  # type: ignore[no-untyped-call]
+    assert eta.grad is not None
+    return [eta.grad[at:].sum().item() for at in range(3)]
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0, 1000.0])
 def test_a_fit_holds_on_scores_of_any_scale(scale: float) -> None:
-    difference, outcome = drawn_pairs("rao-kupper", {"eta": 0.6}, 500)
-    found = fit_thresholds("rao-kupper", difference * scale, outcome, np.ones(500))["eta"]
-    eta = torch.tensor([found], dtype=torch.float64, requires_grad=True)
-    log_p = outcome_log_probabilities("rao-kupper", torch.from_numpy(difference * scale), eta)
-    index = torch.from_numpy(2 - 2 * outcome).long()  # 1, 0.5, 0 are columns 0, 1, 2
-    log_p.gather(1, index[:, None]).mean().backward()  # type: ignore[no-untyped-call]
-    assert eta.grad is not None and abs(eta.grad.item()) < 1e-8
+    difference, outcome = drawn_pairs("ordinal", {"eta_1": 0.6, "eta_2": 1, "eta_3": 2}, 500)
+    said = np.random.default_rng(2).integers(0, 4, 500)
+    found = fit_thresholds("ordinal", difference * scale, outcome, np.ones(500), said)
+    assert slope_of_gaps(found, difference * scale, outcome, said) == pytest.approx([0, 0, 0], abs=1e-8)
+
+
+@pytest.mark.parametrize("absent", [1, 2])
+def test_a_strength_that_nobody_says_has_no_room_and_the_others_are_still_the_likeliest(absent: int) -> None:
+    difference, outcome = drawn_pairs("ordinal", {"eta_1": 0.6, "eta_2": 1, "eta_3": 2}, 500)
+    said = np.random.default_rng(2).integers(0, 4, 500)
+    said[said == absent] = 0
+    found = fit_thresholds("ordinal", difference, outcome, np.ones(500), said)
+    slope = slope_of_gaps(found, difference, outcome, said)
+    assert found[f"eta_{absent + 1}"] - found[f"eta_{absent}"] == pytest.approx(1e-6, rel=1e-3)
+    assert slope.pop(absent) > 1e-3  # held at its limit
+    assert slope == pytest.approx([0, 0], abs=1e-8)
 
 
 def test_fits_without_an_optimum_end_and_say_so_by_their_size() -> None:
