@@ -179,9 +179,6 @@ def test_as_a_process_it_keeps_the_contract(trained: Path, tmp_path: Path) -> No
     code, told = call(f"--model={trained / 'run'}")
     assert (code, told["code"]) == (0, 0)
     assert "accuracy" in told["reason"]
-    before = (tmp_path / "out" / "report.json").stat().st_mtime_ns
-    assert call(f"--model={trained / 'run'}", "--resume")[0] == 0
-    assert (tmp_path / "out" / "report.json").stat().st_mtime_ns == before
 
 
 def test_trl_reads_it_as_its_own_reward_model(trained: Path, tmp_path: Path) -> None:

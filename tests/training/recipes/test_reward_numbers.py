@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.training.conftest import StartRecipe
 from tests.training.snapshots import record, records, write_jsonl
@@ -117,15 +119,17 @@ def test_validation_is_scored_as_often_as_asked(train: Callable[..., Path]) -> N
     assert [row["step"] for row in rows if "validation/accuracy" in row] == [2, 4, 5]
 
 
+@pytest.mark.parametrize("shard", [False, True])
 def test_two_processes_take_the_same_steps_as_one(
-    train: Callable[..., Path], start_recipe: StartRecipe, tiny_model: Path, tmp_path: Path
+    train: Callable[..., Path], start_recipe: StartRecipe, tiny_model: Path, tmp_path: Path, shard: bool
 ) -> None:
     lines = records(train=7, validation=3)
-    alone = train(lines, max_steps=2)
+    lines[0]["ranking"] = [[name for tier in lines[0]["ranking"] for name in tier]]
+    alone = train(lines, max_steps=2, ties="davidson")
     both = tmp_path / "both"
     flags = {
         "model": tiny_model, "data": write_jsonl(tmp_path / "data.jsonl", lines), "output": both, "device": "cpu",
-        "batch_size": 4, "max_steps": 2,
+        "batch_size": 4, "max_steps": 2, "ties": "davidson", "shard": shard,
     }  # fmt: skip
     # What torchrun tells each process.
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -141,6 +145,10 @@ def test_two_processes_take_the_same_steps_as_one(
     assert report_of(both)["validation"]["log_loss"] == pytest.approx(
         report_of(alone)["validation"]["log_loss"], rel=1e-4
     )
+    # Adam's first steps are as long as the learning rate whatever the gradient: this says that shards were put together.
+    weights = [load_file(folder / "model" / "model.safetensors") for folder in (both, alone)]
+    for name, value in weights[1].items():
+        assert torch.allclose(weights[0][name], value, atol=1e-4), name
     run = json.loads((both / "run.json").read_text())
     assert [attempt["world_size"] for attempt in run["attempts"]] == [2]
 
