@@ -380,16 +380,12 @@ class _SplitWriter:
 
     def _save_tokens(self, starts: Numbers, sizes: Numbers) -> None:
         """The ids of the texts, in the examples' order; neither file is ever in memory whole."""
-        if not self._written:
-            self._save("tokens", np.zeros(0, "i4"))
-            return
-        raw = np.memmap(self._folder / "raw", "i4", "r")
-        target = np.lib.format.open_memmap(self._folder / "tokens.npy", "w+", "i4", (self._written,))
-        place = 0
-        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
-            target[place : place + size] = raw[start : start + size]
-            place += size
-        target.flush()
+        with open(self._folder / "tokens.npy", "wb") as target:
+            header = {"descr": np.dtype("i4").str, "fortran_order": False, "shape": (self._written,)}
+            np.lib.format.write_array_header_2_0(target, header)
+            for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+                self._raw.seek(4 * start)
+                target.write(self._raw.read(4 * size))
 
     def _save(self, name: str, values: Numbers) -> None:
         np.save(self._folder / f"{name}.npy", values)

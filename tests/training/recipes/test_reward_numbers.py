@@ -145,7 +145,7 @@ def test_two_processes_take_the_same_steps_as_one(
     assert report_of(both)["validation"]["log_loss"] == pytest.approx(
         report_of(alone)["validation"]["log_loss"], rel=1e-4
     )
-    # Adam's first steps are as long as the learning rate whatever the gradient: this says that shards were put together.
+    # Adam's first steps are as long as the learning rate whatever the gradient: this is about putting shards together.
     weights = [load_file(folder / "model" / "model.safetensors") for folder in (both, alone)]
     for name, value in weights[1].items():
         assert torch.allclose(weights[0][name], value, atol=1e-4), name
