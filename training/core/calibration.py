@@ -1,6 +1,6 @@
-"""Whether σ(score difference) is the chance that the first response wins: log-loss, calibration, temperature.
+"""Whether what the model gives as the chance to win is how often it happens: log-loss, calibration, temperature.
 
-All from the margins (M,) of strict pairs, winner's score − loser's.
+All from the margins (M,) of strict pairs: the log-odds that the winner wins, by default winner's score − loser's.
 """
 
 import math

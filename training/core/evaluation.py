@@ -45,12 +45,15 @@ def evaluate(
     ``best_of_n``; ``outcomes``, None without a tie model.
 
     Args:
-        scores: one per response, example by example; σ of a difference is the model's probability.
+        scores: one per response, example by example; without a tie model, σ of a difference is the model's
+            probability.
         seed: of the run.
         known_annotators: numbers of the annotators seen in training; None where that is not known.
         annotators: their names by number; without them the table shows numbers.
         outcome_log_probabilities: score differences (M,) → (M, 3), natural logarithms of the chances that the first
-            wins, that both tie, and that the second wins; None for a model without ties.
+            wins, that both tie, and that the second wins; None for a model without ties. Log-loss and calibration
+            over strict pairs are then of the chance to win given that it is no tie, which σ(difference) is under
+            Davidson and is not under Rao-Kupper.
 
     Raises:
         ValueError: not one score per response.
@@ -62,7 +65,7 @@ def evaluate(
     section = {
         "groups": len(np.unique(strict.group)),
         **_accuracy(judgements, strict),
-        **_calibration(judgements, strict),
+        **_calibration(judgements, strict, _log_odds(strict, outcome_log_probabilities)),
         **_rank_agreement(judgements, pairs),
         "accuracy_by": accuracy_by(judgements, strict, known_annotators=known, annotators=annotators),
         "ceiling": human_ceiling(judgements, pairs),
@@ -86,8 +89,17 @@ def _accuracy(judgements: Judgements, strict: Pairs) -> dict[str, Any]:
     }
 
 
-def _calibration(judgements: Judgements, strict: Pairs) -> dict[str, Any]:
-    margin, group, groups = strict.margin, strict.group, judgements.groups
+def _log_odds(strict: Pairs, model: OutcomeModel | None) -> Floats:
+    """(M,): ln of the odds that the first wins, given that it is no tie; without a tie model the score difference."""
+    if model is None:
+        return strict.margin
+    log_chances = np.asarray(model(strict.margin), np.float64).reshape(len(strict), 3)
+    found: Floats = log_chances[:, 0] - log_chances[:, 2]
+    return found
+
+
+def _calibration(judgements: Judgements, strict: Pairs, margin: Floats) -> dict[str, Any]:
+    group, groups = strict.group, judgements.groups
     there = len(strict) > 0
     return {
         "log_loss": log_loss(margin) if there else None,

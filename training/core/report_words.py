@@ -196,7 +196,13 @@ def _part_tables(section: Section, words: Wording) -> list[Table]:
             gettext("characters"),
         ),
     }
-    columns = (gettext("right"), gettext("longer response"), gettext("pairs"), gettext("prompts"))
+    columns = (
+        gettext("right"),
+        gettext("longer response"),
+        gettext("difference, points"),
+        gettext("pairs"),
+        gettext("prompts"),
+    )
     return [
         Table(
             title, note, (first, *columns), tuple(_part_row(family, part, words) for part in families.get(family) or ())
@@ -210,6 +216,7 @@ def _part_row(family: str, part: Mapping[str, Any], words: Wording) -> tuple[str
         part_name(family, part, words),
         words.interval(part),
         words.percent(part["length_baseline"]["value"]),
+        words.interval(part["against_length"], words.points),
         words.count(part["pairs"]),
         words.count(part["prompts"]),
     )

@@ -46,13 +46,15 @@ def accuracy_by(
 def _part(judgements: Judgements, strict: Pairs, chosen: Bools, **of: Any) -> Slice | Any:
     pairs = strict.where(chosen)
     groups = judgements.groups
+    right, longer = correctness(pairs.margin), correctness(pairs.length_margin)
     beside = {
         **of,
         "pairs": len(pairs),
         "prompts": len(np.unique(pairs.prompt)),
-        "length_baseline": mean(correctness(pairs.length_margin), pairs.group, groups=groups),
+        "length_baseline": mean(longer, pairs.group, groups=groups),
+        "against_length": mean(right - longer, pairs.group, groups=groups),
     }
-    return mean(correctness(pairs.margin), pairs.group, groups=groups, beside=beside)
+    return mean(right, pairs.group, groups=groups, beside=beside)
 
 
 def _by_placed(judgements: Judgements, strict: Pairs) -> list[Slice]:

@@ -170,6 +170,31 @@ def test_three_way_log_loss_over_strict_and_tied_pairs() -> None:
     assert found["against_constant"]["value"] == pytest.approx(expected - constant)
 
 
+def rao_kupper(margin: Floats, eta: float) -> Floats:
+    def log_sigmoid(x: Floats) -> Floats:
+        return np.asarray(-np.logaddexp(0, -x))
+
+    tie = np.log(np.expm1(2 * eta)) + log_sigmoid(margin - eta) + log_sigmoid(-margin - eta)
+    return np.stack([log_sigmoid(margin - eta), tie, log_sigmoid(-margin - eta)], axis=1)
+
+
+def test_calibration_of_a_tie_model_is_of_the_chance_to_win_given_no_tie() -> None:
+    data = [example([1, 1], [[0], [1]], group=number) for number in range(4)]
+    scores = [[1.0, 0.0]] * 3 + [[0.0, 1.0]]
+    log3 = math.log(3)
+    given = evaluate(data, scores, seed=0, outcome_log_probabilities=lambda margin: rao_kupper(margin, 0.5))
+    win, lose = 1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(1.5))
+    odds = math.log(win / lose)
+    assert given["log_loss"] == pytest.approx((3 * math.log1p(math.exp(-odds)) + math.log1p(math.exp(odds))) / 4)
+    assert given["temperature"] == pytest.approx(odds / log3)
+    assert given["calibration"][0]["confidence"] == pytest.approx(win / (win + lose))
+    # under Davidson it is σ of the difference
+    plain = evaluate(data, scores, seed=0)
+    tied = evaluate(data, scores, seed=0, outcome_log_probabilities=lambda margin: davidson(margin, 0.7))
+    assert tied["log_loss"] == pytest.approx(plain["log_loss"])
+    assert tied["accuracy"] == plain["accuracy"] == given["accuracy"]
+
+
 @pytest.mark.parametrize(("tiers", "constant"), [([[0], [1]], math.log(2)), ([[0, 1]], 0.0)])
 def test_the_constant_chances_of_a_split_of_one_kind(tiers: list[list[int]], constant: float) -> None:
     section = evaluate(

@@ -36,6 +36,7 @@ def test_by_number_placed_and_strength() -> None:
         ("not_adjacent", 1.0, 1),
     ]
     assert [one["length_baseline"]["value"] for one in found["strength"]] == [0.5, 1.0, 1.0, 1.0]
+    assert [one["against_length"]["value"] for one in found["strength"]] == [-0.5, 0.0, -1.0, 0.0]
 
 
 def test_a_tier_of_two_keeps_the_strength_of_the_gap_below_it() -> None:
