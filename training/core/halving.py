@@ -74,7 +74,7 @@ class MicroBatchBudget:
                 return [], first_line(error)
             if self.sharded and is_left_alone(error):
                 told = self.world.announced_failure()
-                raise TrainingError(told or f"another process failed or was ended ({first_line(error)})") from None
+                raise TrainingError(told or "another process failed or was ended; its own log says why") from error
             raise
 
     def _forget(self, drop: Callable[[], None]) -> None:
