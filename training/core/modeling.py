@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from training.core.attention import Blocks, attends_in_blocks, blocks_pay, let_attend_in_blocks, make_blocks
 from training.core.errors import UsageError
 from training.core.files import published_folder
 from training.core.packing import PackedRows
@@ -39,12 +40,15 @@ class RewardModel:
 
     def score(self, rows: PackedRows) -> Tensor:
         """Scores (N,) in float32, one per response in the order of ``rows``; the vocabulary is never touched."""
+        blocks = self._blocks(rows)
+        # Blocks stand for the mask, but one is passed even so: without it, transformers would read positions that
+        # start again as documents of their own.
+        mask = {"attention_mask": self._additive(rows.attention_mask)} if blocks is None else {
+            "attention_mask": rows.attention_mask, "packed_blocks": blocks
+        }  # fmt: skip
         with self._autocast():
             output = self.whole.base_model(
-                input_ids=rows.input_ids,
-                attention_mask=self._additive(rows.attention_mask),
-                position_ids=rows.position_ids,
-                use_cache=False,
+                input_ids=rows.input_ids, position_ids=rows.position_ids, use_cache=False, **mask
             )
         pooled = output.last_hidden_state[rows.score_row, rows.score_column]
         scores: Tensor = self.head(pooled.float())
@@ -60,6 +64,15 @@ class RewardModel:
             return mask
         added = torch.zeros(mask.shape, dtype=self.autocast_dtype, device=mask.device)
         return added.masked_fill_(~mask, torch.finfo(self.autocast_dtype).min)
+
+    def _blocks(self, rows: PackedRows) -> Blocks | None:
+        """The blocks that attention may keep to, where that is possible and pays."""
+        # Not tried on CUDA, where many small kernels cost more.
+        if rows.lengths is None or self.device.type != "cpu" or not attends_in_blocks(self.whole):
+            return None
+        if not blocks_pay(rows.lengths, width=rows.input_ids.shape[1]):
+            return None
+        return make_blocks(rows.lengths, dtype=self.autocast_dtype, device=self.device)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.autocast_dtype == torch.float32:
@@ -111,6 +124,7 @@ def load_reward_model(name: str, *, seed: int, device: torch.device, autocast_dt
         _draw_head(head, seed=seed)
     if others := missing - ({f"{HEAD}.weight", f"{HEAD}.bias"} if fresh else set()):
         raise UsageError(f"cannot load a model from {name}: weights missing, such as {sorted(others)[0]}")
+    let_attend_in_blocks(whole)
     return RewardModel(whole=whole.to(device), adapter=None, device=device, autocast_dtype=autocast_dtype)
 
 

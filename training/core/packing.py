@@ -17,7 +17,7 @@ PROMPT_SEGMENT, PAD_SEGMENT = 0, -1
 # Decoders whose attention is full in every layer or windowed as their config says, and that take a 4-D mask and
 # position ids as given. Anything else is off until somebody has looked at it.
 PACKABLE_TYPES = frozenset(
-    ("gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+    ("gpt2", "gpt_neox", "llama", "mistral", "olmo", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
 )
 LENGTH_FREE_ROPE = frozenset(("default", "linear", "llama3", "yarn"))
 
@@ -68,7 +68,8 @@ class PackedRows:
 
     Shapes: ``input_ids`` and ``position_ids`` (B, T); ``attention_mask`` (B, 1, T, T) bool, True = may be seen, or
     (B, T) where rows are not packed; ``score_row`` and ``score_column`` (N,), the last token of each response, example
-    by example in the order of ``MicroBatch.examples``, within one in the order of its responses.
+    by example in the order of ``MicroBatch.examples``, within one in the order of its responses. ``lengths``: of each
+    row, the tokens of its prompt and of each response, padding left out; None where rows are not packed.
     """
 
     input_ids: Tensor
@@ -76,6 +77,7 @@ class PackedRows:
     attention_mask: Tensor
     score_row: Tensor
     score_column: Tensor
+    lengths: tuple[tuple[int, ...], ...] | None = None
 
 
 def packing_refusal(config: Any, *, longest: int) -> str | None:
@@ -138,24 +140,31 @@ def collate(
     ids = torch.full((len(batch.rows), width), pad_id)
     positions = torch.zeros((len(batch.rows), width), dtype=torch.long)
     segments = torch.full((len(batch.rows), width), PAD_SEGMENT)
-    score_rows, score_columns = [], []
+    score_rows, score_columns, lengths = [], [], []
     for number, row in enumerate(batch.rows):
         example = examples[row.example]
         start = len(example.prompt)
-        ids[number, :start] = torch.tensor(example.prompt)
+        ids[number, :start] = torch.as_tensor(example.prompt)
         positions[number, :start] = torch.arange(start)
         segments[number, :start] = PROMPT_SEGMENT
         for segment, place in enumerate(row.responses, start=1):
             end = start + len(example.responses[place])
-            ids[number, start:end] = torch.tensor(example.responses[place])
+            ids[number, start:end] = torch.as_tensor(example.responses[place])
             positions[number, start:end] = torch.arange(len(example.prompt), len(example.prompt) + end - start)
             segments[number, start:end] = segment
             score_rows.append(number)
             score_columns.append(end - 1)
             start = end
+        lengths.append((len(example.prompt), *(len(example.responses[place]) for place in row.responses)))
     mask = packed_mask(segments) if packed else (segments != PAD_SEGMENT).long()
-    tensors = (ids, positions, mask, torch.tensor(score_rows), torch.tensor(score_columns))
-    return PackedRows(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+    return PackedRows(
+        input_ids=ids.to(device, non_blocking=True),
+        position_ids=positions.to(device, non_blocking=True),
+        attention_mask=mask.to(device, non_blocking=True),
+        score_row=torch.tensor(score_rows, device=device),
+        score_column=torch.tensor(score_columns, device=device),
+        lengths=tuple(lengths) if packed else None,
+    )
 
 
 def packed_mask(segments: Tensor) -> Tensor:

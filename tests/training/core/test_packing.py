@@ -9,12 +9,23 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
-from training.core.dataset import Dataset, packing_error
+from training.core import attention as blockwise
+from training.core import modeling
+from training.core.attention import attends_in_blocks, blocks_pay
 from training.core.losses import pair_loss
 from training.core.modeling import RewardModel, load_reward_model
 from training.core.packing import (
+    PACKABLE_TYPES,
     MicroBatch,
     PackedRows,
     TokenisedExample,
@@ -24,6 +35,7 @@ from training.core.packing import (
     packing_refusal,
     plan_micro_batches,
 )
+from training.core.scoring import packing_error
 
 CPU = torch.device("cpu")
 ARCHITECTURES: dict[str, Callable[[], Any]] = {
@@ -40,9 +52,18 @@ SIZES: dict[str, Any] = {
 
 @pytest.fixture(scope="module", params=list(ARCHITECTURES))
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
-    folder = tmp_path_factory.mktemp(request.param)
+    return fresh_model(ARCHITECTURES[request.param](), tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(autouse=True)
+def blocks_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows as short as these would not pay for attention by blocks; the dense mask stands beside it where named."""
+    monkeypatch.setattr(modeling, "blocks_pay", lambda lengths, *, width: True)
+
+
+def fresh_model(config: Any, folder: Path) -> RewardModel:
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(ARCHITECTURES[request.param]()).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return load_reward_model(str(folder), seed=0, device=CPU, autocast_dtype=torch.float32)
 
 
@@ -91,6 +112,14 @@ def fixed() -> torch.Generator:
     return torch.Generator().manual_seed(7)
 
 
+@pytest.fixture(params=["blocks", "dense"])
+def attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Attention by blocks, or over the dense mask."""
+    monkeypatch.setattr(modeling, "blocks_pay", lambda lengths, *, width: request.param == "blocks")
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("attention")
 def test_packed_rows_score_as_each_sequence_alone_in_plain_transformers(model: RewardModel) -> None:
     data = examples()
     batch = whole_batch(data, packed=True)
@@ -104,6 +133,7 @@ def test_packed_rows_score_as_each_sequence_alone_in_plain_transformers(model: R
     assert len({round(value, 3) for value in packed}) > 3  # the scores are not all alike
 
 
+@pytest.mark.usefixtures("attention")
 def test_packed_and_separate_rows_have_equal_gradients(model: RewardModel) -> None:
     data = examples()
     found = []
@@ -206,6 +236,74 @@ def test_the_mask_is_that_of_its_definition() -> None:
             assert bool(allowed[query, key]) == expected, (query, key)
 
 
+# --- attention by blocks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model_type", "checkpointing"),
+    [*((model_type, False) for model_type in sorted(PACKABLE_TYPES)), ("llama", True), ("gpt2", True)],
+)
+def test_every_layer_of_every_packable_model_attends_in_blocks(
+    model_type: str, checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = (
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 259}
+        if model_type == "gpt2"
+        else {**SIZES, "num_key_value_heads": 2}
+    )
+    model = fresh_model(AutoConfig.for_model(model_type, **sizes, pad_token_id=0), tmp_path)
+    if checkpointing:
+        model.whole.activation_checkpointing_enable()
+    model.whole.train()
+    given: list[Any] = []
+    attend = blockwise._attend_alike
+    monkeypatch.setattr(blockwise, "_attend_alike", lambda *inputs: given.append(inputs[3]) or attend(*inputs))
+    data = examples(1, k=(3,))
+    loss_over(score(model, data, whole_batch(data, packed=True), packed=True)).backward()  # type: ignore[no-untyped-call]
+    lengths = (len(data[0].prompt), *map(len, data[0].responses))
+    assert given == [lengths] * (4 if checkpointing else 2)
+
+
+def test_rows_of_the_same_lengths_go_together(model: RewardModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    attend = blockwise._attend_alike
+    monkeypatch.setattr(blockwise, "_attend_alike", lambda *inputs: calls.append(len(inputs[0])) or attend(*inputs))
+    draw = random.Random(5)
+    data = [
+        TokenisedExample(ids_of(draw, 7), tuple(ids_of(draw, length) for length in lengths))
+        for lengths in ((6, 5), (6, 5), (5, 6), (2, 2))
+    ]
+    batch = whole_batch(data, packed=True)
+    in_blocks = score(model, data, batch, packed=True)
+    assert calls == [2, 1, 1] * 2  # of two layers
+    monkeypatch.setattr(modeling, "blocks_pay", lambda lengths, *, width: False)
+    dense = score(model, data, batch, packed=True)
+    assert in_blocks.tolist() == pytest.approx(dense.tolist(), abs=1e-5)
+    assert_same_gradients(gradients(model, loss_over(in_blocks)), gradients(model, loss_over(dense)))
+
+
+def ids_of(draw: random.Random, count: int) -> tuple[int, ...]:
+    return tuple(draw.randrange(256) for _ in range(count))
+
+
+def test_blocks_pay_where_the_dense_mask_would_throw_much_away() -> None:
+    assert blocks_pay([(256, *(64,) * 9)] * 2, width=832)
+    assert not blocks_pay([(20, 9, 9)], width=38)
+    assert not blocks_pay([(2048, 1)], width=2049)  # next to nothing to save
+
+
+def test_models_that_attend_in_their_own_way_keep_it() -> None:
+    whole = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES), attn_implementation="eager").model
+    blockwise.let_attend_in_blocks(whole)
+    assert not attends_in_blocks(whole)
+
+
+def test_the_saved_model_says_nothing_of_blocks(model: RewardModel, tmp_path: Path) -> None:
+    assert attends_in_blocks(model.whole)
+    model.whole.save_pretrained(tmp_path)
+    assert "blocks" not in (tmp_path / "config.json").read_text()
+
+
 # --- which models may be packed ---------------------------------------------------------------------------------------
 
 
@@ -229,12 +327,12 @@ def test_the_config_decides_first_whether_rows_may_be_packed(config: Any, reason
 
 def test_a_model_that_counts_its_own_positions_is_caught_by_comparing(tiny_model: Path) -> None:
     model = load_reward_model(str(tiny_model), seed=0, device=CPU, autocast_dtype=torch.float32)
-    data = Dataset([], examples())
+    data = max(examples(), key=lambda example: example.longest)
     assert packing_error(model, data, pad_id=258) < 1e-5
     forward = model.whole.base_model.forward
 
-    def ignores_the_mask(**arguments: Any) -> Any:
-        return forward(**{**arguments, "attention_mask": None})
+    def counts_for_itself(**arguments: Any) -> Any:
+        return forward(**{**arguments, "position_ids": None})
 
-    model.whole.base_model.forward = ignores_the_mask
+    model.whole.base_model.forward = counts_for_itself
     assert packing_error(model, data, pad_id=258) > 1e-3
