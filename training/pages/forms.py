@@ -14,7 +14,10 @@ from training.recipes.configs import FieldDescription, RewardConfig, describe
 from training.selectors import base_versions, train_pairs, trainable_snapshots
 from training.services.runs import MAX_NAME_CHARACTERS, SET_BY_SERVER
 
-MAIN = ("epochs", "batch_size", "learning_rate", "max_length", "lora_rank", "ties", "seed")
+MAIN = (
+    "epochs", "batch_size", "learning_rate", "max_length", "lora_rank", "loss", "ties", "unranked", "strength",
+    "ensemble", "seed",
+)  # fmt: skip
 HUB = "hub"
 
 

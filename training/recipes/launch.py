@@ -65,7 +65,11 @@ class Session(Generic[Config]):
 
     def _give_up(self, reason: str) -> None:
         """The step under way could not be finished in time."""
-        self.record(STOPPED, f"{reason}, the step under way dropped" if self.stop.grace_seconds else reason)
+        if failed := self.world.announced_failure():
+            # The step was not finished because another process cannot take its part of it; torchrun then ends us.
+            self.record(FAILED, failed)
+        else:
+            self.record(STOPPED, f"{reason}, the step under way dropped" if self.stop.grace_seconds else reason)
         self.say(f"stopped: {reason}")
 
     def say(self, message: str) -> None:

@@ -41,7 +41,8 @@ class Progress:
     """How far the run is; stands in each checkpoint. ``step`` counts over all members, ``member_step`` within one.
 
     ``best`` is the lowest validation log-loss of the member, seen behind ``best_step`` (of the run), ``worse`` the
-    validations since; ``ended`` says that early stopping ended the member.
+    validations since; ``ended`` says that early stopping ended the member. ``micro_batch_tokens`` is what was left of
+    the flag of that name once memory had run out.
     """
 
     step: int = 0
@@ -52,6 +53,7 @@ class Progress:
     best_step: int | None = None
     worse: int = 0
     ended: bool = False
+    micro_batch_tokens: int | None = None
 
 
 def train_reward(session: Session[RewardConfig]) -> str:
@@ -81,7 +83,7 @@ def train_reward(session: Session[RewardConfig]) -> str:
             config=to_values(config),
             data_sha256=snapshot.sha256,
             model_fingerprint=fingerprint,
-            facts=facts_of(prepared, member.model),
+            facts=facts_of(prepared, member.model, ensemble=config.ensemble),
             world_size=session.world.size,
             from_step=progress.step,
         )
@@ -100,7 +102,7 @@ def train_reward(session: Session[RewardConfig]) -> str:
         if session.stop.requested:
             raise StopRequested(f"{session.stop.reason} after step {progress.step}, before the report")
         if config.ensemble == 1 or not member_folder(session.folder, member.number).is_dir():
-            finish_member(session, prepared, member, scores, skipped=progress.skipped_steps)
+            finish_member(session, prepared, member, scores, steps=progress.member_step, skipped=progress.skipped_steps)
         if member.number + 1 == config.ensemble:
             break
         member = make_member(session, prepared, member.number + 1)
@@ -147,6 +149,8 @@ class MemberRun:
     def load(self, checkpoint: Checkpoint) -> None:
         """Go on behind a checkpoint."""
         load_checkpoint(checkpoint, parameters=self.member.parameters, optimizer=self.member.optimizer)
+        budget = self.prepared.budget
+        budget.tokens = min(budget.tokens, self.progress.micro_batch_tokens or budget.tokens)
         self.session.say(f"resuming behind step {checkpoint.step}")
 
     def is_done(self) -> bool:
@@ -257,7 +261,10 @@ class MemberRun:
         if self.metrics is not None:
             self.metrics.sync()
         if self.session.world.is_main or self.session.config.shard:
-            self.saver.save(self.progress.step, state=asdict(self.progress), protect=self.progress.best_step)
+            tokens = self.prepared.budget.tokens
+            halved = tokens if tokens < self.session.config.micro_batch_tokens else None
+            state = asdict(self.progress) | {"micro_batch_tokens": halved}
+            self.saver.save(self.progress.step, state=state, protect=self.progress.best_step)
 
     def _bar(self) -> "tqdm[Any]":
         return tqdm(

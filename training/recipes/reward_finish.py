@@ -29,12 +29,20 @@ Scores = list[list[float]]
 
 
 def finish_member(
-    session: Session[RewardConfig], prepared: Prepared, member: Member, known: Scores | None, *, skipped: int
+    session: Session[RewardConfig],
+    prepared: Prepared,
+    member: Member,
+    known: Scores | None,
+    *,
+    steps: int,
+    skipped: int,
 ) -> None:
     """Score the held-out splits, bring the scores to one scale and publish the model.
 
     Args:
         known: the validation scores of these very weights, where they are known.
+        steps: that the member took.
+        skipped: of them, those whose gradients were not finite.
     """
     held_out = {
         split: known if split == "validation" and known is not None else score_all(session, prepared, member, data)
@@ -58,7 +66,7 @@ def finish_member(
     facts = {
         "scores": held_out,
         "scale": vars(scale),
-        "report": member_report(prepared, member, sections, scale, thresholds, skipped=skipped),
+        "report": member_report(prepared, sections, scale, thresholds, steps=steps, skipped=skipped),
     }
     fold_scale(member.model, scale, thresholds=thresholds)
     publish_member(session, prepared, member, facts)
@@ -87,18 +95,18 @@ def score_train(session: Session[RewardConfig], prepared: Prepared, member: Memb
 
 def member_report(
     prepared: Prepared,
-    member: Member,
     sections: dict[str, Any],
     scale: ScoreScale,
     thresholds: dict[str, float],
     *,
+    steps: int,
     skipped: int,
 ) -> dict[str, Any]:
     """What ``report.json`` holds of one model."""
     used = sum(data.rankings for data in prepared.splits.values())
     return {
         "kind": "reward",
-        "steps": member.course.steps,
+        "steps": steps,
         "counts": {
             "read": prepared.snapshot.read,
             "used": used,

@@ -243,12 +243,12 @@ def describe_start(session: Session[RewardConfig], prepared: Prepared, model: Re
     session.say(f"{prepared.steps} steps of up to {config.batch_size} prompts{members}")
 
 
-def facts_of(prepared: Prepared, model: RewardModel) -> dict[str, Any]:
+def facts_of(prepared: Prepared, model: RewardModel, *, ensemble: int) -> dict[str, Any]:
     """What ``run.json`` keeps of the decisions made at the start."""
     return {
         "device": str(model.device),
         "forward_dtype": str(model.autocast_dtype).removeprefix("torch."),
         "chat_template": prepared.encoder.template_name,
         "packed": prepared.layout.packed,
-        "steps": prepared.steps,
+        "steps": prepared.steps * ensemble,
     }

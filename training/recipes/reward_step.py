@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from training.core.distributed import clip_gradients
 from training.core.errors import TrainingError
+from training.core.halving import backward_in_parts
 from training.core.objective import gather_pairs
 from training.core.packing import MicroBatch, collate
 from training.core.schedule import learning_rate
@@ -66,7 +69,7 @@ def take_step(session: Session[RewardConfig], prepared: Prepared, member: Member
 
 def accumulate_gradients(
     session: Session[RewardConfig], prepared: Prepared, member: Member, numbers: list[int], *, budget: int
-) -> torch.Tensor:
+) -> Tensor:
     """Forward and backward of this process's share of a step's prompts, micro-batch by micro-batch.
 
     Returns:
@@ -77,20 +80,30 @@ def accumulate_gradients(
     plan = plan_scoring(
         member.model, data, layout, numbers, budget=budget, world=session.world, sharded=session.config.shard
     )
-    for batch, counts in plan:
+
+    def score(batch: MicroBatch) -> Tensor:
         rows = collate(data.tokenised, batch, packed=layout.packed, pad_id=layout.pad_id, device=session.device)
-        scores = member.model.score(rows)
+        return member.model.score(rows)
+
+    for batch, counts in plan:
         if not counts:
-            empty_loss(scores).backward()  # type: ignore[no-untyped-call]
+            empty_loss(score(batch)).backward()  # type: ignore[no-untyped-call]
             continue
         examples = [data[number] for number in batch.examples]
-        loss = member.objective(scores, examples, prompts=len(numbers))
-        loss.backward()
+        loss_of = partial(member.objective, examples=examples, prompts=len(numbers))
+        if batch.tokens > budget and len(batch.rows) > 1 and not session.config.shard:
+            # Several rows of one prompt that do not fit together: one more forward, and row by row.
+            rows = [MicroBatch(batch.examples, (row,)) for row in batch.rows]
+            loss, scores = backward_in_parts(rows, score, loss_of)
+        else:
+            scores = score(batch)
+            loss = loss_of(scores)
+            loss.backward()
         totals += _totals(prepared, batch, scores.detach(), loss.detach())
     return totals
 
 
-def _totals(prepared: Prepared, batch: MicroBatch, scores: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
+def _totals(prepared: Prepared, batch: MicroBatch, scores: Tensor, loss: Tensor) -> Tensor:
     examples = [prepared.train[number] for number in batch.examples]
     pairs = gather_pairs(examples, prepared.settings, device=scores.device)
     strict = pairs.outcome == 1

@@ -16,7 +16,7 @@ from training.selectors import base_version_for, train_pairs
 from training.services.doorbell import ring_on_commit
 
 STARTABLE = (Run.Kind.REWARD,)
-SET_BY_SERVER = ("model", "data", "output", "resume")
+SET_BY_SERVER = ("model", "data", "output", "resume", "shard")
 MAX_NAME_CHARACTERS = 120
 PLACEHOLDERS = {"model": "-", "data": "-", "output": "-"}
 

@@ -169,7 +169,7 @@ def test_out_of_memory_halves_the_micro_batches_and_changes_no_figure(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = records(train=8, validation=2)
-    expected = metrics_of(train(lines, max_steps=2))
+    expected = metrics_of(train(lines, max_steps=3))
     original = RewardModel.score
     widths: list[int] = []
 
@@ -180,8 +180,13 @@ def test_out_of_memory_halves_the_micro_batches_and_changes_no_figure(
         return original(self, rows)
 
     monkeypatch.setattr(RewardModel, "score", score)
-    found = metrics_of(train(lines, max_steps=2))
+    folder = train(lines, max_steps=3, stop_after=2)
     assert max(widths) > 300
-    for row, before in zip(found, expected, strict=True):
+    left = json.loads((folder / "checkpoints" / "step-2" / "state.json").read_text())["micro_batch_tokens"]
+    assert left < 2048
+    widths.clear()
+    train(lines, folder, max_steps=3, resume=True)
+    assert max(widths[: len(widths) // 2]) <= 300, "a resume remembers how much memory there is"
+    for row, before in zip(metrics_of(folder), expected, strict=True):
         for name in ("train/loss", "train/grad_norm", "train/accuracy"):
             assert row[name] == pytest.approx(before[name], rel=1e-4), name
