@@ -6,7 +6,7 @@ import sys
 
 import benchmarks
 
-HELPERS = {"__main__", "servers"}
+HELPERS = {"__main__", "learning_data", "learning_figures", "learning_models", "servers"}
 
 
 def main() -> int:
