@@ -40,7 +40,7 @@ def test_every_management_command_is_documented() -> None:
 def test_every_flag_of_a_recipe_is_documented_with_its_default(config: type[configs.BaseConfig]) -> None:
     documented = (ROOT / "docs" / "training.md").read_text().splitlines()
     for description in configs.describe(config):
-        rows = [line for line in documented if line.startswith(f"| `{description.flag}` |") and description.help in line]
+        rows = [row for row in documented if row.startswith(f"| `{description.flag}` |") and description.help in row]
         assert rows, description.flag
         assert description.default in (None, False) or f"`{description.default}`" in rows[0]
 

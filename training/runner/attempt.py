@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -79,6 +80,7 @@ class Attempt:
         self.output = self.run.folder / "out"
         # Numbered, so that an attempt which wakes up after it was lost touches nothing of the next one's.
         self.data = self.run.folder / f"data-{claim.attempt}.jsonl"
+        self.cache = self.run.folder / f"tokens-{claim.attempt}"
         self.log = self.run.folder / f"log-{claim.attempt}.txt"
         self.mirror = Mirror(claim, self.output)
 
@@ -92,6 +94,7 @@ class Attempt:
             finally:
                 # A copy left here would outlive the snapshot's withdrawal; the next attempt copies it again.
                 self.data.unlink(missing_ok=True)
+                shutil.rmtree(self.cache, ignore_errors=True)
 
     def _to_the_end(self) -> Callable[[], object]:
         """Does the work and returns what is to be written about how it ended.
@@ -122,7 +125,7 @@ class Attempt:
                 logger.warning("run %s: ended process %s of a lost attempt", self.run.pk, process_id)
         command = prepare(self.run, data=self.data, log=self.log, pulse=self._pulse, started=self.lease.guard)
         before = exit_mark(self.output)
-        trainer = Trainer(command, log=self.log)
+        trainer = Trainer(command, log=self.log, cache=self.cache)
         self.lease.guard(trainer.process_id)
         interrupted = None
         try:

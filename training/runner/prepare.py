@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,8 @@ def prepare(run: Run, *, data: Path, log: Path, pulse: Pulse, started: Callable[
     data.parent.mkdir(parents=True, exist_ok=True)
     for left_behind in data.parent.glob("data-*"):
         left_behind.unlink(missing_ok=True)
+    for left_behind in data.parent.glob("tokens-*"):
+        shutil.rmtree(left_behind, ignore_errors=True)
     copy_snapshot(snapshot, data, pulse=pulse)
     model = bring_base_model(run, log=log, pulse=pulse, started=started)
     return command_line(run, model=model, data=data)

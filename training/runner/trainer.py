@@ -19,8 +19,8 @@ KILL_WAIT_SECONDS = 10.0
 class Trainer:
     """A started process; its standard output and error go to a log."""
 
-    def __init__(self, command: list[str], *, log: Path) -> None:
-        """Starts the command in the repository's root.
+    def __init__(self, command: list[str], *, log: Path, cache: Path | None = None) -> None:
+        """Starts the command in the repository's root; what it derives from the data it keeps in ``cache``.
 
         Raises:
             OSError: it cannot be started.
@@ -34,7 +34,7 @@ class Trainer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=settings.BASE_DIR,
-                env=_environment(),
+                env=_environment(cache),
                 start_new_session=True,
             )
         self.process_id = self._process.pid
@@ -90,9 +90,10 @@ def _start_time(process_id: int) -> float | None:
         return None
 
 
-def _environment() -> dict[str, str]:
+def _environment(cache: Path | None) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
     ours = {"PLACKETT_LIFELINE": "stdin", "PYTHONUNBUFFERED": "1"}
+    ours |= {"PLACKETT_CACHE": str(cache)} if cache else {}
     return {"OMP_NUM_THREADS": str(_cpus()), **kept, **ours}
 
 

@@ -69,7 +69,6 @@ class StackConfig:
             **os.environ,
             **urls,
             "PLACKETT_HOME": str(self.home),
-            "PLACKETT_CACHE": os.environ.get("PLACKETT_CACHE") or str(self.home / "cache"),
             "DJANGO_SETTINGS_MODULE": os.environ.get("DJANGO_SETTINGS_MODULE") or "webapp.settings",
             "PYTHONUNBUFFERED": "1",
         }

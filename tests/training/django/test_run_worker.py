@@ -182,7 +182,8 @@ def test_a_run_from_the_doorbell_to_the_registry(snapshot: Snapshot, start_worke
     attempt = RunAttempt.objects.get(run=run)
     assert (attempt.outcome, attempt.from_step) == ("succeeded", 0)
     assert "train: 16 rankings" in run.log_tail
-    assert not list(run.folder.glob("data-*"))  # no copy outlives the attempt
+    assert not [*run.folder.glob("data-*"), *run.folder.glob("tokens-*")]  # no copy outlives the attempt
+    assert not (run.folder / "out" / "cache").exists()
 
 
 def test_a_failure_tells_its_reason_and_the_last_lines(
