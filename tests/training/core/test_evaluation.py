@@ -141,9 +141,9 @@ def test_spearman_is_pearson_of_ranks_and_does_not_see_size() -> None:
 
 
 def test_equal_values_share_the_mean_of_their_ranks_within_their_part() -> None:
-    ranks = mean_ranks(np.array([5.0, 1.0, 5.0, 5.0, 2.0]), np.array([0, 0, 0, 1, 1]))
+    ranks = mean_ranks(np.array([5.0, 1.0, 5.0, 5.0, 7.0]), np.array([0, 0, 0, 1, 1]))
     assert (ranks[:3] - ranks[1]).tolist() == [1.5, 0.0, 1.5]
-    assert ranks[3] - ranks[4] == 1.0
+    assert ranks[4] - ranks[3] == 1.0
 
 
 # --- ties ------------------------------------------------------------------------------------------------------------

@@ -62,6 +62,11 @@ def test_a_model_that_follows_length_has_learned_length() -> None:
     assert "not shown to be better than choosing the longer response (difference +0.0 points" in warning
 
 
+def test_a_model_as_good_as_length_is_not_shown_to_be_better() -> None:
+    (warning,) = warned(pairs(1500, right=0.7, longer=0.7, size=0.85))
+    assert warning.startswith("On validation, the model is not shown to be better than choosing the longer response")
+
+
 def test_a_model_worse_than_length_hears_by_how_much() -> None:
     (warning,) = warned(pairs(1500, right=0.65, longer=0.8, size=0.62))
     assert warning.startswith(

@@ -60,7 +60,7 @@ def test_by_who_judged_and_whether_training_saw_them() -> None:
             ranking(right),
         )
     ]
-    found = parts(data, [[0.0, 1.0]], known_annotators=[0, 2], annotators=["ann", "bob", "robot"])
+    found = parts(data, [[0.0, 1.0]], known_annotators=[-1, 0, 2], annotators=["ann", "bob", "robot"])
     assert figures(found["annotators"], "kind", "seen", "value", "pairs") == [
         ("human", True, 1.0, 1),
         ("human", False, 0.0, 2),
@@ -94,6 +94,18 @@ def test_by_quarter_of_the_length_difference() -> None:
         (4, 60, 70, 2, 0.0),
     ]
     assert [one["length_baseline"]["value"] for one in found["length_difference"]] == [1.0, 0.5, 1.0, 1.0]
+
+
+def test_equal_length_differences_stay_together_below_the_cut() -> None:
+    sizes = (1, 1, 1, 5, 6, 7, 8, 9)
+    data = [example([0, size], [[1], [0]], group=number) for number, size in enumerate(sizes)]
+    found = parts(data, [[0.0, 1.0]] * 8)
+    assert figures(found["length_difference"], "quarter", "from", "to", "pairs") == [
+        (1, 1, 1, 3),
+        (2, 5, 5, 1),
+        (3, 6, 7, 2),
+        (4, 8, 9, 2),
+    ]
 
 
 def test_every_way_to_part_them_holds_each_pair_once() -> None:
