@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from annotate.errors import Conflict, Invalid
 from annotate.interchange.native import record_from_object
@@ -438,6 +439,16 @@ def test_pairs_of_helpful_dialogues() -> None:
     reports = import_files(project=project, files=files, format="hh")
     assert sum(report.written for report in reports) > 1500
     assert Ranking.objects.count() == sum(report.rows["rankings"] for report in reports)
+
+
+def test_an_import_of_hundreds_leaves_the_planner_with_their_number() -> None:
+    """Statistics that the server took while they were not committed say 0, and an export then never ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE annotate_ranking, annotate_change")
+    put(make_project(), *(ranked(f"{number}?", annotator="x") for number in range(imports.LARGE)))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT reltuples FROM pg_class WHERE relname IN ('annotate_ranking', 'annotate_change')")
+        assert [count >= imports.LARGE for (count,) in cursor.fetchall()] == [True, True]
 
 
 def test_memory_stays_level(monkeypatch: pytest.MonkeyPatch) -> None:
