@@ -41,6 +41,7 @@ def facts_of(section: Section, words: Wording = ENGLISH) -> list[Fact]:
         *_probabilities(section, words),
         *_ties(section, words),
         *_length(section, words),
+        *_ensemble(section, words),
     ]
     return facts
 
@@ -162,6 +163,23 @@ def _length(section: Section, words: Wording) -> list[Fact]:
         "the score says little more than length."
     ) % {"pearson": words.number(found["pearson"]["value"])}
     return [Fact(words.gettext("score and length"), words.interval(found["spearman"], words.number), meaning)]
+
+
+def _ensemble(section: Section, words: Wording) -> list[Fact]:
+    found, gettext = section.get("ensemble"), words.gettext
+    if not found or found["accuracy"]["value"] is None:
+        return []
+    mean = gettext(
+        "Pairs right by the mean score of all %(members)s models; the rest of this page is about the first of them."
+    ) % {"members": found["members"]}
+    facts = [Fact(gettext("the ensemble's mean"), words.interval(found["accuracy"]), mean)]
+    if found["spread"]["mean"] is not None:
+        spread = gettext(
+            "Standard deviation of a response's score over the models, on a scale where scores of training responses "
+            "have 1. Where it is large, a person's judgement is worth most."
+        )
+        facts.append(Fact(gettext("the models are apart by"), words.number(found["spread"]["mean"]), spread))
+    return facts
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

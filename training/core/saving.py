@@ -13,7 +13,8 @@ from torch import nn
 from training.core.files import published_folder, write_json
 from training.core.modeling import RewardModel
 
-MEAN_KEY, SCALE_KEY, THRESHOLDS_KEY = "plackett_score_mean", "plackett_score_scale", "plackett_thresholds"
+MEAN_KEY, SCALE_KEY = "plackett_score_mean", "plackett_score_scale"
+THRESHOLDS_KEY, TIES_KEY = "plackett_thresholds", "plackett_ties"
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ def scale_of(scores: Sequence[float]) -> ScoreScale:
     return ScoreScale(statistics.fmean(scores) if scores else 0.0, std if std > 0 and math.isfinite(std) else 1.0)
 
 
-def fold_scale(model: RewardModel, scale: ScoreScale, *, thresholds: dict[str, float]) -> None:
+def fold_scale(model: RewardModel, scale: ScoreScale, *, thresholds: dict[str, float], ties: str) -> None:
     """Divide the head by the standard deviation and write down what a loader needs (Ziegler et al. 2019, section 2.1).
 
     From then on plain transformers give scores of variance 1 over the train responses; their mean (which our loaders
     subtract) stands in the config as ``plackett_score_mean``. ``plackett_score_scale`` × a difference of scores is what
-    the model was trained to, whose logistic function is its probability; ``plackett_thresholds`` are on that scale.
+    the model was trained to, whose logistic function is its probability; ``plackett_thresholds`` are on that scale, and
+    ``plackett_ties`` is the flag --ties.
     """
     with torch.no_grad():
         for weight in head_weights(model):
@@ -44,6 +46,7 @@ def fold_scale(model: RewardModel, scale: ScoreScale, *, thresholds: dict[str, f
     setattr(config, MEAN_KEY, scale.mean / scale.std)
     setattr(config, SCALE_KEY, scale.std)
     setattr(config, THRESHOLDS_KEY, thresholds)
+    setattr(config, TIES_KEY, ties)
 
 
 def head_weights(model: RewardModel) -> list[nn.Parameter]:

@@ -1,8 +1,9 @@
 """A trained reward model put to use: its tokenizer, its zero, and the scale on which it was trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from transformers import AutoConfig
 from training.core.errors import UsageError
 from training.core.losses import PairModel
 from training.core.modeling import RewardModel, load_reward_model, load_tokenizer, set_pad_token
-from training.core.saving import MEAN_KEY, SCALE_KEY, THRESHOLDS_KEY
-from training.core.thresholds import Floats, outcome_probabilities
+from training.core.saving import MEAN_KEY, SCALE_KEY, THRESHOLDS_KEY, TIES_KEY
+from training.core.thresholds import NAMES, Floats, outcome_probabilities
 from training.core.tokens import ChatEncoder, settle_pad_token
 
 
@@ -23,7 +24,8 @@ class Scorer:
 
     ``mean`` is subtracted from what the model says, so that 0 is an ordinary response of its training data;
     ``scale`` × a difference of scores is the model's log-odds. Both come from the model's config, 0 and 1 where it says
-    nothing. ``thresholds`` are of its model of ties, on the scale of the log-odds; empty where it has none.
+    nothing. ``thresholds`` are of its model of ties, on the scale of the log-odds, empty where it has none; ``ties`` is
+    the flag of that name.
     """
 
     model: RewardModel
@@ -33,16 +35,24 @@ class Scorer:
     mean: float
     scale: float
     thresholds: dict[str, float]
+    ties: str
 
-    def outcome_model(self) -> Callable[[Floats], Floats] | None:
-        """ln P of [the first wins, a tie, the second wins] given log-odds (M,): (M, 3); None without thresholds."""
-        kinds: dict[str, PairModel] = {"eta": "rao-kupper", "eta_1": "ordinal", "nu": "davidson", "delta_2": "davidson"}
-        kind = next((kinds[name] for name in self.thresholds if name in kinds), None)
-        if kind is None:
-            return None
-        # Two responses under Plackett-Luce with ties are Davidson's pair.
-        values = self.thresholds | {"nu": self.thresholds.get("nu", self.thresholds.get("delta_2", 1.0))}
-        return lambda difference: np.log(outcome_probabilities(kind, difference, values))
+
+def outcome_model_of(members: Sequence[Mapping[str, float]], *, ties: str) -> Callable[[Floats], Floats] | None:
+    """ln P of [the first wins, a tie, the second wins] given log-odds (M,): (M, 3); None where ties are no outcome.
+
+    Args:
+        members: the learned thresholds, of each member of an ensemble; their means are taken.
+        ties: the flag --ties of the training.
+    """
+    kinds: dict[str, PairModel] = {"eta": "rao-kupper", "eta_1": "ordinal", "nu": "davidson", "delta_2": "davidson"}
+    kind = next((kinds[name] for name in members[0] if name in kinds), None)
+    if kind is None or ties not in ("rao-kupper", "davidson"):
+        return None
+    values = {name: fmean(each[name] for each in members) for name in members[0] if name in {*NAMES[kind], "delta_2"}}
+    # Two responses under Plackett-Luce with ties are Davidson's pair.
+    values = values | ({"nu": values["delta_2"]} if "delta_2" in values else {})
+    return lambda difference: np.log(outcome_probabilities(kind, difference, values))
 
 
 def load_scorer(name: str, *, device: torch.device, autocast_dtype: torch.dtype, show_thinking: bool) -> Scorer:
@@ -73,6 +83,7 @@ def load_scorer(name: str, *, device: torch.device, autocast_dtype: torch.dtype,
         mean=float(getattr(config, MEAN_KEY, 0.0)),
         scale=float(getattr(config, SCALE_KEY, 1.0)),
         thresholds=dict(getattr(config, THRESHOLDS_KEY, None) or {}),
+        ties=str(getattr(config, TIES_KEY, "skip")),
     )
 
 

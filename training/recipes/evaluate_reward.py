@@ -24,7 +24,7 @@ from training.core.records import Snapshot, read_rankings
 from training.core.report_page import write_report_files
 from training.core.reports import accuracy_words, warnings_about
 from training.core.runfolder import REPORT_NAME, write_run
-from training.core.scorer import Scorer, load_scorer, member_folders
+from training.core.scorer import Scorer, load_scorer, member_folders, outcome_model_of
 from training.core.scoring import score_dataset
 from training.recipes.configs import EvaluateRewardConfig, to_values
 from training.recipes.launch import Session, check_same_run, is_finished, launch
@@ -66,7 +66,7 @@ def score_and_report(session: Session[EvaluateRewardConfig]) -> str:
     ]
     section = evaluate(
         first.data, log_odds, seed=config.seed, annotators=first.data.annotators,
-        outcome_log_probabilities=first.scorer.outcome_model() if len(scored) == 1 else None,
+        outcome_log_probabilities=outcome_model_of([s.scorer.thresholds for s in scored], ties=first.scorer.ties),
     )  # fmt: skip
     report = report_of(snapshot, split, scored, section)
     if session.world.is_main:

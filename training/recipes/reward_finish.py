@@ -15,6 +15,7 @@ from training.core.report_page import write_report_files
 from training.core.reports import reward_model_card, warnings_about
 from training.core.runfolder import REPORT_NAME
 from training.core.saving import ScoreScale, fold_scale, save_reward_model, scale_of
+from training.core.scorer import outcome_model_of
 from training.core.scoring import score_dataset
 from training.core.sharding import gather_model
 from training.recipes.configs import RewardConfig, to_values
@@ -68,7 +69,7 @@ def finish_member(
         "scale": vars(scale),
         "report": member_report(prepared, sections, scale, thresholds, steps=steps, skipped=skipped),
     }
-    fold_scale(member.model, scale, thresholds=thresholds)
+    fold_scale(member.model, scale, thresholds=thresholds, ties=session.config.ties)
     publish_member(session, prepared, member, facts)
 
 
@@ -156,13 +157,8 @@ def finish_ensemble(session: Session[RewardConfig], prepared: Prepared) -> None:
     folder, count = session.folder, session.config.ensemble
     facts = [read_json(member_folder(folder, number) / MEMBER_NAME) for number in range(count)]
     report = facts[0]["report"]
-    report["ensemble"] = {
-        "members": count,
-        **{
-            split: ensemble_section(session, data, [each["scores"][split] for each in facts], facts)
-            for split, data in prepared.held_out.items()
-        },
-    }
+    for split, data in prepared.held_out.items():
+        report[split]["ensemble"] = ensemble_section(session, prepared, data, split, facts)
     finish_report(session, report)
     if session.config.lora_rank:
         with published_folder(folder / "adapter") as scratch:
@@ -173,22 +169,25 @@ def finish_ensemble(session: Session[RewardConfig], prepared: Prepared) -> None:
 
 
 def ensemble_section(
-    session: Session[RewardConfig], data: Dataset, members: list[Scores], facts: list[dict[str, Any]]
+    session: Session[RewardConfig], prepared: Prepared, data: Dataset, split: str, facts: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The members' mean as a judge, and how far they are apart.
 
     The mean is taken of the scores as trained, so that the mean of a difference is the mean of the log-odds; the
     standard deviation of scores brought to one scale, in units of the spread of the train responses.
     """
+    members: list[Scores] = [each["scores"][split] for each in facts]
     rows = list(zip(*members, strict=True))
     means = [[fmean(scores) for scores in zip(*row, strict=True)] for row in rows]
     scaled = [
-        [[(score - each["scale"]["mean"]) / each["scale"]["std"] for score in scores] for scores in split]
-        for split, each in zip(members, facts, strict=True)
+        [[(score - each["scale"]["mean"]) / each["scale"]["std"] for score in row] for row in scores]
+        for scores, each in zip(members, facts, strict=True)
     ]
     spread = [pstdev(scores) for row in zip(*scaled, strict=True) for scores in zip(*row, strict=True)]
-    found = evaluate(data, means, seed=session.config.seed)
+    outcome_model = outcome_model_of([each["report"]["thresholds"] for each in facts], ties=prepared.settings.ties)
+    found = evaluate(data, means, seed=session.config.seed, outcome_log_probabilities=outcome_model)
     return {
+        "members": len(facts),
         **{name: found[name] for name in ("accuracy", "log_loss", "ece", "temperature", "kendall_tau_b")},
         "spread": {"mean": float(np.mean(spread)) if spread else None, "responses": len(spread)},
     }

@@ -114,7 +114,7 @@ def test_an_ensemble_is_scored_by_its_members_mean_and_tells_their_spread(traine
         assert row["score"] == pytest.approx((first["score"] + second["score"]) / 2, abs=1e-6)
         assert row["std"] == pytest.approx(abs(first["score"] - second["score"]) / 2, abs=1e-6)
     assert json_of(folder / "report.json")["models"] == 2
-    expected = json_of(trained / "run" / "report.json")["ensemble"]["test"]
+    expected = json_of(trained / "run" / "report.json")["test"]["ensemble"]
     assert json_of(folder / "report.json")["test"]["accuracy"] == expected["accuracy"]
     assert json_of(folder / "report.json")["test"]["log_loss"] == pytest.approx(expected["log_loss"], rel=1e-4)
 
