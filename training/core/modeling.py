@@ -232,13 +232,35 @@ def choose_autocast(wanted: str, device: torch.device) -> torch.dtype:
 
 
 def estimate_peak_bytes(model: RewardModel, *, tokens: int) -> int:
-    """A rough peak of training memory: weights, gradients, two Adam moments, and about 34 values per layer, token and
-    hidden unit kept for the backward pass (Korthikanti et al., arXiv 2205.05198, in float32 without checkpointing)."""
-    config = model.whole.config.get_text_config()
+    """The peak of training memory with ``tokens`` forwarded at once: float32 weights, gradients, two Adam moments, one
+    more gradient of the largest parameter while it is added up, and what the backward pass needs of each layer.
+
+    What a process takes besides is not in it: on CPU some 0.3 GiB of libraries, and freed memory that the C library
+    keeps for later where rows differ in length.
+    """
+    trained = [value.numel() for _, value in model.trainable()]
     weights = sum(value.numel() for value in model.whole.parameters())
-    trained = sum(value.numel() for _, value in model.trainable())
-    activations = 34 * config.num_hidden_layers * tokens * config.hidden_size
-    return int(4 * (weights + 3 * trained + activations))
+    config = model.whole.config.get_text_config()
+    layers, of_one_layer = config.num_hidden_layers, kept_values(config)
+    if model.whole.is_activation_checkpointing:
+        # The input of every layer, and all of the one that is computed again.
+        kept = layers * config.hidden_size + of_one_layer
+    else:
+        kept = layers * of_one_layer
+    return 4 * (weights + 3 * sum(trained) + max(trained) + tokens * kept)
+
+
+def kept_values(config: Any) -> int:
+    """Values that a gated decoder layer (Llama's) keeps per token for its backward pass, without dropout.
+
+    Twice the input, the normalised and the scaled output of a norm; queries, keys and values for every head, what
+    attention gives, and that once more with the heads joined; and in the MLP the gate, the gate activated, the other
+    half, and their product. Attention's probabilities are not kept: SDPA computes them again.
+    """
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return int(6 * config.hidden_size + 5 * heads * head_size + 4 * inner)
 
 
 def _first_line(error: Exception) -> str:

@@ -92,9 +92,19 @@ def packing_refusal(config: Any, *, longest: int) -> str | None:
     # A window that the config switches off stays in it as a number (Qwen2).
     if window and getattr(config, "use_sliding_window", True) and window < longest:
         return f"its attention window ({window}) is shorter than the longest sequence ({longest})"
+    if others := rope_types(config) - LENGTH_FREE_ROPE:
+        return f"its position scaling ({', '.join(sorted(others))}) depends on the length"
+    return None
+
+
+def rope_types(config: Any) -> set[str]:
+    """The kinds of rotary position scaling of a config; some name them layer kind by layer kind."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    rope_type = rope.get("rope_type", "default") if isinstance(rope, dict) else "unknown"
-    return None if rope_type in LENGTH_FREE_ROPE else f"its position scaling ({rope_type}) depends on the length"
+    if not isinstance(rope, dict):
+        return {"unknown"}
+    parts = [part for part in rope.values() if isinstance(part, dict)] or [rope]
+    # Configs from before 2024 say "type".
+    return {str(part.get("rope_type") or part.get("type") or "default") for part in parts}
 
 
 def lay_rows(example: TokenisedExample, *, number: int, packed: bool, budget: int) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from training.core.errors import UsageError
 from training.core.modeling import (
@@ -17,6 +17,8 @@ from training.core.modeling import (
     add_lora,
     choose_autocast,
     choose_device,
+    estimate_peak_bytes,
+    kept_values,
     load_reward_model,
     load_tokenizer,
     make_optimizer,
@@ -151,3 +153,55 @@ def test_under_autocast_weights_and_scores_stay_float32(tiny_model: Path) -> Non
     assert all(value.dtype == torch.float32 for value in model.whole.parameters())
     assert scores.tolist() == pytest.approx(exact.score(rows).tolist(), abs=2e-2)
     assert scores.tolist() != exact.score(rows).tolist()
+
+
+@pytest.fixture
+def small_smollm2(tmp_path: Path) -> RewardModel:
+    """SmolLM2's proportions at a quarter of its width."""
+    config = LlamaConfig(
+        hidden_size=144, intermediate_size=384, num_hidden_layers=6, num_attention_heads=9, num_key_value_heads=3,
+        vocab_size=512, max_position_embeddings=1024,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    return load(tmp_path)
+
+
+@pytest.mark.parametrize(("responses", "length"), [(1, 200), (4, 64), (9, 64)])
+def test_what_the_backward_pass_needs_is_what_autograd_keeps(
+    small_smollm2: RewardModel, responses: int, length: int
+) -> None:
+    model = small_smollm2
+    data = [TokenisedExample((1,) * 256, ((2,) * length,) * responses)] * 2
+    (batch,) = plan_micro_batches(data, range(2), packed=True, budget=10**5)
+    own = {value.untyped_storage().data_ptr() for value in model.whole.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        scores = model.score(collate(data, batch, packed=True, pad_id=0, device=CPU))
+        assert scores.requires_grad
+    estimated = 4 * 6 * batch.tokens * kept_values(model.whole.config)
+    assert sum(kept.values()) == pytest.approx(estimated, rel=0.15)
+
+
+def test_the_peak_is_the_sum_of_its_parts(small_smollm2: RewardModel) -> None:
+    model = small_smollm2
+    weights = sum(value.numel() for value in model.whole.parameters())
+    embedding = 512 * 144
+    kept = 6 * 144 + 5 * 144 + 4 * 384  # norms, attention, MLP
+    assert estimate_peak_bytes(model, tokens=0) == 4 * (4 * weights + embedding)
+    assert estimate_peak_bytes(model, tokens=100) == 4 * (4 * weights + embedding + 100 * 6 * kept)
+    model.whole.activation_checkpointing_enable()
+    assert estimate_peak_bytes(model, tokens=100) == 4 * (4 * weights + embedding + 100 * (6 * 144 + kept))
+
+
+def test_frozen_weights_have_no_gradient_and_no_moments(small_smollm2: RewardModel) -> None:
+    model = add_lora(small_smollm2, rank=2, seed=0)
+    weights = sum(value.numel() for value in model.whole.parameters())
+    trained = [value.numel() for _, value in model.trainable()]
+    assert estimate_peak_bytes(model, tokens=0) == 4 * (weights + 3 * sum(trained) + max(trained))

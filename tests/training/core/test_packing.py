@@ -12,9 +12,11 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    Gemma3Config,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     Qwen2Config,
     Qwen3Config,
 )
@@ -307,15 +309,48 @@ def test_the_saved_model_says_nothing_of_blocks(model: RewardModel, tmp_path: Pa
 # --- which models may be packed ---------------------------------------------------------------------------------------
 
 
+def rope(rope_type: str, **more: Any) -> dict[str, Any]:
+    common = {"rope_type": rope_type, "factor": 2.0, "rope_theta": 1e4, "original_max_position_embeddings": 64}
+    return common | more
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
         (LlamaConfig(**SIZES), None),
         (MistralConfig(**SIZES, sliding_window=50), None),
         (MistralConfig(**SIZES, sliding_window=49), "window (49)"),
+        (MistralConfig(**SIZES, sliding_window=None), None),
         (Qwen2Config(**SIZES, sliding_window=10, use_sliding_window=False), None),
         (Qwen2Config(**SIZES, sliding_window=10, use_sliding_window=True, max_window_layers=0), "window (10)"),
-        (LlamaConfig(**SIZES, rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}), "dynamic"),
+        (Qwen2Config(**SIZES, sliding_window=10, use_sliding_window=True, max_window_layers=1), "window (10)"),
+        (LlamaConfig(**SIZES, rope_parameters=rope("linear")), None),
+        (LlamaConfig(**SIZES, rope_parameters=rope("yarn")), None),
+        (
+            LlamaConfig(
+                **SIZES,
+                rope_parameters=rope("llama3", low_freq_factor=1.0, high_freq_factor=4.0),
+            ),
+            None,
+        ),
+        (LlamaConfig(**SIZES, rope_parameters=rope("dynamic")), "dynamic"),
+        (
+            Phi3Config(
+                **SIZES, pad_token_id=0, rope_parameters=rope("longrope", short_factor=[1.0] * 4, long_factor=[2.0] * 4)
+            ),
+            "longrope",
+        ),
+        (SimpleNamespace(model_type="llama", rope_scaling={"type": "dynamic", "factor": 2.0}), "dynamic"),
+        (SimpleNamespace(model_type="llama", rope_scaling="of a kind that nobody knows"), "unknown"),
+        (
+            SimpleNamespace(
+                model_type="llama",
+                rope_parameters={"full_attention": rope("dynamic"), "sliding_attention": {"rope_type": "default"}},
+            ),
+            "dynamic",
+        ),
+        *((SimpleNamespace(model_type=kind), kind) for kind in ("bloom", "mpt", "gemma2", "mixtral", "jamba")),
+        (Gemma3Config().get_text_config(), "gemma3_text"),  # of a composite config; every sixth layer is full
         (SimpleNamespace(model_type="mamba"), "mamba"),
         (SimpleNamespace(model_type="llama", layer_types=["full_attention", "linear_attention"]), "linear_attention"),
     ],
