@@ -181,6 +181,7 @@ def run_in_turn(ours: Ours, folder: Path, *, responses: int, rounds: int) -> dic
 
     class Turns(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *_: Any, **__: Any) -> None:
+            assert not model.is_activation_checkpointing
             torch.use_deterministic_algorithms(False)
             self.started = clock()
 

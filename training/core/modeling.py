@@ -247,7 +247,7 @@ def estimate_peak_bytes(model: RewardModel, *, tokens: int) -> int:
         kept = layers * config.hidden_size + of_one_layer
     else:
         kept = layers * of_one_layer
-    return 4 * (weights + 3 * sum(trained) + max(trained) + tokens * kept)
+    return int(4 * (weights + 3 * sum(trained) + max(trained) + tokens * kept))
 
 
 def kept_values(config: Any) -> int:
