@@ -154,12 +154,12 @@ def collate(
     for number, row in enumerate(batch.rows):
         example = examples[row.example]
         start = len(example.prompt)
-        ids[number, :start] = torch.as_tensor(example.prompt)
+        ids[number, :start] = torch.tensor(example.prompt)
         positions[number, :start] = torch.arange(start)
         segments[number, :start] = PROMPT_SEGMENT
         for segment, place in enumerate(row.responses, start=1):
             end = start + len(example.responses[place])
-            ids[number, start:end] = torch.as_tensor(example.responses[place])
+            ids[number, start:end] = torch.tensor(example.responses[place])
             positions[number, start:end] = torch.arange(len(example.prompt), len(example.prompt) + end - start)
             segments[number, start:end] = segment
             score_rows.append(number)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -215,6 +216,19 @@ def test_rows_hold_the_prompt_once_and_split_at_the_budget() -> None:
         ((2,), 16),
     ]
     assert [row.responses for row in lay_rows(example, number=0, packed=False, budget=99)] == [(0,), (1,), (2,)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_ids_may_be_read_only_arrays() -> None:
+    data = examples(2)
+    arrays: list[Any] = [np.array(part, dtype=np.int32) for part in (data[0].prompt, *data[0].responses)]
+    for array in arrays:
+        array.flags.writeable = False
+    mapped = [TokenisedExample(arrays[0], tuple(arrays[1:])), data[1]]
+    plain, found = (collate(each, whole_batch(each, packed=True), packed=True, pad_id=0, device=CPU)
+                    for each in (data, mapped))  # fmt: skip
+    assert torch.equal(plain.input_ids, found.input_ids)
+    assert plain.lengths == found.lengths
 
 
 def test_micro_batches_stay_within_the_budget_where_they_can() -> None:
