@@ -47,13 +47,6 @@ class Pairs:
     strength: Tensor
 
 
-def pair_loss(scores: Tensor, first: Tensor, second: Tensor, outcome: Tensor, weight: Tensor) -> Tensor:
-    """Bradley-Terry without margins, as ``pairwise_loss`` has it, from single tensors."""
-    nothing = torch.zeros_like(outcome)
-    pairs = Pairs(first, second, outcome, weight, margin=nothing, strength=nothing.long())
-    return pairwise_loss(scores, pairs, kind="bradley-terry", thresholds=scores.new_zeros(0))
-
-
 def pairwise_loss(scores: Tensor, pairs: Pairs, *, kind: PairModel, thresholds: Tensor) -> Tensor:
     """−Σ w ln P(outcome) over weighted pairs; zero, with a gradient of zero, where there are none.
 
