@@ -34,7 +34,10 @@ class Message:
 
 @dataclass(frozen=True)
 class Response:
-    """One candidate continuation; two with equal text and thinking are the same response."""
+    """One candidate continuation; two with equal text and thinking are the same response.
+
+    Read from a file, ``thinking`` is never empty: None stands for that too.
+    """
 
     text: str
     thinking: str | None = None
@@ -90,7 +93,8 @@ def read_rankings(path: Path) -> Snapshot:
     """Look through a snapshot file for the rankings to use.
 
     Dropped and counted by reason: other line types (``demonstration``, ``prompt``), markers, ``superseded`` and
-    ``withdrawn`` rankings, ``unanswered`` tasks, ``uncounted`` ones, ``gold``, ``repeat`` and ``zero_weight``.
+    ``withdrawn`` rankings, ``unanswered`` tasks, ``uncounted`` ones, ``gold``, ``repeat`` and ``zero_weight``. An
+    earlier revision is superseded also by one that is itself dropped.
 
     Raises:
         UsageError: the file cannot be read, or a line breaks the format; the message names the line.
@@ -122,15 +126,19 @@ class _Found:
         self.newest: dict[int, int] = {}
         self.taken_back: dict[int, str] = {}
 
-    def add(self, number: int, identity: Mapping[str, Any]) -> None:
-        """Note a ranking of line ``number``."""
+    def note(self, identity: Mapping[str, Any]) -> int:
+        """Remember the revision of a ranking, used or not; the number of the answer that it is a revision of."""
         task, annotator, revision = identity["task"], identity["annotator"], identity["revision"]
         answer = 0 if task is None or annotator is None else _short_hash(task, annotator)
+        self.newest[answer] = max(self.newest.get(answer, revision), revision)
+        return answer
+
+    def add(self, number: int, identity: Mapping[str, Any]) -> None:
+        """Note a ranking of line ``number`` that may be used."""
         self.lines.append(number)
         self.ids.append(_short_hash(str(identity["id"])))
-        self.answers.append(answer)
-        self.revisions.append(revision)
-        self.newest[answer] = max(self.newest.get(answer, revision), revision)
+        self.answers.append(self.note(identity))
+        self.revisions.append(identity["revision"])
 
     def is_older(self, place: int) -> bool:
         """Whether the file also holds a later revision of the same person's answer to the same task."""
@@ -147,6 +155,9 @@ def _look_at(value: dict[str, Any], where: str, number: int, found: _Found) -> s
         elif reason is None:
             _ranking(value, number)
             found.add(number, _identity(value))
+        elif _is_normal_ranking(value):
+            # Who took an answer back, or whose last one does not count, did not go back to the one before.
+            found.note(_identity(value))
     except _LineError as error:
         raise UsageError(f"{where}: {error}") from None
     return reason
@@ -182,7 +193,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _reason_to_drop(value: Mapping[str, Any]) -> str | None:
-    """Why a line is no ranking to use, or None; what it holds beyond that is not looked at."""
+    """Why a line is no ranking to use, or None; beyond that only its names and its revision are looked at."""
     if value.get("format", FORMAT) != FORMAT:
         raise _LineError(f"format {value['format']!r} is not {FORMAT!r}")
     kind, line_type = value.get("kind") or "normal", value.get("type") or "ranking"
@@ -201,6 +212,11 @@ def _reason_to_drop(value: Mapping[str, Any]) -> str | None:
     if _one_of(kind, KINDS, "kind") != "normal":
         return str(kind)
     return "zero_weight" if value.get("weight") == 0 and value["weight"] is not False else None
+
+
+def _is_normal_ranking(value: Mapping[str, Any]) -> bool:
+    """Gold and repeated tasks are tasks of their own: an answer to one is no revision of an answer to be used."""
+    return (value.get("type") or "ranking") == "ranking" and (value.get("kind") or "normal") == "normal"
 
 
 def _identity(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,9 +295,9 @@ def _responses(value: Any) -> tuple[dict[str, int], tuple[Response, ...]]:
         if name in ids:
             raise _LineError(f"two responses have the id {name!r}")
         ids[name] = position
-        responses.append(
-            Response(_text(response.get("text"), "response text"), thinking and _text(thinking, "thinking"))
-        )
+        # An empty thinking is none: templates write the same for both.
+        thought = None if thinking is None or thinking == "" else _text(thinking, "thinking")
+        responses.append(Response(_text(response.get("text"), "response text"), thought))
     return ids, tuple(responses)
 
 

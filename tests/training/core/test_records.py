@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.training.snapshots import record, write_jsonl
 from training.core.errors import UsageError
-from training.core.records import read_rankings
+from training.core.records import Response, read_rankings
 
 
 def test_a_ranking_is_read_with_its_tiers_as_positions(tmp_path: Path) -> None:
@@ -49,6 +50,48 @@ def test_what_is_not_to_be_trained_on_is_dropped_by_reason(tmp_path: Path) -> No
     assert snapshot.read == len(snapshot.used_lines) + snapshot.dropped.total()
 
 
+@pytest.mark.parametrize(
+    ("newer", "reason"),
+    [
+        ({"withdrawn_at": "2026-01-01T00:00:00Z"}, "withdrawn"),
+        ({"counted": False}, "uncounted"),
+        ({"weight": 0}, "zero_weight"),
+        ({"ranking": None}, "unanswered"),
+        ({"superseded_by": "k9"}, "superseded"),
+    ],
+)
+def test_an_older_revision_does_not_come_back(tmp_path: Path, newer: dict[str, Any], reason: str) -> None:
+    """Whatever becomes of the newer one, and wherever it stands."""
+    first, second = record(0, split="train"), record(0, split="train", id="k0b", revision=2, **newer)
+    for lines in ([first, second], [second, first]):
+        snapshot = read_rankings(write_jsonl(tmp_path / "data.jsonl", lines))
+        assert not list(snapshot.rankings())
+        assert snapshot.dropped == (Counter([reason]) + Counter(["superseded"]))
+
+
+def test_a_dropped_line_takes_back_nothing_but_its_own_answer(tmp_path: Path) -> None:
+    """Neither another's answer to the task, nor an answer without a name, nor gold and repeated tasks."""
+    lines = [
+        record(0, split="train"),
+        record(0, split="train", annotator="bob", revision=2, counted=False),
+        record(1, split="train", annotator=None),
+        record(1, split="train", annotator=None, revision=2, counted=False),
+        record(2, split="train"),
+        record(2, split="train", kind="repeat", revision=2),
+        record(2, split="train", kind="gold", revision=2, withdrawn_at="2026-01-01T00:00:00Z"),
+    ]
+    snapshot = read_rankings(write_jsonl(tmp_path / "data.jsonl", lines))
+    assert [ranking.line for ranking in snapshot.rankings()] == [1, 3, 5]
+    assert snapshot.read == len(snapshot.used_lines) + snapshot.dropped.total()
+
+
+def test_an_empty_thinking_is_none(tmp_path: Path) -> None:
+    responses = [{"id": "r0", "text": "4", "thinking": ""}, {"id": "r1", "text": "4"}]
+    line = record(1, split="train", responses=responses, ranking=[["r0"], ["r1"]])
+    (ranking,) = read_rankings(write_jsonl(tmp_path / "data.jsonl", [line])).rankings()
+    assert ranking.responses == (Response("4"), Response("4"))
+
+
 def without(key: str) -> dict[str, Any]:
     return {name: value for name, value in record(1, split="train").items() if name != key}
 
@@ -75,6 +118,7 @@ def without(key: str) -> dict[str, Any]:
         (record(1, split="train", prompt=[]), "prompt"),
         (record(1, split="train", prompt=[{"role": "user", "content": 3}]), "content"),
         (record(1, split="train", prompt="\ud800"), "surrogate"),
+        (record(1, split="train", responses=[{"id": "a", "text": "a", "thinking": 0}] * 2), "thinking must be a text"),
         ([1], "JSON object"),
     ],
 )
