@@ -5,6 +5,7 @@ the settings that ours has: AdamW without decay, gradients to norm 1, the same c
 template. The scorer, ``python -m benchmarks.learning score``, knows neither: plain transformers, one response a row.
 """
 
+import copy
 import json
 import math
 import os
@@ -188,20 +189,21 @@ def score_texts(whole: Any, rows: list[list[int]]) -> list[float]:
     import torch
 
     shared = min(len(os.path.commonprefix(rows)), min(map(len, rows)) - 1)
+    prefix = whole.base_model(input_ids=torch.tensor([rows[0][:shared]]), use_cache=True).past_key_values
     longest_first = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
-    at_once = max(1, SCORED_TOKENS_AT_ONCE // (len(rows[longest_first[0]]) - shared))
-    prefix = torch.tensor([rows[0][:shared]])
     found: dict[int, float] = {}
-    for start in range(0, len(rows), at_once):
-        places = longest_first[start : start + at_once]
-        ends = [rows[place][shared:] for place in places]
-        cache = whole.base_model(input_ids=prefix, use_cache=True).past_key_values
-        cache.batch_repeat_interleave(len(places))
-        width = max(map(len, ends))
+    while longest_first:
+        ends = [rows[place][shared:] for place in longest_first]
+        # Of similar length, so that little is padding.
+        width = len(ends[0])
+        count = sum(len(end) * 4 >= width * 3 for end in ends[: max(1, SCORED_TOKENS_AT_ONCE // width)])
+        places, ends, longest_first = longest_first[:count], ends[:count], longest_first[count:]
         ids = torch.tensor([end + [0] * (width - len(end)) for end in ends])
         mask = torch.tensor([[1] * (shared + len(end)) + [0] * (width - len(end)) for end in ends])
+        cache = copy.deepcopy(prefix)
+        cache.batch_repeat_interleave(count)
         states = whole.base_model(input_ids=ids, attention_mask=mask, past_key_values=cache).last_hidden_state
-        last = states[torch.arange(len(places)), torch.tensor([len(end) - 1 for end in ends])]
+        last = states[torch.arange(count), torch.tensor([len(end) - 1 for end in ends])]
         found.update(zip(places, whole.score(last)[:, 0].tolist(), strict=True))
     return [found[place] for place in range(len(rows))]
 
