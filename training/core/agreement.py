@@ -18,7 +18,7 @@ NO_PAIRS = "two people never placed the same two responses, or only as equals"
 def human_ceiling(judgements: Judgements, pairs: Pairs) -> dict[str, Any]:
     """Agreement of two random people who ranked the same task, and of the model with a random one of the two.
 
-    Of a task and two of its responses, draw two of the people who placed both: a referee who set one of the responses
+    Of a task and two of its responses, draw two of the people who compared them: a referee who set one of the responses
     above the other, and a second person, who is judged as the model is in pair accuracy: 1 where the second person
     has them in the same order, 0 where in the opposite one, ½ where as equals. The model is judged against the same
     referees. Pairs that the referee ties are left out because they are no strict pairs and accuracy leaves them out
@@ -29,8 +29,11 @@ def human_ceiling(judgements: Judgements, pairs: Pairs) -> dict[str, Any]:
     (w (w − 1) + l (l − 1) + ½ t (w + l)) / ((w + l) (n − 1)), and the model's w / (w + l) if it is for the first.
     Every task's pair weighs the same, however many people ranked it. Machines do not take part.
 
+    With ``below``, who placed one of two responses put it above the other; who left both unranked said nothing of the
+    two and is drawn neither as referee nor as second person.
+
     Args:
-        pairs: all placed pairs of the judgements, tied ones too.
+        pairs: all pairs of the judgements, tied ones too.
 
     Returns:
         ``two_annotators``, ``model``, ``length`` and ``difference`` (model − two annotators, paired) as statistics,

@@ -15,15 +15,20 @@ from training.core.judgements import Judgements
 def best_of_n(judgements: Judgements) -> dict[str, Any]:
     """The curve over n = 1 … N of the expected human standing of the pick among n random ones of a ranking's responses.
 
-    A response's *standing* in a ranking is the share of the other placed responses that it beats, ties ½: 1 for a sole
+    A response's *standing* in a ranking is the share of its other responses that it beats, ties ½: 1 for a sole
     first, 0 for a sole last, ½ on average, so every curve begins at ½. N is the largest number of responses that at
-    least half of the rankings placed, and all points are taken over the same rankings, those that placed N or more:
-    were each point taken over those that have n, the curve would bend where other rankings come in, not because of
-    the model.
+    least half of the rankings are over, and all points are taken over the same rankings, those over N or more: were
+    each point taken over those that have n, the curve would bend where other rankings come in, not because of the
+    model.
+
+    Judgements read with ``below`` are over the unranked responses too: each loses to everything placed, and beats any
+    other unranked one with chance ½, as nothing is known of these two. So which of them is picked changes no point,
+    and only what was judged parts one model from another.
 
     Returns:
-        ``placed`` N, ``rankings`` and ``points``: ``n``, and as statistics ``model`` (the highest score), ``longest``
-        (the most characters), ``oracle`` (the best standing) and ``against_longest`` (model − longest, paired).
+        ``placed`` N (with ``below`` unranked ones included), ``rankings`` and ``points``: ``n``, and as statistics
+        ``model`` (the highest score), ``longest`` (the most characters), ``oracle`` (the best standing) and
+        ``against_longest`` (model − longest, paired).
         Without rankings, N is None and there are no points.
     """
     sizes = sorted((one.response.shape[1] for one in judgements.sizes for _ in one.ranking), reverse=True)

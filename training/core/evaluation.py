@@ -1,7 +1,8 @@
 """How well scores agree with people: the section of ``report.json`` for one split, from scores and rankings alone.
 
 Accuracy is over strict pairs; ties in the human ranking count in Kendall's τ-b, in the ceiling, in best-of-n and, with
-a tie model, in the three-way log-loss. Every interval is over draws of whole split groups, and all see the same draws.
+a tie model, in the three-way log-loss. What a ranking leaves unranked takes no part, or counts as below all it places.
+Every interval is over draws of whole split groups, and all see the same draws.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -36,6 +37,7 @@ def evaluate(
     known_annotators: Iterable[int] | None = None,
     annotators: Sequence[str] | None = None,
     outcome_log_probabilities: OutcomeModel | None = None,
+    below: bool = False,
 ) -> dict[str, Any]:
     """The section of ``report.json`` for one split; a figure is None where there is nothing to make it from.
 
@@ -54,11 +56,13 @@ def evaluate(
             wins, that both tie, and that the second wins; None for a model without ties. Log-loss and calibration
             over strict pairs are then of the chance to win given that it is no tie, which σ(difference) is under
             Davidson and is not under Rao-Kupper.
+        below: whether everything that a ranking places beats what it leaves unranked, as with ``--unranked below``;
+            the pairs are then those of ``examples.pairs_of``. Else what is left unranked takes no part.
 
     Raises:
         ValueError: not one score per response.
     """
-    judgements = read_judgements(examples, scores)
+    judgements = read_judgements(examples, scores, below=below)
     pairs = all_pairs(judgements)
     strict = pairs.where(pairs.strict)
     known = None if known_annotators is None else set(known_annotators)
@@ -126,7 +130,8 @@ def _rank_agreement(judgements: Judgements, pairs: Pairs) -> dict[str, Any]:
 def kendall_tau_b(pairs: Pairs, *, rankings: int) -> Floats:
     """(R,): τ-b of the scores and the tiers of each ranking; NaN where one of them does not vary.
 
-    (concordant − discordant) / √((pairs − ties in the scores) (pairs − ties in the tiers)), Kendall 1945.
+    (concordant − discordant) / √((pairs − ties in the scores) (pairs − ties in the tiers)), Kendall 1945, over the
+    pairs given: two responses that nobody compared, both left unranked, are neither concordant nor tied.
     """
 
     def total(values: Floats) -> Floats:

@@ -19,7 +19,9 @@ NOT_SAID, NOT_ADJACENT = 0, -1
 
 @dataclass(frozen=True)
 class SameSize:
-    """Rankings that place the same number K of responses, best first: all arrays (R, K) but ``ranking`` (R,).
+    """Rankings over the same number K of responses, best first: all arrays (R, K) but ``ranking`` (R,).
+
+    What is left unranked is not among the K, or, read with ``below``, stands last as one tier more.
 
     Attributes:
         ranking: the ranking's number.
@@ -45,11 +47,11 @@ class Judgements:
         group_of_prompt: (prompts,) groups, numbered from 0.
         groups: how many groups.
         ranking_prompt: number of the prompt that is ranked.
-        placed: how many responses the ranking places.
+        placed: how many responses the ranking places; what is left unranked is never counted.
         annotator: −1 where unknown.
         machine: whether a machine ranked.
         task: −1 where unknown.
-        sizes: the rankings of at least two places, by their number of places.
+        sizes: the rankings that can hold a pair, by how many responses they are over.
     """
 
     score: Floats
@@ -67,7 +69,7 @@ class Judgements:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of different responses that one ranking places, (M,) each; the first is the better one, or as good.
+    """Pairs of different responses that one ranking compares, (M,) each; the first is the better one, or as good.
 
     Attributes:
         margin: score of the first − score of the second.
@@ -99,8 +101,14 @@ class Pairs:
         return type(self)(*(getattr(self, column.name)[chosen] for column in fields(self)))
 
 
-def read_judgements(examples: Sequence[Example], scores: Sequence[Sequence[float]]) -> Judgements:
+def read_judgements(
+    examples: Sequence[Example], scores: Sequence[Sequence[float]], *, below: bool = False
+) -> Judgements:
     """One pass over the examples, which may come from a file.
+
+    Args:
+        below: whether everything placed beats everything unranked (``examples.pairs_of``); else what is left unranked
+            takes no part.
 
     Raises:
         ValueError: not one score per response.
@@ -120,13 +128,15 @@ def read_judgements(examples: Sequence[Example], scores: Sequence[Sequence[float
         prompt.extend([number] * len(row))
         group.append(example.group)
         for ranking in example.rankings:
-            response = [begin + place for tier in ranking.tiers for place in tier]
-            tiers = [number for number, tier in enumerate(ranking.tiers) for _ in tier]
-            if len(response) > 1:
+            placed = sum(map(len, ranking.tiers))
+            ordered = [*ranking.tiers, ranking.unranked] if below else ranking.tiers
+            response = [begin + place for tier in ordered for place in tier]
+            tiers = [number for number, tier in enumerate(ordered) for _ in tier]
+            if placed and len(response) > 1:
                 gap = [strength or NOT_SAID for strength in ranking.strengths]
-                below = gap + [NOT_SAID] * (len(ranking.tiers) - len(gap))
-                by_size[len(response)].append((len(rows), response, tiers, [below[tier] for tier in tiers]))
-            rows.append((number, len(response), ranking.annotator, ranking.machine, ranking.task))
+                gap += [NOT_SAID] * (len(ordered) - len(gap))
+                by_size[len(response)].append((len(rows), response, tiers, [gap[tier] for tier in tiers]))
+            rows.append((number, placed, ranking.annotator, ranking.machine, ranking.task))
     known, numbers = np.unique(np.array(group, np.int64), return_inverse=True)
     columns = np.array(rows, np.int64).reshape(len(rows), 5).T
     return Judgements(
@@ -145,8 +155,12 @@ def read_judgements(examples: Sequence[Example], scores: Sequence[Sequence[float
 
 
 def all_pairs(judgements: Judgements) -> Pairs:
-    """Every pair of placed responses, tied ones too; two places of one text are no pair."""
-    parts = list(_pairs_by_size(judgements.sizes))
+    """Every pair that a ranking compares, tied ones too; two places of one text are no pair.
+
+    Nobody compared what is left unranked with each other: with ``below`` each of them loses to everything placed, and
+    no two of them are a pair, not even a tied one.
+    """
+    parts = list(_pairs_by_size(judgements))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.zeros(0, np.int64)] * 5
     in_order = np.argsort(columns[0], kind="stable")
     ranking, first, second, strength, distance = (column[in_order] for column in columns)
@@ -164,9 +178,9 @@ def all_pairs(judgements: Judgements) -> Pairs:
     )
 
 
-def pair_table(examples: Sequence[Example], scores: Sequence[Sequence[float]]) -> Pairs:
-    """The strict pairs of all rankings."""
-    pairs = all_pairs(read_judgements(examples, scores))
+def pair_table(examples: Sequence[Example], scores: Sequence[Sequence[float]], *, below: bool = False) -> Pairs:
+    """The strict pairs of all rankings; ``below`` as in ``read_judgements``."""
+    pairs = all_pairs(read_judgements(examples, scores, below=below))
     return pairs.where(pairs.strict)
 
 
@@ -175,15 +189,16 @@ def correctness(margin: Floats) -> Floats:
     return (np.sign(margin) + 1) / 2
 
 
-def _pairs_by_size(sizes: Sequence[SameSize]) -> Iterator[tuple[Ints, ...]]:
+def _pairs_by_size(judgements: Judgements) -> Iterator[tuple[Ints, ...]]:
     """(ranking, first, second, strength of the gap below the first, tiers between) of all pairs, size by size."""
-    for size in sizes:
+    for size in judgements.sizes:
         upper, lower = np.triu_indices(size.response.shape[1], k=1)
         first, second = size.response[:, upper], size.response[:, lower]
         distance = size.tier[:, lower] - size.tier[:, upper]
         ranking = np.broadcast_to(size.ranking[:, None], first.shape)
-        differ = first != second
-        yield tuple(column[differ] for column in (ranking, first, second, size.gap[:, upper], distance))
+        # Unranked responses stand last, so the first of a pair is one of them only where both are.
+        compared = (first != second) & (upper < judgements.placed[ranking])
+        yield tuple(column[compared] for column in (ranking, first, second, size.gap[:, upper], distance))
 
 
 def _ints(column: Sequence[int] | Sequence[Sequence[int]]) -> Ints:

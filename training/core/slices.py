@@ -29,10 +29,10 @@ def accuracy_by(
 ) -> dict[str, list[Slice]]:
     """Every way to part the strict pairs; a part is an accuracy as a statistic, with what it is of beside it.
 
-    ``placed``: ``of`` = responses that the ranking placed. ``strength``: ``of`` = 1, 2, 3 between neighbouring tiers,
-    "not_said", or "not_adjacent" for pairs with a tier between. ``annotators``: ``kind`` human or machine, ``seen``
-    in training (null unknown). ``annotator``: those with the most pairs, at most 20, by ``name``.
-    ``length_difference``: ``quarter`` of the pairs by |difference of characters|, from ``from`` to ``to``.
+    ``placed``: ``of`` = responses that the ranking placed, whatever it left unranked. ``strength``: ``of`` = 1, 2, 3
+    between neighbouring tiers, "not_said", or "not_adjacent" for pairs with a tier between. ``annotators``: ``kind``
+    human or machine, ``seen`` in training (null unknown). ``annotator``: those with the most pairs, at most 20, by
+    ``name``. ``length_difference``: ``quarter`` of the pairs by |difference of characters|, from ``from`` to ``to``.
     """
     return {
         "placed": _by_placed(judgements, strict),

@@ -1,6 +1,7 @@
 """Small prompts with rankings, for the tests of what a report says."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,17 +15,31 @@ def ranking(
     task: int = -1,
     strengths: Sequence[int | None] = (),
     machine: bool = False,
+    unranked: Sequence[int] = (),
 ) -> JudgedRanking:
     """One ranking of places, the best tier first."""
-    return JudgedRanking(
-        tuple(map(tuple, tiers)), (), tuple(strengths) or (None,) * (len(tiers) - 1), 1.0, by, machine, task
-    )
+    said = tuple(strengths) or (None,) * (len(tiers) - 1)
+    return JudgedRanking(tuple(map(tuple, tiers)), tuple(unranked), said, 1.0, by, machine, task)
 
 
 def example(lengths: Sequence[int], *rankings: JudgedRanking | Sequence[Sequence[int]], group: int = 0) -> Example:
     """A prompt whose responses have these lengths; a ranking may be given as its tiers alone."""
     whole = tuple(one if isinstance(one, JudgedRanking) else ranking(one) for one in rankings)
     return Example(group, tuple(lengths), whole)
+
+
+def partial(data: Sequence[Example], *, seed: int) -> list[Example]:
+    """The same with rankings that place only their best one, two, … tiers, and leave the rest unranked."""
+    generator = np.random.default_rng(seed)
+
+    def cut(judged: JudgedRanking) -> JudgedRanking:
+        kept = int(generator.integers(0, len(judged.tiers) + 1))
+        rest = [place for tier in judged.tiers[kept:] for place in tier]
+        generator.shuffle(rest)
+        said = judged.strengths[: max(0, kept - 1)]
+        return replace(judged, tiers=judged.tiers[:kept], strengths=said, unranked=tuple(rest))
+
+    return [replace(one, rankings=tuple(map(cut, one.rankings))) for one in data]
 
 
 def random_split(

@@ -82,6 +82,24 @@ def test_it_is_the_mean_over_every_draw_of_two_people() -> None:
     assert 0 < width < (found["model"]["high"] - found["two_annotators"]["low"]) * 2
 
 
+def test_with_unranked_ones_below_only_who_compared_two_responses_takes_part() -> None:
+    """Two people have 0 alone at the top, the third 1: of (0, 1) two draws of six agree, of (0, 2) both of the two.
+
+    The third says nothing of (0, 2), and alone of (1, 2). The scores say 1 > 0 > 2.
+    """
+    people = [
+        ranking([[best]], by=by, task=0, unranked=sorted({0, 1, 2} - {best})) for by, best in enumerate((0, 0, 1))
+    ]
+    data, scores = [example([3, 2, 1], *people)], [[1.0, 2.0, 0.0]]
+    assert ceiling(data, scores)["reason"] == NO_PAIRS
+    judgements = read_judgements(data, scores, below=True)
+    found = with_intervals(human_ceiling(judgements, all_pairs(judgements)), seed=0)
+    assert found["pairs"] == 2
+    assert found["two_annotators"]["value"] == pytest.approx((1 / 3 + 1) / 2)
+    assert found["model"]["value"] == pytest.approx((1 / 3 + 1) / 2)
+    assert found["length"]["value"] == pytest.approx((2 / 3 + 1) / 2)
+
+
 def test_of_a_person_who_ranked_a_task_twice_the_last_counts_and_machines_do_not() -> None:
     data = [
         example(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training.core.judged import example, random_split
+from tests.training.core.judged import example, random_split, ranking
 from training.core.best_of_n import best_of_n, expected_standing, standings
 from training.core.bootstrap import with_intervals
 from training.core.examples import Example
@@ -69,6 +69,18 @@ def test_all_points_are_over_the_rankings_that_reach_the_end() -> None:
     assert found["points"][2]["longest"]["value"] == pytest.approx(0.5)
     # two rankings of three (always the first) and one of four: the largest of 3 of 4 is 15/4, standing (15/4 − 1)/3
     assert found["points"][2]["model"]["value"] == pytest.approx((1 + 1 + 11 / 12) / 3)
+
+
+def test_unranked_responses_lose_to_what_is_placed_and_stand_alike() -> None:
+    """One of three is placed: it stands at 1, the others at ¼, whichever of them the scores prefer."""
+    data = [example([1, 1, 1], ranking([[2]], unranked=[0, 1])), example([1, 1, 1], ranking([], unranked=[0, 1, 2]))]
+    for scores in ([2.0, 1.0, 3.0], [1.0, 2.0, 3.0], [1.0, 3.0, 2.0], [3.0, 1.0, 2.0]):
+        found = with_intervals(best_of_n(read_judgements(data, [scores, [0.0] * 3], below=True)), seed=0)
+        assert (found["placed"], found["rankings"]) == (3, 1)
+        # it is the highest of all pairs and the three, or only where the highest is not drawn
+        expected = [0.5, (1 + 1 + 1 / 4) / 3, 1.0] if scores[2] == 3 else [0.5, (1 + 1 / 4 + 1 / 4) / 3, 1 / 4]
+        assert [point["model"]["value"] for point in found["points"]] == pytest.approx(expected)
+    assert curve(data, [[1.0, 2.0, 3.0], [0.0] * 3])["points"] == []
 
 
 def test_the_oracle_is_never_below_and_without_rankings_there_is_no_curve() -> None:

@@ -2,14 +2,16 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from tests.training.core.judged import example, random_split
+from tests.training.core.judged import example, partial, random_split, ranking
 from training.core.bootstrap import Floats
 from training.core.evaluation import evaluate, mean_ranks
+from training.core.examples import pairs_of
 from training.core.judgements import all_pairs, correctness, pair_table, read_judgements
 
 
@@ -79,6 +81,71 @@ def test_pairs_come_ranking_by_ranking_and_two_places_of_one_text_are_none() -> 
         (2, 4, 3),
     ]
     assert pairs.strict.tolist() == [True, True, False, True, False, True]
+
+
+# --- unranked responses below ---------------------------------------------------------------------------------------
+
+
+def test_the_pairs_are_those_that_are_learned_from() -> None:
+    data, scores = random_split(60, seed=11)
+    # two of one text: placed and unranked, both unranked, both placed
+    data[0] = example(data[0].lengths, ranking([[0], [1]], unranked=[1]), ranking([[0]], unranked=[1, 1]))
+    data[1] = example(data[1].lengths, ranking([[0], [0, 1]]), ranking([], unranked=[0, 1]))
+    data[2:] = partial(data[2:], seed=4)
+    for below in (False, True):
+        pairs = all_pairs(read_judgements(data, scores, below=below))
+        found = Counter(
+            zip(*map(np.ndarray.tolist, (pairs.ranking, pairs.first, pairs.second, pairs.strict)), strict=True)
+        )
+        expected: Counter[tuple[int, int, int, bool]] = Counter()
+        number = begin = 0
+        for one in data:
+            for judged in one.rankings:
+                for pair in pairs_of(judged, ties=True, below=below):
+                    expected[number, begin + pair.first, begin + pair.second, pair.outcome == 1] += 1
+                number += 1
+            begin += len(one.lengths)
+        assert found == expected
+        strict = pair_table(data, scores, below=below)
+        learned = [
+            pair for one in data for judged in one.rankings for pair in pairs_of(judged, ties=False, below=below)
+        ]
+        assert len(strict) == len(learned) > 100
+        # what is said of a gap is the same, where it is said of neighbours
+        assert sorted(np.maximum(strict.strength, 0).tolist()) == sorted(pair.strength for pair in learned)
+
+
+def test_rankings_of_the_best_alone_have_no_pairs_unless_the_others_are_below() -> None:
+    """One of four is placed: three pairs, and none among the three; the scores have it second."""
+    data = [example([4, 3, 2, 1], ranking([[0]], unranked=[1, 2, 3]), group=number) for number in range(3)]
+    scores = [[2.0, 3.0, 1.0, 0.0]] * 3
+    assert evaluate(data, scores, seed=0)["accuracy"]["pairs"] == 0
+    section = evaluate(data, scores, seed=0, below=True)
+    assert section["accuracy"]["value"] == pytest.approx(2 / 3)
+    assert (section["accuracy"]["pairs"], section["length_baseline"]["value"], section["groups"]) == (9, 1.0, 3)
+    assert section["log_loss"] == pytest.approx(sum(math.log1p(math.exp(-m)) for m in (-1, 1, 2)) / 3)
+    # 2 of the 3 pairs agree, and nobody tied the others
+    assert section["kendall_tau_b"] == pytest.approx(1 / 3)
+    assert sum(one["pairs"] for one in section["calibration"]) == 9
+    ((placed,), (strength,)) = (section["accuracy_by"][name] for name in ("placed", "strength"))
+    assert (placed["of"], placed["pairs"], strength["of"]) == (1, 9, "not_said")
+
+
+def test_how_far_the_unranked_are_below_is_not_said_and_tiers_between_stand_apart() -> None:
+    one = example([1, 1, 1, 1], ranking([[0], [1]], strengths=[3], unranked=[2, 3]))
+    strength = evaluate([one], [[1.0, 2.0, 3.0, 4.0]], seed=0, below=True)["accuracy_by"]["strength"]
+    assert [(part["of"], part["pairs"]) for part in strength] == [(3, 1), ("not_said", 2), ("not_adjacent", 2)]
+
+
+def test_wins_over_the_unranked_are_no_ties() -> None:
+    one = example([1, 1, 1, 1], ranking([[0, 1]], unranked=[2, 3]))
+    chances = np.log([0.5, 0.3, 0.2])
+    section = evaluate(
+        [one], [[0.0] * 4], seed=0, below=True, outcome_log_probabilities=lambda d: np.tile(chances, (len(d), 1))
+    )
+    assert section["outcomes"]["pairs"] == 5
+    assert section["outcomes"]["ties"]["value"] == pytest.approx(1 / 5)
+    assert section["outcomes"]["log_loss"]["value"] == pytest.approx(-(4 * math.log(0.5) + math.log(0.3)) / 5)
 
 
 # --- rank agreement --------------------------------------------------------------------------------------------------
