@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.core.distributed import is_sharded, like_shards, whole_tensor
+from training.core.errors import TrainingError
 from training.core.files import published_folder, read_json, sha256_of, sync, write_json
 
 MANIFEST = "manifest.json"
@@ -154,7 +155,13 @@ def load_checkpoint(
 
 
 def load_weights(folder: Path, step: int, *, parameters: dict[str, torch.nn.Parameter]) -> None:
-    """Put the weights of a published checkpoint back, and nothing else."""
+    """Put the weights of a published checkpoint back, and nothing else.
+
+    Raises:
+        TrainingError: the checkpoint is not there whole.
+    """
+    if not is_good(Checkpoint(folder / f"step-{step}", step)):
+        raise TrainingError(f"the checkpoint of step {step}, whose weights were best, is gone or damaged")
     some = next(iter(parameters.values()))
     weights = load_file(folder / f"step-{step}" / "weights.safetensors", device="cpu")
     with torch.no_grad():

@@ -60,6 +60,11 @@ class Dataset(Sequence[Example]):
         return list(zip(lines, positions, strict=True))
 
     @property
+    def says_strengths(self) -> bool:
+        """Whether any ranking says how much better one tier is than the next."""
+        return bool(self._arrays["entry_strength"].any())
+
+    @property
     def known_annotators(self) -> frozenset[int]:
         """Numbers of the annotators of this split."""
         return frozenset(np.unique(self._arrays["ranking_annotator"]).tolist()) - {-1}

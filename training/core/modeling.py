@@ -14,7 +14,6 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from training.core.attention import Blocks, attends_in_blocks, blocks_pay, let_attend_in_blocks, make_blocks
 from training.core.errors import UsageError
-from training.core.files import published_folder
 from training.core.packing import PackedRows
 from training.core.randomness import derive_seed, generator_for
 
@@ -86,6 +85,8 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         UsageError: there is none.
     """
+    if ("/" in name[:2] or name.count("/") > 1 or name.startswith("~")) and not Path(name).is_dir():
+        raise UsageError(f"there is no folder {name} (--model takes a model folder, or owner/name on the hub)")
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the loader raises anything from OSError to KeyError
@@ -100,6 +101,48 @@ def load_reward_model(name: str, *, seed: int, device: torch.device, autocast_dt
     Raises:
         UsageError: no such model, weights missing, or an architecture without a linear ``score`` head.
     """
+    whole, missing = _load_classifier(name)
+    if not has_linear_head(whole):
+        raise UsageError(f"{whole.__class__.__name__} has no linear head called {HEAD!r} to train as a reward model")
+    if fresh := f"{HEAD}.weight" in missing:
+        _draw_head(getattr(whole, HEAD), seed=seed)
+    _refuse_missing(name, missing - ({f"{HEAD}.weight", f"{HEAD}.bias"} if fresh else set()))
+    let_attend_in_blocks(whole)
+    return RewardModel(whole=whole.to(device), adapter=None, device=device, autocast_dtype=autocast_dtype)
+
+
+class OpaqueClassifier(RewardModel):
+    """A classifier of another make, asked as it stands: it pools and scores by itself, one response a row."""
+
+    def score(self, rows: PackedRows) -> Tensor:
+        """Scores (N,) in float32, one per row."""
+        with self._autocast():
+            logits: Tensor = self.whole(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
+        return logits.float().squeeze(-1)
+
+
+def load_classifier(name: str, *, device: torch.device, autocast_dtype: torch.dtype) -> RewardModel:
+    """Load a trained sequence classifier of one label to score with, whatever its head is called.
+
+    Raises:
+        UsageError: no such model, or weights missing.
+    """
+    whole, missing = _load_classifier(name)
+    _refuse_missing(name, missing)
+    kind = RewardModel if has_linear_head(whole) else OpaqueClassifier
+    if kind is RewardModel:
+        let_attend_in_blocks(whole)
+    return kind(whole=whole.to(device), adapter=None, device=device, autocast_dtype=autocast_dtype)
+
+
+def has_linear_head(whole: Any) -> bool:
+    """Whether what scores is one linear layer to one number, of the name that decoders give it."""
+    head = getattr(whole, HEAD, None)
+    return isinstance(head, nn.Linear) and head.out_features == 1
+
+
+def _load_classifier(name: str) -> tuple[Any, set[str]]:
+    """The model in float32 without dropout, and the names of the weights that its files lack."""
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, num_labels=1)
         _switch_off_dropout(config)
@@ -116,16 +159,12 @@ def load_reward_model(name: str, *, seed: int, device: torch.device, autocast_dt
         )
     except Exception as error:  # the loader raises anything from OSError to RuntimeError
         raise UsageError(f"cannot load a model from {name}: {_first_line(error)}") from None
-    head = getattr(whole, HEAD, None)
-    if not isinstance(head, nn.Linear) or head.out_features != 1:
-        raise UsageError(f"{whole.__class__.__name__} has no linear head called {HEAD!r} to train as a reward model")
-    missing = set(loading["missing_keys"])
-    if fresh := f"{HEAD}.weight" in missing:
-        _draw_head(head, seed=seed)
-    if others := missing - ({f"{HEAD}.weight", f"{HEAD}.bias"} if fresh else set()):
-        raise UsageError(f"cannot load a model from {name}: weights missing, such as {sorted(others)[0]}")
-    let_attend_in_blocks(whole)
-    return RewardModel(whole=whole.to(device), adapter=None, device=device, autocast_dtype=autocast_dtype)
+    return whole, set(loading["missing_keys"])
+
+
+def _refuse_missing(name: str, missing: set[str]) -> None:
+    if missing:
+        raise UsageError(f"cannot load a model from {name}: weights missing, such as {sorted(missing)[0]}")
 
 
 def _draw_head(head: nn.Linear, *, seed: int) -> None:
@@ -145,8 +184,11 @@ def _switch_off_dropout(config: Any) -> None:
 def set_pad_token(model: RewardModel, pad_id: int) -> None:
     """Set the pad id everywhere that transformers looks for it; grows the embedding if the id is new."""
     embedding = model.whole.get_input_embeddings()
-    if pad_id >= embedding.num_embeddings:
-        model.whole.resize_token_embeddings(pad_id + 1)
+    if pad_id >= (before := embedding.num_embeddings):
+        model.whole.resize_token_embeddings(pad_id + 1, mean_resizing=False)
+        with torch.no_grad():
+            # Nothing sees a pad; what it is must not depend on what was drawn before.
+            model.whole.get_input_embeddings().weight[before:] = 0
     # Composite configs keep the text model's apart; a model without generation has no generation config.
     configs = [
         model.whole.config,
@@ -188,24 +230,6 @@ def make_optimizer(
         [group for group in groups if group["params"]], lr=learning_rate, betas=(0.9, 0.999), fused=True
     )
     return optimizer, dict(named)
-
-
-def save_reward_model(model: RewardModel, tokenizer: Any, folder: Path, *, card: str) -> None:
-    """Write ``folder/model`` (whole, merged) and, with LoRA, ``folder/adapter``; the model last, each by rename.
-
-    The model in memory is merged by this and is not to be trained further.
-    """
-    # Models with absolute positions score a left-padded batch differently unless they are given position ids.
-    tokenizer.padding_side = "right"
-    if model.adapter is not None:
-        with published_folder(folder / "adapter") as scratch:
-            model.adapter.save_pretrained(scratch, safe_serialization=True)
-            tokenizer.save_pretrained(scratch)
-    whole = model.adapter.merge_and_unload() if model.adapter is not None else model.whole
-    with published_folder(folder / "model") as scratch:
-        whole.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        (scratch / "README.md").write_text(card, encoding="utf-8")
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -6,7 +6,7 @@ one.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,26 @@ class Objective(nn.Module):
             loss = loss + self.settings.centring * centring(scores, torch.tensor(rows, device=scores.device)) / prompts
         return loss
 
+    @torch.no_grad()
+    def held_out_loss(self, examples: Sequence[Example], scores: Sequence[Sequence[float]]) -> float | None:
+        """−ln P of what was said of held-out pairs, weighted as in training, without margins and centring; None where
+        nothing was said. Under Plackett-Luce that of its pairs.
+
+        Args:
+            scores: one per response, example by example.
+        """
+        pairs = gather_pairs(examples, replace(self.settings, margin_scale=0.0), device=torch.device("cpu"))
+        if not len(pairs.weight):
+            return None
+        flat = torch.tensor([score for row in scores for score in row], dtype=torch.float64)
+        loss = pairwise_loss(flat, pairs, kind=self.settings.pair_model, thresholds=self._pair_thresholds())
+        return float(loss / pairs.weight.sum())
+
+    def _pair_thresholds(self) -> Tensor:
+        """Of the model of pairs; two responses under Plackett-Luce with ties are Davidson's pair."""
+        thresholds: Tensor = self.thresholds().detach().double().cpu()
+        return thresholds[:1] if self.settings.ties == "davidson" else thresholds
+
     def threshold_values(self) -> dict[str, float]:
         """The learned thresholds by name; empty where the loss has none."""
         values: dict[str, float] = self.thresholds.values()  # type: ignore[operator]
@@ -116,8 +136,7 @@ class Objective(nn.Module):
         where ties are no outcome. Under Plackett-Luce that of a ranking of two."""
         if self.settings.ties not in ("rao-kupper", "davidson"):
             return None
-        thresholds = self.thresholds().detach().double().cpu()[: 1 if self.settings.ties == "davidson" else None]
-        kind = self.settings.pair_model
+        thresholds, kind = self._pair_thresholds(), self.settings.pair_model
         return lambda difference: outcome_log_probabilities(kind, torch.from_numpy(difference), thresholds).numpy()
 
     def _judge_pairs(self, scores: Tensor, examples: Sequence[Example]) -> Tensor:
@@ -165,9 +184,25 @@ def gather_rankings(examples: Sequence[Example], settings: ObjectiveSettings) ->
 
 
 def _placed(ranking: JudgedRanking, offset: int, *, below: bool) -> TieredRanking:
-    tiers = tuple(tuple(offset + place for place in tier) for tier in ranking.tiers)
-    rest = tuple(offset + place for place in ranking.unranked) if below else ()
-    return TieredRanking(tiers, rest, ranking.weight)
+    """Each text once, in the best tier where it stands: two of one text score alike and say nothing of each other."""
+    tiers, seen = _distinct(ranking)
+    rest = dict.fromkeys(place for place in ranking.unranked if place not in seen) if below else ()
+    return TieredRanking(
+        tuple(tuple(offset + place for place in tier) for tier in tiers),
+        tuple(offset + place for place in rest),
+        ranking.weight,
+    )
+
+
+def _distinct(ranking: JudgedRanking) -> tuple[list[tuple[int, ...]], set[int]]:
+    """The tiers with every place once, and all places."""
+    seen: set[int] = set()
+    tiers = []
+    for tier in ranking.tiers:
+        new = tuple(dict.fromkeys(place for place in tier if place not in seen))
+        seen.update(new)
+        tiers += [new] if new else []
+    return tiers, seen
 
 
 def tie_facts(examples: Iterable[Example]) -> TieFacts:
@@ -175,7 +210,7 @@ def tie_facts(examples: Iterable[Example]) -> TieFacts:
     shares, largest = [], 1
     for example in examples:
         for ranking in example.rankings:
-            placed = [len(tier) for tier in ranking.tiers]
+            placed = [len(tier) for tier in _distinct(ranking)[0]]
             pairs, tied = _pairs_among(sum(placed)), sum(map(_pairs_among, placed))
             shares += [tied / pairs] if pairs else []
             largest = max(largest, *placed, 1)

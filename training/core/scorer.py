@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from training.core.errors import UsageError
 from training.core.losses import PairModel
-from training.core.modeling import RewardModel, load_reward_model, load_tokenizer, set_pad_token
+from training.core.modeling import RewardModel, load_classifier, load_tokenizer, set_pad_token
 from training.core.saving import MEAN_KEY, SCALE_KEY, THRESHOLDS_KEY, TIES_KEY
 from training.core.thresholds import NAMES, Floats, outcome_probabilities
 from training.core.tokens import ChatEncoder, settle_pad_token
@@ -71,7 +71,7 @@ def load_scorer(name: str, *, device: torch.device, autocast_dtype: torch.dtype,
                          "label(s), and a sequence classifier with one label is wanted")  # fmt: skip
     tokenizer = load_tokenizer(name)
     encoder = ChatEncoder(tokenizer, show_thinking=show_thinking)
-    model = load_reward_model(name, seed=0, device=device, autocast_dtype=autocast_dtype)
+    model = load_classifier(name, device=device, autocast_dtype=autocast_dtype)
     pad_id = settle_pad_token(encoder, embedding_rows=model.whole.get_input_embeddings().num_embeddings)
     set_pad_token(model, pad_id)
     model.whole.eval()
@@ -88,11 +88,17 @@ def load_scorer(name: str, *, device: torch.device, autocast_dtype: torch.dtype,
 
 
 def member_folders(name: str) -> list[str]:
-    """The models that a name stands for: itself, or those in the folder of one of our runs, all of an ensemble."""
+    """The models that a name stands for: itself, or those in the folder of one of our runs, all of an ensemble.
+
+    Raises:
+        UsageError: the folder is of a run that has not come to its end.
+    """
     folder = Path(name)
     if not folder.is_dir() or (folder / "config.json").exists():
         return [name]
     numbered = [path for path in (folder / "ensemble").glob("*") if path.name.isdigit() and path.is_dir()]
-    if numbered:
+    if numbered and (folder / "model").is_dir():
         return [str(path) for path in sorted(numbered, key=lambda path: int(path.name))]
+    if not (folder / "model").is_dir() and (folder / "run.json").exists():
+        raise UsageError(f"the run in {name} has not come to its end: it has no model yet")
     return [str(folder / "model")] if (folder / "model").is_dir() else [name]

@@ -9,6 +9,7 @@ import torch
 from training.core.dataset import Dataset
 from training.core.distributed import World
 from training.core.errors import TrainingError
+from training.core.halving import MicroBatchBudget
 from training.core.modeling import RewardModel
 from training.core.packing import MicroBatch, TokenisedExample, collate, lay_rows, plan_micro_batches
 from training.core.sharding import even_out
@@ -28,37 +29,59 @@ def score_dataset(
     dataset: Dataset,
     layout: Layout,
     *,
-    budget: int,
-    world: World,
+    budget: MicroBatchBudget,
     numbers: Sequence[int] | None = None,
-    sharded: bool = False,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> list[list[float]] | None:
     """Scores of all responses, example by example, in every process; None if ``interrupted`` said so in any.
 
     Args:
-        budget: tokens forwarded at once.
+        budget: tokens forwarded at once, halved where memory does not suffice.
         numbers: the examples to score; all, if None.
-        sharded: whether a forward is a meeting of all processes.
 
     Raises:
-        TrainingError: a score is not finite.
+        TrainingError: a score is not finite, or out of memory however little goes at once.
     """
     wanted = list(range(len(dataset)) if numbers is None else numbers)
-    found: dict[int, list[float]] = {}
-    for batch, counts in plan_scoring(model, dataset, layout, wanted, budget=budget, world=world, sharded=sharded):
-        if world.any(interrupted(), device=model.device) if sharded else interrupted():
-            break
-        rows = collate(dataset.tokenised, batch, packed=layout.packed, pad_id=layout.pad_id, device=model.device)
-        scores = iter(model.score(rows).tolist())
-        for number in batch.examples if counts else ():
-            found[number] = [next(scores) for _ in dataset.tokenised[number].responses]
-    together = {number: scores for part in world.gather(found) for number, scores in part.items()}
+    found = budget.run(
+        lambda tokens: _score_share(model, dataset, layout, wanted, budget, tokens, interrupted), drop=lambda: None
+    )
+    together = {number: scores for part in budget.world.gather(found) for number, scores in part.items()}
     if not all(math.isfinite(score) for scores in together.values() for score in scores):
         raise TrainingError("the model gives scores that are not finite")
     if len(together) < len(wanted):
         return None
     return [together[number] for number in wanted]
+
+
+def _score_share(
+    model: RewardModel,
+    dataset: Dataset,
+    layout: Layout,
+    wanted: Sequence[int],
+    budget: MicroBatchBudget,
+    tokens: int,
+    interrupted: Callable[[], bool],
+) -> dict[int, list[float]]:
+    """This process's share of the scores, as far as it got."""
+    found: dict[int, list[float]] = {}
+    plan = plan_scoring(model, dataset, layout, wanted, budget=tokens, world=budget.world, sharded=budget.sharded)
+    for batch, counts in plan:
+        if budget.world.any(interrupted(), device=model.device) if budget.sharded else interrupted():
+            break
+        # Rows of one example that do not fit together go one by one.
+        apart = batch.tokens > tokens and not budget.sharded
+        parts = [MicroBatch(batch.examples, (row,)) for row in batch.rows] if apart else [batch]
+        scores = iter([score for part in parts for score in _forward(model, dataset, layout, part)])
+        for number in batch.examples if counts else ():
+            found[number] = [next(scores) for _ in dataset.tokenised[number].responses]
+    return found
+
+
+def _forward(model: RewardModel, dataset: Dataset, layout: Layout, batch: MicroBatch) -> list[float]:
+    rows = collate(dataset.tokenised, batch, packed=layout.packed, pad_id=layout.pad_id, device=model.device)
+    scores: list[float] = model.score(rows).tolist()
+    return scores
 
 
 def plan_scoring(

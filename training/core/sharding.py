@@ -32,7 +32,9 @@ def shard_model(model: RewardModel, world: World) -> None:
     from torch.distributed.fsdp import fully_shard
 
     if world.size == 1:
-        raise UsageError("a model is sharded over several processes, and this is one alone")
+        raise UsageError(
+            "--shard spreads a model over several processes, and this is one alone: start them by torchrun"
+        )
     base = model.whole.base_model
     layers = decoder_layers(base, count=model.whole.config.get_text_config().num_hidden_layers)
     if layers is None:

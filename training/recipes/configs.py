@@ -140,8 +140,8 @@ class CommonConfig(BaseConfig):
     )
     shard: bool = setting(
         False,
-        help="split weights, gradients and optimiser over the processes (FSDP2): for models that one device cannot "
-        "hold; started by torchrun",
+        help="split weights, gradients and optimiser over the processes (FSDP2), for models that one device can hold "
+        "but not train; started by torchrun",
         affects_results=False,
     )
     checkpoint_every: int = setting(
@@ -214,11 +214,11 @@ class RewardConfig(CommonConfig):
     def conflicts(self) -> dict[str, str]:
         """Losses, ties and strengths that are no model together."""
         if self.loss == "plackett-luce" and self.ties == "rao-kupper":
-            return {"ties": "rao-kupper is a model of pairs: with --loss plackett-luce choose davidson, soft or skip"}
+            return {"ties": "rao-kupper is for pairs: with --loss plackett-luce choose davidson, soft or skip"}
         if self.loss == "plackett-luce" and self.strength != "ignore":
-            return {"strength": "belongs to pairs: with --loss plackett-luce it must be ignore"}
+            return {"strength": "must be ignore with --loss plackett-luce: strengths are of pairs"}
         if self.strength == "ordinal" and self.ties in ("soft", "davidson"):
-            return {"ties": "the thresholds of --strength ordinal are those of Rao-Kupper: choose rao-kupper or skip"}
+            return {"ties": "must be rao-kupper or skip with --strength ordinal, whose first threshold is that of ties"}
         return {}
 
 
@@ -232,6 +232,7 @@ class EvaluateRewardConfig(BaseConfig):
         "{prompt, chosen, rejected}",
         affects_results=False,
     )
+    resume: bool = setting(False, help="leave a finished --output as it is", affects_results=False)
     split: str = setting(
         "test",
         help="which part of a snapshot is scored; other files are scored whole",

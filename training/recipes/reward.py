@@ -18,7 +18,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from training.core.calibration import log_loss
 from training.core.checkpoints import Checkpoint, CheckpointSaver, load_checkpoint, load_weights, newest_good_checkpoint
 from training.core.errors import StopRequested
 from training.core.files import model_fingerprint, read_json
@@ -40,7 +39,7 @@ from training.recipes.reward_step import refuse_endless_skipping, set_rates, tak
 class Progress:
     """How far the run is; stands in each checkpoint. ``step`` counts over all members, ``member_step`` within one.
 
-    ``best`` is the lowest validation log-loss of the member, seen behind ``best_step`` (of the run), ``worse`` the
+    ``best`` is the lowest validation loss of the member, seen behind ``best_step`` (of the run), ``worse`` the
     validations since; ``ended`` says that early stopping ended the member. ``micro_batch_tokens`` is what was left of
     the flag of that name once memory had run out.
     """
@@ -102,7 +101,15 @@ def train_reward(session: Session[RewardConfig]) -> str:
         if session.stop.requested:
             raise StopRequested(f"{session.stop.reason} after step {progress.step}, before the report")
         if config.ensemble == 1 or not member_folder(session.folder, member.number).is_dir():
-            finish_member(session, prepared, member, scores, steps=progress.member_step, skipped=progress.skipped_steps)
+            finish_member(
+                session,
+                prepared,
+                member,
+                scores,
+                steps=progress.member_step,
+                skipped=progress.skipped_steps,
+                kept_step=run.kept_step,
+            )
         if member.number + 1 == config.ensemble:
             break
         member = make_member(session, prepared, member.number + 1)
@@ -137,6 +144,7 @@ class MemberRun:
         self.progress = progress
         self.steps_in_all = member.course.steps * session.config.ensemble
         self.in_a_row = 0
+        self.kept_step: int | None = None
         self.saver = CheckpointSaver(
             session.folder / "checkpoints",
             parameters=dict(member.parameters),
@@ -151,7 +159,7 @@ class MemberRun:
         load_checkpoint(checkpoint, parameters=self.member.parameters, optimizer=self.member.optimizer)
         budget = self.prepared.budget
         budget.tokens = min(budget.tokens, self.progress.micro_batch_tokens or budget.tokens)
-        self.session.say(f"resuming behind step {checkpoint.step}")
+        self.session.say(f"resuming after step {checkpoint.step}")
 
     def is_done(self) -> bool:
         """Whether the member takes no further step."""
@@ -177,7 +185,8 @@ class MemberRun:
         best = self.progress.best_step
         if self.is_done() and best is not None and best != self.progress.step:
             load_weights(session.folder / "checkpoints", best, parameters=self.member.parameters)
-            session.say(f"the weights behind step {best} had the lowest validation log-loss")
+            self.kept_step = best
+            session.say(f"the weights after step {best} had the lowest validation loss")
             return None
         return scores
 
@@ -227,18 +236,21 @@ class MemberRun:
             return None
         started = time.monotonic()
         scores = score_dataset(
-            self.member.model, data, self.prepared.layout, budget=self.prepared.budget.tokens, world=session.world,
-            sharded=session.config.shard, interrupted=lambda: session.stop.requested,
-        )  # fmt: skip
+            self.member.model,
+            data,
+            self.prepared.layout,
+            budget=self.prepared.budget,
+            interrupted=lambda: session.stop.requested,
+        )
         row["time/evaluation_seconds"] = round(time.monotonic() - started, 3)
         if scores is None and session.config.early_stopping:
             # What a validation decides must not depend on when somebody asked to stop.
-            raise StopRequested(f"{session.stop.reason} in the validation behind step {self.progress.step}, dropped")
+            raise StopRequested(f"{session.stop.reason} in the validation after step {self.progress.step}, dropped")
         if scores is None:
             return None
-        margin = pair_table(data, scores).margin
+        margin = pair_table(data, scores, below=self.prepared.settings.counts_unranked).margin
         row["validation/accuracy"] = float(correctness(margin).mean()) if len(margin) else None
-        row["validation/log_loss"] = loss = log_loss(margin) if len(margin) else None
+        row["validation/loss"] = loss = self.member.objective.held_out_loss(data, scores)
         if session.config.early_stopping and loss is not None:
             self._compare(loss, patience=session.config.early_stopping)
         return scores
@@ -250,7 +262,7 @@ class MemberRun:
         worse = self.progress.worse + 1
         self.progress = replace(self.progress, worse=worse, ended=worse >= patience)
         if self.progress.ended:
-            self.session.say(f"no lower validation log-loss in {worse} validations: the end, behind step "
+            self.session.say(f"no lower validation loss in {worse} validations: training ends after step "
                              f"{self.progress.step}")  # fmt: skip
 
     def _must_stop(self) -> bool:

@@ -37,6 +37,7 @@ def finish_member(
     *,
     steps: int,
     skipped: int,
+    kept_step: int | None,
 ) -> None:
     """Score the held-out splits, bring the scores to one scale and publish the model.
 
@@ -44,9 +45,10 @@ def finish_member(
         known: the validation scores of these very weights, where they are known.
         steps: that the member took.
         skipped: of them, those whose gradients were not finite.
+        kept_step: the step (of the run) whose weights these are, where they are not the last.
     """
     held_out = {
-        split: known if split == "validation" and known is not None else score_all(session, prepared, member, data)
+        split: known if split == "validation" and known is not None else score_all(prepared, member, data)
         for split, data in prepared.held_out.items()
     }
     scale = scale_of([score for row in score_train(session, prepared, member) for score in row])
@@ -60,25 +62,24 @@ def finish_member(
         split: evaluate(
             prepared.splits[split], scores, seed=session.config.seed,
             known_annotators=prepared.train.known_annotators, annotators=prepared.train.annotators,
-            outcome_log_probabilities=outcome_model,
+            outcome_log_probabilities=outcome_model, below=prepared.settings.counts_unranked,
         )
         for split, scores in held_out.items()
     }  # fmt: skip
     facts = {
         "scores": held_out,
         "scale": vars(scale),
-        "report": member_report(prepared, sections, scale, thresholds, steps=steps, skipped=skipped),
+        "skipped": skipped,
+        "report": member_report(prepared, sections, scale, thresholds, steps=steps, skipped=skipped)
+        | ({"kept_step": kept_step} if kept_step is not None else {}),
     }
     fold_scale(member.model, scale, thresholds=thresholds, ties=session.config.ties)
     publish_member(session, prepared, member, facts)
 
 
-def score_all(session: Session[RewardConfig], prepared: Prepared, member: Member, data: Dataset) -> Scores:
+def score_all(prepared: Prepared, member: Member, data: Dataset) -> Scores:
     """Scores of a whole split, as trained."""
-    scores = score_dataset(
-        member.model, data, prepared.layout, budget=prepared.budget.tokens, world=session.world,
-        sharded=session.config.shard,
-    )  # fmt: skip
+    scores = score_dataset(member.model, data, prepared.layout, budget=prepared.budget)
     assert scores is not None
     return scores
 
@@ -86,10 +87,7 @@ def score_all(session: Session[RewardConfig], prepared: Prepared, member: Member
 def score_train(session: Session[RewardConfig], prepared: Prepared, member: Member) -> Scores:
     """Scores of the train responses, of a sample of the prompts if there are many."""
     numbers = permutation(len(prepared.train), derive_seed(session.config.seed, "scale"))[:SCALE_PROMPTS]
-    scores = score_dataset(
-        member.model, prepared.train, prepared.layout, budget=prepared.budget.tokens, world=session.world,
-        numbers=numbers, sharded=session.config.shard,
-    )  # fmt: skip
+    scores = score_dataset(member.model, prepared.train, prepared.layout, budget=prepared.budget, numbers=numbers)
     assert scores is not None
     return scores
 
@@ -120,13 +118,20 @@ def member_report(
         **sections,
         "score_scale": {**vars(scale), "responses_of_prompts": min(SCALE_PROMPTS, len(prepared.train))},
         "thresholds": thresholds,
-        "warnings": warnings_about(
-            sections,
-            defused_texts=prepared.encoded.defused,
-            skipped_steps=skipped,
-            not_packed=None if prepared.layout.packed else prepared.layout_reason,
-        ),
+        "warnings": warnings_of(prepared, sections, skipped=skipped),
     }
+
+
+def warnings_of(prepared: Prepared, sections: dict[str, Any], *, skipped: int) -> list[str]:
+    """What a reader of the report has to know."""
+    return warnings_about(
+        sections,
+        defused_texts=prepared.encoded.defused,
+        skipped_steps=skipped,
+        not_packed=None if prepared.layout.packed else prepared.layout_reason,
+        shared_groups=prepared.encoded.shared_groups,
+        cut=prepared.encoded.cut,
+    )
 
 
 def member_folder(folder: Path, number: int) -> Path:
@@ -157,6 +162,12 @@ def finish_ensemble(session: Session[RewardConfig], prepared: Prepared) -> None:
     folder, count = session.folder, session.config.ensemble
     facts = [read_json(member_folder(folder, number) / MEMBER_NAME) for number in range(count)]
     report = facts[0]["report"]
+    report["steps"] = sum(each["report"]["steps"] for each in facts)
+    report["warnings"] = warnings_of(
+        prepared,
+        {split: report[split] for split in prepared.held_out},
+        skipped=sum(each["skipped"] for each in facts),
+    )
     for split, data in prepared.held_out.items():
         report[split]["ensemble"] = ensemble_section(session, prepared, data, split, facts)
     finish_report(session, report)
@@ -185,7 +196,10 @@ def ensemble_section(
     ]
     spread = [pstdev(scores) for row in zip(*scaled, strict=True) for scores in zip(*row, strict=True)]
     outcome_model = outcome_model_of([each["report"]["thresholds"] for each in facts], ties=prepared.settings.ties)
-    found = evaluate(data, means, seed=session.config.seed, outcome_log_probabilities=outcome_model)
+    found = evaluate(
+        data, means, seed=session.config.seed, outcome_log_probabilities=outcome_model,
+        below=prepared.settings.counts_unranked,
+    )  # fmt: skip
     return {
         "members": len(facts),
         **{name: found[name] for name in ("accuracy", "log_loss", "ece", "temperature", "kendall_tau_b")},

@@ -1,7 +1,7 @@
 """What ``recipes.reward`` makes at its start: the data once, and a model with its optimizer for every member."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ from training.core.schedule import Course, make_course
 from training.core.scoring import Layout, packing_error
 from training.core.sharding import shard_model
 from training.core.tokens import ChatEncoder, settle_pad_token
-from training.recipes.configs import RewardConfig
+from training.recipes.configs import Config, RewardConfig
 from training.recipes.launch import Session
 
 PACKING_TOLERANCE = 1e-4
@@ -108,16 +108,37 @@ def prepare(session: Session[RewardConfig], snapshot: Snapshot) -> Prepared:
     train = encoded.splits["train"]
     if not len(train):
         raise UsageError(
-            f"{snapshot.path} has no ranking to train on (read {snapshot.read}, dropped {dict(encoded.dropped)})"
+            f"{snapshot.path} has no ranking to train on: {snapshot.read} lines, dropped {words_of(encoded.dropped)}"
+            + ("; ties alone teach --ties soft, rao-kupper and davidson" if encoded.dropped["no_pairs"] else "")
         )
-    if config.early_stopping and not len(encoded.splits["validation"]):
-        raise UsageError("--early-stopping needs validation rankings, and there are none")
+    steps = course_of(config, prompts=len(train), seed=0).steps
+    refuse_idle_flags(config, encoded, steps=steps)
     if session.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         # That also fills fresh memory, against reads of what was never written; it costs time and changes no result.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    steps = course_of(config, prompts=len(train), seed=0).steps
     return Prepared(snapshot, encoded, tokenizer, encoder, settings, tie_facts(train), steps)
+
+
+def refuse_idle_flags(config: RewardConfig, encoded: Encoded, *, steps: int) -> None:
+    """Flags that this data, or the other flags, leave without any effect.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    if config.strength != "ignore" and not encoded.splits["train"].says_strengths:
+        raise UsageError(f"--strength {config.strength}: no ranking to train on says how much better one tier is")
+    if not config.early_stopping:
+        return
+    if not len(encoded.splits["validation"]):
+        raise UsageError("--early-stopping needs validation rankings, and there are none")
+    if (steps // config.evaluate_every if config.evaluate_every else config.epochs) < 2:
+        raise UsageError("--early-stopping compares validations, and there would be one: set --evaluate-every")
+
+
+def words_of(dropped: Mapping[str, int]) -> str:
+    """Counts by reason, in words."""
+    return ", ".join(f"{count} {name}" for name, count in sorted(dropped.items())) or "nothing"
 
 
 def usable_length(config: RewardConfig) -> int:
@@ -129,7 +150,7 @@ def usable_length(config: RewardConfig) -> int:
     return min(config.max_length, getattr(known, "max_position_embeddings", None) or config.max_length)
 
 
-def encode_together(session: Session[RewardConfig], snapshot: Snapshot, encoder: ChatEncoder, rules: Rules) -> Encoded:
+def encode_together(session: Session[Config], snapshot: Snapshot, encoder: ChatEncoder, rules: Rules) -> Encoded:
     """The encoded splits; one process of each machine writes what all of them read.
 
     Raises:
@@ -237,7 +258,7 @@ def describe_start(session: Session[RewardConfig], prepared: Prepared, model: Re
     for split, data in prepared.splits.items():
         session.say(f"{split}: {data.rankings} rankings, {len(data)} prompts, {data.pairs} pairs")
     if encoded.dropped:
-        session.say("dropped: " + ", ".join(f"{count} {name}" for name, count in sorted(encoded.dropped.items())))
+        session.say(f"dropped: {words_of(encoded.dropped)}")
     session.say(f"rows: {prepared.layout_reason}")
     members = f", {config.ensemble} models one after the other" if config.ensemble > 1 else ""
     session.say(f"{prepared.steps} steps of up to {config.batch_size} prompts{members}")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.core.files.storage import default_storage
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from annotate.errors import Refused
@@ -51,6 +52,10 @@ class Command(BaseCommand):
         except Refused as refused:
             raise CommandError(" ".join([refused.message, *refused.fields.values()])) from None
         self._say(f"{snapshot.pk} {snapshot.name!r} holds", snapshot.counts, snapshot.sha256)
+        try:
+            self.stdout.write(f"  file {default_storage.path(snapshot.file)}")
+        except NotImplementedError:  # a store without paths
+            self.stdout.write(f"  file {snapshot.file} in the artifact store")
 
     def _say(self, what: str, counts: dict[str, Any], sha256: str) -> None:
         self.stdout.write(

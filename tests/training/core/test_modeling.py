@@ -22,10 +22,10 @@ from training.core.modeling import (
     load_reward_model,
     load_tokenizer,
     make_optimizer,
-    save_reward_model,
     set_pad_token,
 )
 from training.core.packing import TokenisedExample, collate, plan_micro_batches
+from training.core.saving import save_reward_model
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def test_dropout_is_off_wherever_the_config_names_it(tmp_path: Path) -> None:
 
 def test_a_reward_model_keeps_its_head(tiny_model: Path, tmp_path: Path) -> None:
     first = load(tiny_model, seed=5)
-    save_reward_model(first, load_tokenizer(str(tiny_model)), tmp_path, card="")
+    save_reward_model(first, load_tokenizer(str(tiny_model)), tmp_path / "model", card="")
     assert torch.equal(head_of(load(tmp_path / "model", seed=6)), head_of(first))
 
 
@@ -205,3 +205,15 @@ def test_frozen_weights_have_no_gradient_and_no_moments(small_smollm2: RewardMod
     weights = sum(value.numel() for value in model.whole.parameters())
     trained = [value.numel() for _, value in model.trainable()]
     assert estimate_peak_bytes(model, tokens=0) == 4 * (weights + 3 * sum(trained) + max(trained))
+
+
+def test_a_pad_that_is_new_is_zero_whatever_was_drawn_before(tiny_model: Path) -> None:
+    rows = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = load_reward_model(str(tiny_model), seed=0, device=CPU, autocast_dtype=torch.float32)
+        count = model.whole.get_input_embeddings().num_embeddings
+        set_pad_token(model, count)
+        rows.append(model.whole.get_input_embeddings().weight[count])
+    assert torch.equal(rows[0], rows[1])
+    assert not rows[0].any()

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from training.core.errors import UsageError
 from training.core.examples import Example, JudgedRanking
-from training.core.objective import Objective, ObjectiveSettings, TieFacts, gather_pairs, tie_facts
+from training.core.objective import (
+    Objective,
+    ObjectiveSettings,
+    TieFacts,
+    gather_pairs,
+    gather_rankings,
+    tie_facts,
+)
 
 FACTS = TieFacts(tie_share=0.2, largest_tier=3)
 EVERY = [
@@ -161,3 +168,39 @@ def test_a_tier_too_large_for_the_loss_is_refused_at_the_start() -> None:
     largest = Objective(ObjectiveSettings(loss="plackett-luce", ties="davidson"), TieFacts(0.1, 10)).double()
     everything = example(JudgedRanking((tuple(range(10)),)), responses=10)
     assert float(largest(torch.zeros(10, dtype=torch.float64), [everything], prompts=1)) > 0
+
+
+def test_two_responses_of_one_text_say_nothing_of_each_other_in_whole_rankings() -> None:
+    """As for pairs: a copy in the same tier is no tie, one further down counts where the best of them stands."""
+    twice = JudgedRanking(((0, 0), (1,), (0, 2, 2)), unranked=(1, 3, 3))
+    settings = ObjectiveSettings(loss="plackett-luce", ties="davidson", unranked="below")
+    (found,) = gather_rankings([example(twice)], settings)
+    assert (found.tiers, found.below) == (((0,), (1,), (2,)), (3,))
+    assert tie_facts([example(JudgedRanking(((0, 0), (1,))))]) == TieFacts(0.0, 1)
+
+
+@pytest.mark.parametrize("settings", EVERY, ids=str)
+def test_the_held_out_loss_is_of_the_pairs_without_margins(settings: ObjectiveSettings) -> None:
+    """Two prompts: a win over a lead of 0.8, said to be clear, and a tie of equal scores."""
+    examples = [
+        example(JudgedRanking(((0,), (1,)), strengths=(2,)), responses=2),
+        example(JudgedRanking(((0, 1),)), responses=2),
+    ]
+    objective = Objective(settings, FACTS).double()
+    found = objective.held_out_loss(examples, [[0.5, -0.3], [1.0, 1.0]])
+    eta = math.log((1 + 0.2) / (1 - 0.2))
+
+    def sigma(value: float) -> float:
+        return 1 / (1 + math.exp(-value))
+
+    nu = 2 * 0.2 / (1 - 0.2)
+    win = {
+        "bradley-terry": sigma(0.8),
+        "rao-kupper": sigma(0.8 - eta),
+        "davidson": math.exp(0.4) / (math.exp(0.4) + nu + math.exp(-0.4)),
+        "ordinal": sigma(0.8 - eta - 1) - sigma(0.8 - eta - 2),
+    }[settings.pair_model]
+    tie = {"skip": None, "soft": 0.5}.get(settings.ties, 0.2)
+    terms = [-math.log(win), *([-math.log(tie)] if tie else [])]
+    assert found == pytest.approx(sum(terms) / len(terms), rel=1e-4)
+    assert objective.held_out_loss([example(JudgedRanking(((0,),)), responses=1)], [[0.0]]) is None

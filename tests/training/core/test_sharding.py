@@ -16,8 +16,9 @@ from training.core.checkpoints import Checkpoint, load_checkpoint, save_checkpoi
 from training.core.distributed import World, clip_gradients, is_sharded, whole_tensor
 from training.core.errors import TrainingError, UsageError
 from training.core.halving import MicroBatchBudget
-from training.core.modeling import RewardModel, add_lora, load_reward_model, save_reward_model
+from training.core.modeling import RewardModel, add_lora, load_reward_model
 from training.core.packing import PACKABLE_TYPES, MicroBatch, PackedRows, Row, collate
+from training.core.saving import save_reward_model
 from training.core.sharding import decoder_layers, empty_loss, even_out, gather_model, shard_model
 
 CPU = torch.device("cpu")
@@ -159,7 +160,10 @@ def save_model(world: World, folder: Path, output: Path, kind: str) -> list[floa
     scores = job.scores()
     gather_model(job.model, world)
     if world.is_main:
-        save_reward_model(job.model, AutoTokenizer.from_pretrained(folder), output / kind, card="A card.")
+        save_reward_model(
+            job.model, AutoTokenizer.from_pretrained(folder), output / kind / "model", card="A card.",
+            adapter=output / kind / "adapter",
+        )  # fmt: skip
     return scores
 
 

@@ -9,12 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+)
 from transformers.pipelines import pipeline
 
 from tests.training.snapshots import records, write_jsonl
 from training.core.errors import UsageError
 from training.core.local_models import byte_tokenizer
+from training.core.tokens import PLAIN_TEMPLATE, PLAIN_TEMPLATE_NAME
 from training.recipes.configs import EvaluateRewardConfig, RewardConfig, build
 from training.recipes.evaluate_reward import evaluate_reward
 from training.recipes.launch import Session
@@ -151,6 +159,46 @@ def test_a_model_that_knows_nothing_of_us_is_scored(run: Run, trained: Path, tmp
         ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)["input_ids"]
         with torch.no_grad():
             assert row["score"] == pytest.approx(model(input_ids=ids).logits[0, 0].item(), abs=1e-4)
+
+
+def test_a_model_that_pools_by_itself_is_scored_as_it_stands(run: Run, trained: Path, tmp_path: Path) -> None:
+    """BERT: sees both ways, has a head of another name and no chat template."""
+    torch.manual_seed(3)
+    config = BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+                        vocab_size=259, num_labels=1, pad_token_id=258)  # fmt: skip
+    model = BertForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path / "bert")
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "bert")
+    folder = run(tmp_path / "bert", trained / "data.jsonl", split="validation")
+    assert json_of(folder / "run.json")["chat_template"] == PLAIN_TEMPLATE_NAME
+    assert any(PLAIN_TEMPLATE_NAME in warning for warning in json_of(folder / "report.json")["warnings"])
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    lines = (trained / "data.jsonl").read_text().splitlines()
+    for row in scores_of(folder):
+        record = json.loads(lines[row["line"] - 1])
+        messages = [*record["prompt"], {"role": "assistant", "content": record["responses"][row["response"]]["text"]}]
+        ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)["input_ids"]
+        with torch.no_grad():
+            assert row["score"] == pytest.approx(model(input_ids=ids).logits[0, 0].item(), abs=1e-4)
+
+
+def test_a_finished_evaluation_is_left_alone(trained: Path, run: Run, tmp_path: Path) -> None:
+    pairs = [{"prompt": f"stone {n}?", "chosen": "sun!!!!", "rejected": "sun!"} for n in range(3)]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("\n\n".join(map(json.dumps, pairs)))
+    folder = run(trained / "run", data)
+    assert sorted({row["line"] for row in scores_of(folder)}) == [1, 3, 5]
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    values = {"model": str(trained / "run"), "output": str(folder), "device": "cpu", "resume": True}
+    again = Session("evaluate_reward", build(EvaluateRewardConfig, values | {"data": str(data)}), folder,
+                    results=("report.json",))  # fmt: skip
+    assert evaluate_reward(again) == "already finished"
+    other = write_jsonl(tmp_path / "other.jsonl", pairs[:2])
+    with pytest.raises(UsageError, match="--data has the sha256"):
+        evaluate_reward(Session("evaluate_reward", build(EvaluateRewardConfig, values | {"data": str(other)}), folder))
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
 def test_what_is_no_reward_model_is_refused(run: Run, trained: Path, tiny_model: Path) -> None:

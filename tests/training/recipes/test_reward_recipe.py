@@ -21,6 +21,7 @@ from tests.training.conftest import StartRecipe, flags_from, run_as_main
 from tests.training.snapshots import record, records, write_jsonl
 from training.core.distributed import World
 from training.core.encoding import Rules, encode_snapshot
+from training.core.halving import MicroBatchBudget
 from training.core.modeling import load_reward_model
 from training.core.records import read_rankings
 from training.core.scoring import Layout, score_dataset
@@ -195,7 +196,8 @@ def our_scores(folder: Path, data: Path) -> tuple[list[Any], list[float]]:
     snapshot, rules = read_rankings(data), Rules(("train",), max_length=500)
     encoded = encode_snapshot(snapshot, ChatEncoder(tokenizer), rules, roots=[folder.parent / "cache"])
     layout = Layout(True, tokenizer.pad_token_id)
-    scores = score_dataset(model, encoded.splits["train"], layout, budget=10**6, world=World())
+    budget = MicroBatchBudget(10**6, 10**6, World(), torch.device("cpu"))
+    scores = score_dataset(model, encoded.splits["train"], layout, budget=budget)
     assert scores is not None
     texts = [
         [
@@ -359,13 +361,13 @@ def files_in(folder: Path) -> dict[str, tuple[int, int]]:
     [
         ({"ties": "elo"}, "--ties must be one of skip, soft, rao-kupper, davidson"),
         ({"loss": "plackett-luce", "ties": "rao-kupper"}, "with --loss plackett-luce choose davidson, soft or skip"),
-        ({"loss": "plackett-luce", "strength": "margin"}, "--strength belongs to pairs"),
-        ({"strength": "ordinal", "ties": "davidson"}, "--ties the thresholds of --strength ordinal"),
+        ({"loss": "plackett-luce", "strength": "margin"}, "--strength must be ignore with --loss plackett-luce"),
+        ({"strength": "ordinal", "ties": "davidson"}, "--ties must be rao-kupper or skip with --strength ordinal"),
         ({"ensemble": 65}, "--ensemble must be at most 64"),
         ({"learning_rate": "fast"}, "--learning-rate must be a finite number"),
         ({"surprise": 1}, "--surprise=1"),
         ({"data": "absent.jsonl"}, "absent.jsonl"),
-        ({"model": "/absent"}, "cannot load a tokenizer"),
+        ({"model": "/absent"}, "there is no folder /absent"),
         ({"max_length": 8}, "no ranking to train on"),
     ],
 )
