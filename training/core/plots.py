@@ -62,11 +62,14 @@ def standalone(plot: str) -> str:
 
 
 def calibration_plot(section: Mapping[str, Any], *, name: str, words: Wording = ENGLISH) -> str | None:
-    """Share right against mean confidence, with intervals; under it how many pairs each bin holds."""
+    """Share right against mean confidence, with intervals; under it how many pairs each bin holds.
+
+    What an axis is of stands above it, where no interval reaches.
+    """
     bins: Sequence[Mapping[str, Any]] = section.get("calibration") or []
     if not bins:
         return None
-    top, bottom, ground = 12, 196, 268
+    top, bottom, ground = 24, 208, 280
     floor = _floor([one["accuracy"] for one in bins], at_most=0.5)
 
     def x(confidence: float) -> float:
@@ -90,7 +93,7 @@ def calibration_plot(section: Mapping[str, Any], *, name: str, words: Wording = 
         marks.append(_path("bar", f"M{left:.1f} {ground}V{ground - height:.1f}H{right:.1f}V{ground}z"))
         marks.append(_text((left + right) / 2, ground - height - 4, words.few_digits(one["pairs"]), "middle"))
     marks.append(_text(RIGHT, ground + 16, words.gettext("confidence in the choice; bars: pairs"), "end"))
-    marks.append(_text(LEFT + 6, top + 8, words.gettext("right"), "start"))
+    marks.append(_text(LEFT, top - 12, words.gettext("right"), "start"))
     said = words.gettext("Confidence %(confidence)s: %(accuracy)s right of %(pairs)s pairs.")
     told = [
         said
@@ -109,7 +112,7 @@ def best_of_n_plot(section: Mapping[str, Any], *, name: str, words: Wording = EN
     points: Sequence[Mapping[str, Any]] = (section.get("best_of_n") or {}).get("points") or []
     if len(points) < 2:
         return None
-    top, bottom = 12, 222
+    top, bottom = 24, 234
     floor = _floor([one[kind] for one in points for kind in ("model", "longest")], at_most=0.4)
 
     def x(n: int) -> float:
@@ -143,7 +146,7 @@ def best_of_n_plot(section: Mapping[str, Any], *, name: str, words: Wording = EN
         marks += [_dot(begin + 10, bottom + 32)] if kind == "curve" else []
         marks += [_diamond(begin + 10, bottom + 32)] if kind == "curve two" else []
     marks.append(_text(RIGHT, bottom + 54, words.gettext("responses to choose from"), "end"))
-    marks.append(_text(LEFT + 6, top + 8, words.gettext("ranked below"), "start"))
+    marks.append(_text(LEFT, top - 12, words.gettext("ranked below"), "start"))
     said = words.gettext(
         "Of %(n)s: the pick by score stands at %(model)s, the longest at %(longest)s, the best at %(oracle)s."
     )

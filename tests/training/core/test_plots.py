@@ -11,7 +11,7 @@ import pytest
 
 from tests.training.core.judged import example, random_split
 from training.core.evaluation import evaluate
-from training.core.plots import LEFT, RIGHT, calibration_plot, parts_plot, plots_of, standalone
+from training.core.plots import LEFT, RIGHT, best_of_n_plot, calibration_plot, parts_plot, plots_of, standalone
 from training.core.wording import Wording
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -92,6 +92,21 @@ def test_points_lie_where_their_figures_are() -> None:
     whisker = next(part.get("d") or "" for part in root.iter(f"{SVG}path") if part.get("class") == "whisker")
     low, high = map(float, re.findall(r"[\d.]+", whisker)[1:])
     assert high < float(dot.get("cy") or 0) < low
+
+
+def test_no_interval_reaches_the_name_of_the_axis() -> None:
+    """The least sure choices are all right, so an interval ends at the top, beside where the axis is named."""
+    data = [example([1, 1], [[0], [1]], group=number) for number in range(4)]
+    section = evaluate(data, [[0.01, 0.0]] * 3 + [[0.0, 0.01]], seed=0)
+    section["calibration"][0]["accuracy"]["high"] = 1.0
+    section["best_of_n"]["points"][0]["model"]["high"] = 1.0
+    for plot, name in ((calibration_plot(section, name="x"), "right"), (best_of_n_plot(section, name="x"), "ranked")):
+        assert plot is not None
+        root = parsed(plot)
+        label = next(part for part in root.iter(f"{SVG}text") if (part.text or "").startswith(name))
+        drawn = [part.get("d") or "" for part in root.iter(f"{SVG}path") if part.get("class") == "whisker"]
+        highest = min(float(end) for course in drawn for end in re.findall(r"[\d.]+", course)[1:])
+        assert 8 <= float(label.get("y") or 0) < highest - 3  # 3 of its descenders; 8 of its height are inside
 
 
 def test_a_way_that_parts_nothing_has_no_rows() -> None:
