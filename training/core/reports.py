@@ -21,14 +21,23 @@ score = model(**ids).logits[0, 0].item()
 # Half the width of an interval beyond which it decides little, and the fewest groups that make a good one.
 WIDE = 0.05
 FEW_GROUPS = 30
-# Rank correlation with length within prompts from which scores are said to follow it.
-FOLLOWS_LENGTH = 0.6
+# Scores are said to follow length where the whole interval of their rank correlation within prompts lies beyond this.
+FOLLOWS_LENGTH = 0.5
+# With fewer groups even that interval is as good as chance: of three, all may lean one way.
+GROUPS_THAT_TELL = 10
 # Mean confidence − accuracy that is worth a word if it is more than noise.
 MISCALIBRATED = 0.05
 
 
 def warnings_about(
-    sections: dict[str, Any], *, defused_texts: int, skipped_steps: int, not_packed: str | None
+    sections: dict[str, Any],
+    *,
+    defused_texts: int,
+    skipped_steps: int,
+    not_packed: str | None,
+    shared_groups: int = 0,
+    cut: int = 0,
+    template: str | None = None,
 ) -> list[str]:
     """What a reader of the figures has to know, in words.
 
@@ -36,8 +45,19 @@ def warnings_about(
         sections: ``evaluate``'s result by split.
         defused_texts: texts that hold control tokens.
         not_packed: why rows hold one response each, None where they hold several.
+        shared_groups: split groups that stand in several splits.
+        cut: unranked responses that were left out because they are too long.
+        template: name of our template that texts were rendered with because the model brings none; None where it does.
     """
     found = [warning for split, section in sections.items() for warning in _about_split(split, section)]
+    if shared_groups:
+        stand = "conversation (split group) stands" if shared_groups == 1 else "conversations (split groups) stand"
+        found.append(f"{shared_groups} {stand} in several splits: held-out figures are too good.")
+    if cut:
+        were = "unranked response was" if cut == 1 else "unranked responses were"
+        found.append(f"{cut} {were} too long and left out.")
+    if template is not None:
+        found.append(f"The model has no chat template; texts were rendered with Plackett's own, {template}.")
     if defused_texts:
         found.append(f"{defused_texts} texts hold control tokens; they were encoded as plain text.")
     if skipped_steps:
@@ -74,19 +94,25 @@ def _about_length(split: str, section: dict[str, Any]) -> list[str]:
     worst, best = (against[end] if against[end] is not None else against["value"] for end in ("low", "high"))
     if worst > 0:
         return []
-    follows = section["score_length"]["spearman"]["value"] or 0.0
-    follows = -follows if shorter else follows
-    learned = ""
-    if follows >= FOLLOWS_LENGTH:
-        learned = (
-            f"The model has learned length: its scores follow it (rank correlation {follows:.2f} within prompts). "
-        )
+    learned = _learned_length(section, shorter=shorter)
     if best < 0:
         return [
             f"{learned}On {split}, choosing the {name} response is right more often than the model ({_gap(against)})."
         ]
     words = f"On {split}, the model is not shown to be better than choosing the {name} response ({_gap(against)})."
     return [learned + words]
+
+
+def _learned_length(section: dict[str, Any], *, shorter: bool) -> str:
+    """A sentence, with a space behind it, where scores follow length beyond doubt; else nothing."""
+    found = section["score_length"]["spearman"]
+    if found["low"] is None or section["groups"] < GROUPS_THAT_TELL:
+        return ""
+    value, low, high = (found[end] for end in ("value", "low", "high"))
+    if (-high if shorter else low) < FOLLOWS_LENGTH:
+        return ""
+    words = f"rank correlation {value:.2f} within prompts, 95 % interval {low:.2f} to {high:.2f}".replace("-", "−")
+    return f"The model has learned length: its scores follow it ({words}). "
 
 
 def _gap(interval: dict[str, Any]) -> str:
@@ -159,12 +185,20 @@ def accuracy_words(section: dict[str, Any], split: str = "validation") -> str:
 
 
 def reward_model_card(*, base: str, report: dict[str, Any], config: dict[str, Any], data_sha256: str) -> str:
-    """The card of a reward model: what it is, what it was trained on, how good it was, how to score with it."""
+    """The card of a reward model: what it is, what it was trained on, how good it was, how to score with it.
+
+    Args:
+        base: the model it was trained from; of a folder only its name is told.
+        report: what ``report.json`` holds; ``score_scale``, ``thresholds``, ``kept_step`` and the splits' ``ensemble``
+            are told where they are there.
+        config: the run's settings; those that name places are left out.
+        data_sha256: of the snapshot.
+    """
     counts = report["counts"]
-    base = Path(base).name if Path(base).is_dir() else base
+    base = " ".join((Path(base).name if Path(base).is_dir() else base).replace("`", "").split())
     shown = {name: value for name, value in config.items() if name not in ("model", "data", "output", "resume")}
-    settings = "\n".join(f"- `{name}`: {value}" for name, value in shown.items())
-    warnings = "\n".join(f"- {warning}" for warning in report["warnings"]) or "- none"
+    settings = "\n".join(f"- `{name}`: {_plain(value)}" for name, value in shown.items())
+    warnings = "\n".join(f"- {_plain(warning)}" for warning in report["warnings"]) or "- none"
     return f"""---
 library_name: transformers
 pipeline_tag: text-classification
@@ -179,7 +213,7 @@ from `{base}` on human rankings; only differences between responses to the same 
 ## Data
 
 Snapshot sha256 `{data_sha256}`. Trained on {counts["train"]["rankings"]} rankings of {counts["train"]["prompts"]}
-prompts ({counts["train"]["pairs"]} pairs), {report["steps"]} steps.
+prompts ({counts["train"]["pairs"]} pairs), {report["steps"]} steps{_kept(report)}.
 
 ## Held-out pair accuracy
 
@@ -188,11 +222,11 @@ prompts ({counts["train"]["pairs"]} pairs), {report["steps"]} steps.
 {_rows(report)}
 
 {_figures(report)}
-
+{_ensemble(report)}
 Warnings:
 
 {warnings}
-
+{_scores(report)}
 ## Use
 
 {_USE}
@@ -232,6 +266,56 @@ _FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
     "fitted temperature": lambda section: _number(section["temperature"]),
     "rank correlation with length": lambda section: _words(section["score_length"]["spearman"]),
 }
+
+
+def _kept(report: dict[str, Any]) -> str:
+    step = report.get("kept_step")
+    return "" if step is None else f"; weights of step {step}, lowest validation log-loss"
+
+
+def _ensemble(report: dict[str, Any]) -> str:
+    """What several models say together, a line a split, with an empty line before and after; else nothing."""
+    lines = []
+    for split in ("validation", "test"):
+        found = (report.get(split) or {}).get("ensemble")
+        if found:
+            accuracy, spread = found["accuracy"], found["spread"]
+            line = f"- {split}: accuracy of the mean score {_words(accuracy)}"
+            if spread["mean"] is not None:
+                line += (
+                    f"; standard deviation of a response's score over the models {_number(spread['mean'])} on average"
+                )
+            lines.append((found["members"], line))
+    if not lines:
+        return ""
+    told = "\n".join(line for _, line in lines)
+    return f"\nThis is the first of {lines[0][0]} models, which differ by their seed:\n\n{told}\n"
+
+
+def _scores(report: dict[str, Any]) -> str:
+    """What the numbers beside the weights in ``config.json`` mean."""
+    scale, thresholds = report.get("score_scale"), report.get("thresholds")
+    lines = []
+    if scale:
+        lines += [
+            f"- `plackett_score_mean` = {scale['mean'] / scale['std']:.4f}: the mean score of training responses, "
+            "whose standard deviation is 1. Plackett subtracts it, plain transformers do not.",
+            f"- `plackett_score_scale` = {scale['std']:.4f}: times a difference of two scores, it is the log-odds of "
+            "the first that the model was trained to.",
+        ]
+    if thresholds:
+        values = ", ".join(f"{_plain(name)} = {value:.4f}" for name, value in thresholds.items())
+        lines.append(
+            f"- `plackett_thresholds`: {values}, learned for ties and strengths, on the scale of the log-odds."
+        )
+    told = "\n".join(lines)
+    return f"\n## Scores\n\nIn `config.json`:\n\n{told}\n" if lines else ""
+
+
+def _plain(value: Any) -> str:
+    """A value as one line of Markdown that shows it as it is: neither markup nor HTML."""
+    text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{sign}" if sign in "\\`*[]|" else sign for sign in text)
 
 
 def _number(value: float | None) -> str:

@@ -1,13 +1,16 @@
 """The warnings: each where it belongs, none where it does not; and the card's figures."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from tests.training.core.judged import example
 from training.core.evaluation import evaluate
 from training.core.reports import reward_model_card, warnings_about
+from training.core.saving import MEAN_KEY, SCALE_KEY, THRESHOLDS_KEY, ScoreScale, fold_scale
 
 Split = tuple[list[Any], list[list[float]]]
 
@@ -62,6 +65,37 @@ def test_a_model_that_follows_length_has_learned_length() -> None:
     assert "not shown to be better than choosing the longer response (difference +0.0 points" in warning
 
 
+def random_scores(prompts: int, *, seed: int, by: str = "nothing") -> Split:
+    """Prompts of four responses, each a group of its own, whose order, lengths and scores know nothing of each other.
+
+    Unless scores follow length, or people and scores shortness.
+    """
+    generator = np.random.default_rng(seed)
+    data, scores = [], []
+    for number in range(prompts):
+        lengths = generator.permutation(100)[:4] + 1
+        order = np.argsort(lengths) if by == "shortness" else generator.permutation(4)
+        data.append(example(lengths.tolist(), [[place] for place in order.tolist()], group=number))
+        row = {"nothing": generator.normal(size=4), "length": lengths, "shortness": -lengths}[by]
+        scores.append(row.astype(float).tolist())
+    return data, scores
+
+
+@pytest.mark.parametrize("prompts", [3, 10, 25])
+def test_noise_has_not_learned_length(prompts: int) -> None:
+    found = [warned(random_scores(prompts, seed=seed)) for seed in range(60)]
+    assert not any("learned length" in warning for warnings in found for warning in warnings)
+    assert any("longer response" in warning for warnings in found for warning in warnings)
+
+
+def test_few_prompts_are_enough_where_scores_are_lengths() -> None:
+    for by in ("length", "shortness"):
+        found = [warning for warning in warned(random_scores(12, seed=5, by=by)) if "learned length" in warning]
+        assert len(found) == 1, by
+        value = "1.00" if by == "length" else "−1.00"
+        assert f"(rank correlation {value} within prompts, 95 % interval {value} to {value})" in found[0]
+
+
 def test_a_model_as_good_as_length_is_not_shown_to_be_better() -> None:
     (warning,) = warned(pairs(1500, right=0.7, longer=0.7, size=0.85))
     assert warning.startswith("On validation, the model is not shown to be better than choosing the longer response")
@@ -112,10 +146,71 @@ def test_without_pairs_or_with_one_group_it_says_so() -> None:
     assert "All validation pairs are of one split group: there is no interval." in found
 
 
-def test_the_card_shows_the_main_figures() -> None:
+def test_what_was_left_out_or_stands_twice_or_was_made_up_is_named() -> None:
+    def about(**known: Any) -> list[str]:
+        return warnings_about({}, defused_texts=0, skipped_steps=0, not_packed=None, **known)
+
+    assert about() == about(shared_groups=0, cut=0, template=None) == []
+    assert about(shared_groups=3, cut=20, template="chatml") == [
+        "3 conversations (split groups) stand in several splits: held-out figures are too good.",
+        "20 unranked responses were too long and left out.",
+        "The model has no chat template; texts were rendered with Plackett's own, chatml.",
+    ]
+    assert about(shared_groups=1, cut=1) == [
+        "1 conversation (split group) stands in several splits: held-out figures are too good.",
+        "1 unranked response was too long and left out.",
+    ]
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
     section = evaluate(*pairs(40, right=0.75, longer=0.5), seed=0)
     counts = {"rankings": 1, "prompts": 1, "pairs": 1}
-    report = {"counts": {"train": counts}, "steps": 3, "validation": section, "warnings": ["Look."]}
+    return {"counts": {"train": counts}, "steps": 3, "validation": section, "warnings": ["Look."]}
+
+
+def test_the_card_tells_what_the_numbers_beside_the_weights_mean(report: dict[str, Any]) -> None:
+    """The mean is the one that stands in the model's configuration, which is on the folded scale."""
+    scale = ScoreScale(mean=-1.4, std=0.7)
+    model: Any = SimpleNamespace(head=nn.Linear(2, 1, bias=False), whole=SimpleNamespace(config=SimpleNamespace()))
+    fold_scale(model, scale, thresholds={"eta": 0.25}, ties="rao-kupper")
+    written = vars(model.whole.config)
+    more = {"score_scale": vars(scale), "thresholds": {"eta": 0.25}, "kept_step": 2}
+    card = reward_model_card(base="base", report=report | more, config={}, data_sha256="abc")
+    assert f"`{MEAN_KEY}` = {written[MEAN_KEY]:.4f}: " in card
+    assert f"`{SCALE_KEY}` = {written[SCALE_KEY]:.4f}: " in card
+    assert f"`{THRESHOLDS_KEY}`: eta = {written[THRESHOLDS_KEY]['eta']:.4f}, " in card
+    assert "3 steps; weights of step 2, lowest validation log-loss." in card
+    without = reward_model_card(base="base", report=report | {"thresholds": {}}, config={}, data_sha256="abc")
+    assert "plackett_" not in without and "weights of step" not in without and "None" not in without
+
+
+def test_the_card_tells_what_an_ensemble_says_together(report: dict[str, Any]) -> None:
+    whole = report["validation"]["accuracy"] | {"value": 0.8125, "low": 0.75, "high": 0.875}
+    together = {"members": 3, "accuracy": whole, "spread": {"mean": 0.214, "responses": 80}}
+    card = reward_model_card(
+        base="base",
+        report=report | {"validation": report["validation"] | {"ensemble": together}},
+        config={},
+        data_sha256="abc",
+    )
+    assert "This is the first of 3 models" in card
+    assert "- validation: accuracy of the mean score 0.812 (0.750 to 0.875); standard deviation" in card
+    assert "0.214 on average" in card
+
+
+def test_the_card_is_no_way_in_for_markup(report: dict[str, Any]) -> None:
+    hostile = "`a`\n# <b>*x*</b> | [y](http://z)"
+    card = reward_model_card(
+        base=hostile, report=report | {"warnings": [hostile]}, config={"system": hostile}, data_sha256="abc"
+    )
+    assert "<b>" not in card.replace("`a # <b>*x*</b> | [y](http://z)`", "")
+    assert "\n# <" not in card and "[y](" not in card.replace("`a # <b>*x*</b> | [y](http://z)`", "")
+    assert card.count("\\`a\\` # &lt;b>\\*x\\*&lt;/b> \\| \\[y\\](http://z)") == 2
+
+
+def test_the_card_shows_the_main_figures(report: dict[str, Any]) -> None:
+    section = report["validation"]
     card = reward_model_card(base="base", report=report, config={}, data_sha256="abc")
     assert f"| log-loss, nats a pair | {section['log_loss']:.3f} (" in card
     assert "| agreement of two annotators of one task | unknown |" in card
