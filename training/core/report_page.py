@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.core.plots import plots_of, standalone
-from training.core.report_words import Fact, Table, facts_of, plot_notes, tables_of
+from training.core.report_words import Fact, Table, facts_of, plot_notes, run_facts, run_tables, tables_of
 from training.core.wording import ENGLISH
 
 REPORT_PAGE_NAME, PLOTS_NAME = "report.html", "plots"
@@ -28,10 +28,7 @@ h1 { font-size: 24px; } h2 { margin-top: 40px; font-size: 20px; } h3 { font-size
 .main { display: flex; flex-wrap: wrap; gap: 8px 40px; margin: 16px 0; } .main b { display: block; font-size: 24px; }
 .main small { color: var(--soft); font-size: 14px; }
 .plots { display: grid; gap: 16px; align-items: start; }
-@media (min-width: 1000px) {
-  .plots { grid-template-columns: repeat(3, minmax(0, 1fr)); }
-  .plots figure:nth-child(3) { grid-row: span 2; } .plots dl { grid-column: span 2; }
-}
+@media (min-width: 1000px) { .plots { grid-template-columns: repeat(3, minmax(0, 1fr)); } }
 figure { margin: 0; padding: 12px 16px; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 svg { display: block; width: 100%; max-width: 440px; height: auto; margin: 8px auto; }
 svg text { font-size: 11px; fill: var(--soft); } svg .name { fill: var(--ink); }
@@ -44,7 +41,7 @@ svg .heading { fill: var(--ink); font-weight: 600; }
 .rule { fill: var(--card); stroke: var(--two); stroke-width: 1.5; }
 .bar { fill: var(--accent-soft); stroke: var(--accent); }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 16px 32px;
-  margin: 0; }
+  margin: 24px 0 0; }
 dt { font-weight: 600; } dd { margin: 0; } dd p { margin: 0; }
 summary { margin-top: 24px; font-weight: 600; cursor: pointer; }
 .scroll { max-width: 860px; overflow-x: auto; }
@@ -78,10 +75,13 @@ def sections_of(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def report_html(report: Mapping[str, Any], *, title: str) -> str:
     """The page: warnings first, then per split the main figures, plots, the other figures, and tables.
 
+    What is said of the model itself stands with the first split.
+
     Nothing is loaded from elsewhere and no script runs; whatever comes from the data is escaped.
     """
     body = [f"<h1>{escape(title)}</h1>", _counts(report), _warnings(report.get("warnings") or ())]
-    body += [_split(split, section) for split, section in sections_of(report).items()]
+    for number, (split, section) in enumerate(sections_of(report).items()):
+        body.append(_split(split, section, report if number == 0 else {}))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -105,17 +105,18 @@ def _warnings(warnings: Iterable[str]) -> str:
     return f'<ul class="warnings" aria-label="Warnings">{items}</ul>' if items else ""
 
 
-def _split(split: str, section: Mapping[str, Any]) -> str:
+def _split(split: str, section: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     notes = plot_notes(section)
     plots = "".join(
         f"<figure><h3>{_TITLES[name]}</h3>{plot}<figcaption>{escape(notes[name])}</figcaption></figure>"
         for name, plot in plots_of(section, name=split).items()
     )
-    facts, tables = facts_of(section), tables_of(section)
+    facts, tables = [*facts_of(section), *run_facts(run)], [*tables_of(section), *run_tables(run)]
     parts = [
         f"<h2>{escape(split.capitalize())}</h2>",
         _main_figures(section),
-        f'<div class="plots">{plots}<dl>{"".join(map(_fact, facts))}</dl></div>',
+        f'<div class="plots">{plots}</div>' if plots else "",
+        f"<dl>{''.join(map(_fact, facts))}</dl>" if facts else "",
         f"<details><summary>All figures</summary>{''.join(map(_table, tables))}</details>" if tables else "",
     ]
     return "<section>\n" + "\n".join(part for part in parts if part) + "\n</section>"

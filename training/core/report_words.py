@@ -73,6 +73,45 @@ def tables_of(section: Section, words: Wording = ENGLISH) -> list[Table]:
     return [table for table in found if table.rows]
 
 
+def run_facts(report: Section, words: Wording = ENGLISH) -> list[Fact]:
+    """The figures that are one number and are of the model rather than of a split, those there are."""
+    step, gettext = report.get("kept_step"), words.gettext
+    if step is None:
+        return []
+    meaning = gettext("The model has the weights of this step: validation log-loss was lowest there.")
+    return [Fact(gettext("weights of step"), words.count(step), meaning)]
+
+
+def run_tables(report: Section, words: Wording = ENGLISH) -> list[Table]:
+    """The numbers that stand in the model's folder beside its weights, those there are."""
+    gettext = words.gettext
+    scale: Mapping[str, Any] = report.get("score_scale") or {}
+    thresholds: Mapping[str, Any] = report.get("thresholds") or {}
+    names = (
+        ("mean", gettext("mean")),
+        ("std", gettext("standard deviation")),
+    )
+    value = gettext("value")
+    found = [
+        Table(
+            gettext("Scale of the scores"),
+            gettext(
+                "Of the scores of training responses, as trained. The model in the folder divides by the standard "
+                "deviation; multiplied by it, a difference of its scores is the log-odds that it was trained to."
+            ),
+            (gettext("as trained"), value),
+            tuple((name, words.number(scale[key])) for key, name in names if key in scale),
+        ),
+        Table(
+            gettext("Thresholds"),
+            gettext("What was learned of ties and strengths, on the scale of the log-odds."),
+            (gettext("threshold"), value),
+            tuple((name, words.number(number)) for name, number in thresholds.items()),
+        ),
+    ]
+    return [table for table in found if table.rows]
+
+
 # --- facts -----------------------------------------------------------------------------------------------------------
 
 

@@ -73,7 +73,7 @@ def part_name(family: str, part: Mapping[str, Any], words: Wording = ENGLISH) ->
     """What a part of the pairs (``slices.accuracy_by``) is called in tables and plots."""
     gettext = words.gettext
     if family == "placed":
-        return gettext("%(number)s responses") % {"number": part["of"]}
+        return gettext("1 response") if part["of"] == 1 else gettext("%(number)s responses") % {"number": part["of"]}
     if family == "strength":
         names = {
             1: gettext("slightly better"),

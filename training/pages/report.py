@@ -9,19 +9,26 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext as _
 
 from training.core.plots import plots_of
-from training.core.report_words import facts_of, plot_notes, tables_of
+from training.core.report_words import facts_of, plot_notes, run_facts, run_tables, tables_of
 from training.core.wording import Wording
 
 
 def report_sections(report: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """One part a split that the report has held-out pairs of; what an older report lacks is left out."""
+    """One part a split that the report has held-out pairs of; what an older report lacks is left out.
+
+    What is said of the model itself stands in the first of them.
+    """
     names = {"validation": _("Validation"), "test": _("Test")}
     words = Wording(gettext, get_format("DECIMAL_SEPARATOR"), get_format("THOUSAND_SEPARATOR"))
-    return [
+    found = [
         _section(split, name, report[split], words)
         for split, name in names.items()
         if report and ((report.get(split) or {}).get("accuracy") or {}).get("value") is not None
     ]
+    for first in found[:1]:
+        first["facts"] += run_facts(report or {}, words)
+        first["tables"] += run_tables(report or {}, words)
+    return found
 
 
 def _section(split: str, name: str, section: Mapping[str, Any], words: Wording) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tests.training.core.judged import random_split
 from tests.training.core.test_plots import OLD
 from training.core.evaluation import evaluate
 from training.core.report_page import report_html, write_report_files
-from training.core.report_words import facts_of, tables_of
+from training.core.report_words import facts_of, run_facts, run_tables, tables_of
 from training.core.wording import Wording
 
 HOSTILE = '<script>alert("x")</script>'
@@ -46,6 +46,23 @@ class Read(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+
+class Inside(HTMLParser):
+    """The tags inside the element of class ``plots``."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.depth, self.found = 0, list[str]()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self.depth:
+            self.found.append(tag)
+        self.depth += tag == "div" and (self.depth > 0 or dict(attrs).get("class") == "plots")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.depth -= tag == "div" and self.depth > 0
 
 
 def davidson(margin: Any) -> Any:
@@ -109,6 +126,29 @@ def test_an_old_report_still_has_a_page(report: dict[str, Any]) -> None:
     assert "svg" not in [tag for tag, _ in page.tags]
     assert f"{old['validation']['log_loss']:.3f}" in "".join(page.text)
     Read(report_html({"validation": evaluate([], [], seed=0)}, title="Empty"))
+
+
+def test_what_is_of_the_model_stands_once_and_only_where_it_is_known(report: dict[str, Any]) -> None:
+    more = {
+        "test": report["validation"],
+        "kept_step": 1200,
+        "score_scale": {"mean": -1.4331, "std": 1.0964, "responses_of_prompts": 40},
+        "thresholds": {"eta_1": 0.31864, HOSTILE: 1.25},
+    }
+    (fact,) = run_facts(more)
+    assert (fact.name, fact.value) == ("weights of step", "1,200")
+    tables = {table.title: table.rows for table in run_tables(more)}
+    assert tables["Scale of the scores"] == (("mean", "−1.433"), ("standard deviation", "1.096"))
+    assert tables["Thresholds"] == (("eta_1", "0.319"), (HOSTILE, "1.250"))
+    text = "".join(Read(report_html(report | more, title="Run 3")).text)
+    assert all(text.count(words) == 1 for words in ("weights of step", "Scale of the scores", "0.319", "1.250"))
+    assert run_facts({"kept_step": None}) == run_tables({"thresholds": {}}) == []
+    assert not {"weights of step", "Thresholds"} & set(Read(report_html(report, title="Run 3")).text)
+
+
+def test_the_figures_have_the_whole_width_under_the_plots(report: dict[str, Any]) -> None:
+    reading = Inside(report_html(report, title="Run 3"))
+    assert reading.found.count("figure") == 3 and "dl" not in reading.found
 
 
 def test_the_files_of_a_run(report: dict[str, Any], tmp_path: Path) -> None:

@@ -50,6 +50,29 @@ def test_warnings_come_first_then_the_figures_of_each_split(
     assert html.count("<details") == 2
 
 
+def test_what_is_of_the_model_itself_stands_with_the_first_split(
+    snapshot: Snapshot, people: RunCast, section: dict[str, Any]
+) -> None:
+    more = {
+        "kept_step": 1200,
+        "score_scale": {"mean": -1.4331, "std": 1.0965, "responses_of_prompts": 40},
+        "thresholds": {"eta_1": 0.31864, "<b>eta</b>": 1.25},
+    }
+    html = page(snapshot, people, {"validation": section, "test": section, **more}, language="de")
+    for words in (
+        "Gewichte von Schritt",
+        "1.200",
+        "Skala der Scores</h3>",
+        "−1,433",
+        "0,319",
+        "&lt;b&gt;eta&lt;/b&gt;",
+    ):
+        assert html.count(words) == 1
+        assert html.index(words) < html.index("Test</h2>")
+    assert html.count("<details") == 2
+    assert "Schwellen" not in page(snapshot, people, {"validation": section}, language="de")
+
+
 def test_the_report_is_in_the_language_of_the_reader(
     snapshot: Snapshot, people: RunCast, section: dict[str, Any]
 ) -> None:
