@@ -75,6 +75,17 @@ def test_a_hub_model_is_taken_where_the_hub_was_chosen(project: Project, snapsho
     assert list(Run.objects.order_by("pk").values_list("base_model", flat=True)) == ["owner/name", "tiny"]
 
 
+def test_settings_that_do_not_go_together_are_told_at_the_top_with_a_way_to_the_field(
+    project: Project, snapshot: Snapshot, people: RunCast
+) -> None:
+    given = form_of(snapshot, **{"config.loss": "plackett-luce", "config.ties": "rao-kupper"})
+    answer = page_of(people.alice).post(f"/p/{project.slug}/train/", given)
+    html = answer.content.decode()
+    assert answer.status_code == 422 and not Run.objects.exists()
+    summary = html[html.index('role="alert"') : html.index("</ul>", html.index('role="alert"'))]
+    assert 'href="#id_config.ties"' in summary and "with --loss plackett-luce choose davidson" in summary
+
+
 def test_without_a_snapshot_the_form_says_what_to_do(project: Project, people: RunCast) -> None:
     make_snapshot(make_project())
     html = page_of(people.alice).get(f"/p/{project.slug}/train/").content.decode()
