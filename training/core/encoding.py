@@ -7,10 +7,16 @@ an ensemble, a resume and the next run on the same snapshot encode nothing again
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
+import time
+from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import IO
 
@@ -20,11 +26,12 @@ from training.core.dataset import UNRANKED, Dataset, Numbers
 from training.core.errors import UsageError
 from training.core.examples import JudgedRanking, pairs_of
 from training.core.files import published_folder, read_json, write_json
-from training.core.records import Message, RankingRecord, Response, Snapshot
+from training.core.records import SPLITS, Message, RankingRecord, Response, Snapshot
 from training.core.tokens import ChatEncoder, EncodedPrompt
 
-LAYOUT = 2  # of the files in the cache
+LAYOUT = 3  # of the files in the cache
 CACHE_VARIABLE, CACHE_ENTRIES = "PLACKETT_CACHE", 16
+LEFTOVER_SECONDS = 86_400  # after which an unfinished entry belongs to a process that was killed
 PROMPTS_AT_HAND = 64
 
 
@@ -46,21 +53,27 @@ class Rules:
 class Encoded:
     """The splits of a snapshot, ready to train from, and what became of the rest.
 
-    ``dropped`` counts rankings by reason, the snapshot's own reasons included; ``defused`` counts the texts that hold
-    control tokens.
+    ``dropped`` counts rankings by reason, the snapshot's own reasons included. ``defused`` counts texts that hold
+    control tokens: messages of prompts and responses, each once per example, those of dropped rankings not at all.
+    ``cut`` counts, ranking by ranking, the unranked responses that were too long and are left out of a ranking that is
+    used. ``shared_groups`` counts the split groups of the file with rankings in more than one split, read or not.
     """
 
     splits: dict[str, Dataset]
     dropped: Counter[str]
     defused: int
     found: bool
+    cut: int = 0
+    shared_groups: int = 0
 
 
 def encode_snapshot(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules, *, roots: Sequence[Path]) -> Encoded:
     """The splits of a snapshot from the cache, built and put there if they are not in it.
 
+    Several processes may build one entry at a time: each keeps what it built, and the first one's is published.
+
     Args:
-        roots: folders for the cache; the first that can be written is used.
+        roots: folders for the cache. All are looked in; the first that can be written is written to.
 
     Raises:
         UsageError: a text that cannot be encoded (the message names its line), or no folder that can be written.
@@ -68,22 +81,24 @@ def encode_snapshot(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules, *, r
     key = cache_key(snapshot, encoder, rules)
     for root in roots:
         if (kept := _open(root / key, rules)) is not None:
-            os.utime(root / key)
+            # Another account's entry cannot be marked as used.
+            with suppress(OSError):
+                os.utime(root / key)
             return kept
     root = _writable(roots)
-    with published_folder(root / f"{key}.{os.getpid()}") as scratch:
-        _build(snapshot, encoder, rules, scratch)
-    # What stands there is broken, or another process was quicker; either way the content is to be the same.
-    shutil.rmtree(root / key, ignore_errors=True)
+    own = root / f"{key}.{secrets.token_hex(4)}.tmp"
     try:
-        (root / f"{key}.{os.getpid()}").rename(root / key)
-    except OSError:
-        shutil.rmtree(root / f"{key}.{os.getpid()}")
+        with published_folder(own) as scratch:
+            _build(snapshot, encoder, rules, scratch)
+    except BaseException:
+        shutil.rmtree(own.with_name(own.name + ".tmp"), ignore_errors=True)
+        raise
+    built = _open(own, rules)
+    if built is None:
+        raise UsageError(f"the tokenised data in {own} cannot be read back")
+    _publish(own, root / key, rules)
     _prune(root)
-    encoded = _open(root / key, rules)
-    if encoded is None:
-        raise UsageError(f"the tokenised data in {root / key} cannot be read back")
-    return Encoded(encoded.splits, encoded.dropped, encoded.defused, found=False)
+    return replace(built, found=False)
 
 
 def cache_roots(output: Path) -> list[Path]:
@@ -95,12 +110,14 @@ def cache_roots(output: Path) -> list[Path]:
 
 
 def cache_key(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules) -> str:
-    """A hash of all that the arrays depend on."""
+    """A hash of all that the arrays depend on, with today's date if the chat template reads the clock."""
     backend = getattr(encoder.tokenizer, "backend_tokenizer", None)
     words = backend.to_str() if backend is not None else json.dumps(encoder.tokenizer.get_vocab(), sort_keys=True)
+    template = str(encoder.tokenizer.chat_template)
     parts = [
-        str(LAYOUT), snapshot.sha256, words, str(encoder.tokenizer.chat_template), str(encoder.show_thinking),
+        str(LAYOUT), snapshot.sha256, words, template, str(encoder.show_thinking),
         json.dumps(encoder.tokenizer.special_tokens_map, default=str, sort_keys=True), json.dumps(asdict(rules)),
+        date.today().isoformat() if "strftime_now" in template else "",
     ]  # fmt: skip
     digest = hashlib.sha256()
     for part in parts:
@@ -111,17 +128,51 @@ def cache_key(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules) -> str:
 def _open(folder: Path, rules: Rules) -> Encoded | None:
     """What a folder of the cache holds; None where it is absent or not whole."""
     meta = read_json(folder / "meta.json")
-    if not isinstance(meta, dict):
-        return None
-    splits = {}
     try:
-        for split in rules.splits:
-            paths = {path.stem: path for path in (folder / split).glob("*.npy")}
-            arrays = {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
-            splits[split] = Dataset(arrays, meta["annotators"])
-    except (OSError, ValueError, KeyError):
+        splits = {split: Dataset(_mapped(folder / split, meta["arrays"][split]), meta["annotators"])
+                  for split in rules.splits}  # fmt: skip
+        return Encoded(
+            splits, Counter(meta["dropped"]), meta["defused"], found=True, cut=meta["cut"],
+            shared_groups=meta["shared_groups"],
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return Encoded(splits, Counter(meta["dropped"]), meta["defused"], found=True)
+
+
+def _mapped(folder: Path, sizes: dict[str, int]) -> dict[str, Numbers]:
+    """The arrays whose files were written with these sizes in bytes.
+
+    Raises:
+        OSError, ValueError: one is absent, or not whole.
+    """
+    arrays = {}
+    for name, size in sizes.items():
+        path = folder / f"{name}.npy"
+        if path.stat().st_size != size:
+            raise ValueError(f"{path} is not of {size} bytes")
+        arrays[name] = np.load(path, mmap_mode="r")
+    return arrays
+
+
+def _publish(own: Path, target: Path, rules: Rules) -> None:
+    """Put a finished entry in its place, unless a whole one stands there; who has either mapped keeps reading it."""
+    for _ in range(2):
+        try:
+            own.rename(target)
+            return
+        except OSError:
+            if _open(target, rules) is not None:
+                break
+            _remove(target)
+    shutil.rmtree(own, ignore_errors=True)
+
+
+def _remove(entry: Path) -> None:
+    """Take an entry away by name first, so that nobody ever meets half of one."""
+    away = entry.with_name(f"{entry.name}.{secrets.token_hex(4)}.tmp")
+    with suppress(OSError):
+        entry.rename(away)
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def _writable(roots: Sequence[Path]) -> Path:
@@ -136,10 +187,22 @@ def _writable(roots: Sequence[Path]) -> Path:
 
 
 def _prune(root: Path) -> None:
-    """Remove all but the entries used last; who still has one mapped keeps reading it."""
-    entries = [path for path in root.iterdir() if (path / "meta.json").is_file()]
-    for old in sorted(entries, key=lambda path: -path.stat().st_mtime)[CACHE_ENTRIES:]:
-        shutil.rmtree(old, ignore_errors=True)
+    """Remove all but the entries used last, and what killed processes left; other things in the folder stay."""
+    used: dict[Path, float] = {}
+    for path in root.iterdir():
+        # Others prune at the same time: what stood here a moment ago may be gone.
+        with suppress(OSError):
+            if re.fullmatch("[0-9a-f]{32}", path.name):
+                used[path] = path.stat().st_mtime
+            elif re.match(r"[0-9a-f]{32}\.", path.name) and time.time() - _last_written(path) > LEFTOVER_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+    for old in sorted(used, key=lambda path: -used[path])[CACHE_ENTRIES:]:
+        _remove(old)
+
+
+def _last_written(folder: Path) -> float:
+    """When something in a folder was last written, in seconds."""
+    return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
 # --- building ---------------------------------------------------------------------------------------------------------
@@ -147,10 +210,11 @@ def _prune(root: Path) -> None:
 
 def _build(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules, folder: Path) -> None:
     """Encode the rankings of the wanted splits, in the file's order, into ``folder``."""
-    dropped, names = Counter(snapshot.dropped), _Names()
+    dropped, names, spread = Counter(snapshot.dropped), _Names(), _Spread()
     writers = {split: _SplitWriter(folder / split, names) for split in rules.splits}
     texts = _TextEncoder(encoder, rules.max_length)
     for record in snapshot.rankings():
+        spread.add(record.split_group, record.split)
         if record.split not in writers:
             dropped[f"{record.split}_split"] += 1
             continue
@@ -159,7 +223,13 @@ def _build(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules, folder: Path)
             dropped[reason] += 1
     for writer in writers.values():
         writer.finish()
-    meta = {"dropped": dropped, "defused": encoder.defused, "annotators": list(names.annotators)}
+    meta = {
+        "dropped": dropped, "annotators": list(names.annotators), "shared_groups": spread.shared(),
+        "defused": sum(writer.defused for writer in writers.values()),
+        "cut": sum(writer.cut for writer in writers.values()),
+        "arrays": {split: {path.stem: path.stat().st_size for path in (folder / split).glob("*.npy")}
+                   for split in writers},
+    }  # fmt: skip
     write_json(folder / "meta.json", meta)
 
 
@@ -171,9 +241,14 @@ def _take(record: RankingRecord, writer: "_SplitWriter", texts: "_TextEncoder", 
         return "no_pairs"
     try:
         fits = {place: texts.fits(record.prompt, shown[place]) for place in _places(judged)}
-        if not all(fits[place] for tier in judged.tiers for place in tier):
+        short = replace(judged, unranked=tuple(place for place in judged.unranked if fits[place]))
+        # What loses its last pair with a long unranked response is dropped for the length.
+        if not all(fits[place] for tier in judged.tiers for place in tier) or not pairs_of(
+            short, ties=rules.ties, below=rules.below
+        ):
             return "too_long"
-        writer.add(record, judged, [place for place, fit in fits.items() if fit], shown, texts, rules)
+        writer.cut += len(judged.unranked) - len(short.unranked)
+        writer.add(record, short, shown, texts, rules)
     except UsageError as error:
         raise UsageError(f"line {record.line}: {error}") from None
     return None
@@ -218,36 +293,65 @@ class _Names:
         return self._groups.setdefault(_digest(name), len(self._groups))
 
 
+class _Spread:
+    """Which split groups stand in which splits: 8 bytes a ranking."""
+
+    def __init__(self) -> None:
+        self._seen = array("q")
+
+    def add(self, group: str, split: str) -> None:
+        # The low bits of a hash make room for the split.
+        self._seen.append(int.from_bytes(_digest(group)[:8], "big", signed=True) & ~3 | SPLITS.index(split))
+
+    def shared(self) -> int:
+        """How many groups stand in more than one split."""
+        groups = np.unique(np.frombuffer(self._seen, "i8")) & ~3 if self._seen else np.zeros(0, "i8")
+        return int((np.unique(groups, return_counts=True)[1] > 1).sum())
+
+
+@dataclass
+class _AtHand:
+    """An encoded prompt and the responses behind it, each with the number of its texts that hold control tokens."""
+
+    prompt: EncodedPrompt
+    defused: int
+    responses: dict[Response, tuple[tuple[int, ...], int]] = field(default_factory=dict)
+
+
 class _TextEncoder:
     """Encodes prompts and responses; the last few prompts and the responses behind them stay at hand."""
 
     def __init__(self, encoder: ChatEncoder, max_length: int) -> None:
         self._encoder, self._max_length = encoder, max_length
-        self._prompts: OrderedDict[tuple[Message, ...], tuple[EncodedPrompt, dict[Response, tuple[int, ...]]]]
-        self._prompts = OrderedDict()
+        self._prompts: OrderedDict[tuple[Message, ...], _AtHand] = OrderedDict()
 
     def shown(self, response: Response) -> Response:
         """Without thinking where it is hidden: responses that differ in thinking alone are then one."""
         return response if self._encoder.show_thinking else Response(response.text)
 
-    def prompt(self, prompt: tuple[Message, ...]) -> tuple[int, ...]:
-        """The prompt's ids."""
-        return self._at_hand(prompt)[0].ids
+    def prompt(self, prompt: tuple[Message, ...]) -> tuple[tuple[int, ...], int]:
+        """The prompt's ids, and how many of its messages hold control tokens."""
+        kept = self._at_hand(prompt)
+        return kept.prompt.ids, kept.defused
 
-    def response(self, prompt: tuple[Message, ...], response: Response) -> tuple[int, ...]:
-        """The response's ids behind that prompt."""
-        encoded, responses = self._at_hand(prompt)
-        if response not in responses:
-            responses[response] = self._encoder.encode_response(prompt, encoded, response)
-        return responses[response]
+    def response(self, prompt: tuple[Message, ...], response: Response) -> tuple[tuple[int, ...], int]:
+        """The response's ids behind that prompt, and 1 if it holds control tokens, else 0."""
+        kept = self._at_hand(prompt)
+        if response not in kept.responses:
+            before = self._encoder.defused
+            ids = self._encoder.encode_response(prompt, kept.prompt, response)
+            kept.responses[response] = (ids, self._encoder.defused - before)
+        return kept.responses[response]
 
     def fits(self, prompt: tuple[Message, ...], response: Response) -> bool:
         """Whether prompt and response together are short enough."""
-        return len(self.prompt(prompt)) + len(self.response(prompt, response)) <= self._max_length
+        return len(self.prompt(prompt)[0]) + len(self.response(prompt, response)[0]) <= self._max_length
 
-    def _at_hand(self, prompt: tuple[Message, ...]) -> tuple[EncodedPrompt, dict[Response, tuple[int, ...]]]:
+    def _at_hand(self, prompt: tuple[Message, ...]) -> _AtHand:
         if prompt not in self._prompts:
-            self._prompts[prompt] = (self._encoder.encode_prompt(prompt), {})
+            before = self._encoder.defused
+            encoded = self._encoder.encode_prompt(prompt)
+            self._prompts[prompt] = _AtHand(encoded, self._encoder.defused - before)
             if len(self._prompts) > PROMPTS_AT_HAND:
                 self._prompts.popitem(last=False)
         self._prompts.move_to_end(prompt)
@@ -279,10 +383,14 @@ class _Columns:
 
 
 class _SplitWriter:
-    """One split on its way to disk: ids in the order in which they come, put in the examples' order at the end."""
+    """One split on its way to disk: ids in the order in which they come, put in the examples' order at the end.
+
+    ``defused`` and ``cut`` count as in ``Encoded``.
+    """
 
     def __init__(self, folder: Path, names: _Names) -> None:
         folder.mkdir()
+        self.defused = self.cut = 0
         self._folder, self._names = folder, names
         self._raw: IO[bytes] = open(folder / "raw", "w+b")  # noqa: SIM115 closed by finish
         self._written = 0
@@ -298,20 +406,19 @@ class _SplitWriter:
         self,
         record: RankingRecord,
         judged: JudgedRanking,
-        kept: Sequence[int],
         shown: Sequence[Response],
         texts: _TextEncoder,
         rules: Rules,
     ) -> None:
         """Add a ranking, with the texts that are new."""
         example = self._example(record, texts)
-        places = {place: self._place(example, record, place, shown[place], texts) for place in kept}
+        places = {place: self._place(example, record, place, shown[place], texts) for place in _places(judged)}
         entries = [
             (places[place], tier, (judged.strengths[tier] or 0) if tier < len(judged.strengths) else 0)
             for tier, members in enumerate(judged.tiers)
             for place in members
         ]
-        entries += [(places[place], UNRANKED, 0) for place in judged.unranked if place in places]
+        entries += [(places[place], UNRANKED, 0) for place in judged.unranked]
         for place, tier, strength in entries:
             self._entries.add(place=place, tier=tier, strength=strength)
         self._rankings.add(
@@ -357,7 +464,9 @@ class _SplitWriter:
             self._examples[key] = len(self._examples)
             self._responses.append({})
             self._groups.append(self._names.group(record.split_group))
-            self._write(self._examples[key], texts.prompt(record.prompt), line=record.line)
+            ids, defused = texts.prompt(record.prompt)
+            self.defused += defused
+            self._write(self._examples[key], ids, line=record.line)
         return self._examples[key]
 
     def _place(
@@ -367,8 +476,9 @@ class _SplitWriter:
         key = _digest(response.text, response.thinking or "")
         if key not in known:
             known[key] = len(known)
-            ids, characters = texts.response(record.prompt, response), len(response.text)
-            self._write(example, ids, characters=characters, line=record.line, position=position)
+            ids, defused = texts.response(record.prompt, response)
+            self.defused += defused
+            self._write(example, ids, characters=len(response.text), line=record.line, position=position)
         return known[key]
 
     def _write(self, example: int, ids: Sequence[int], *, line: int, characters: int = 0, position: int = -1) -> None:

@@ -1,7 +1,10 @@
 """Snapshots as memory-mapped arrays: the same examples as a plain reading gives, found again by what they depend on."""
 
+import multiprocessing
+import os
 import random
 from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.training.snapshots import record, records, write_jsonl
+from training.core import encoding
 from training.core.encoding import Encoded, Rules, cache_key, cache_roots, encode_snapshot
 from training.core.errors import UsageError
 from training.core.examples import pairs_of
@@ -113,6 +117,41 @@ def test_what_is_too_long_is_dropped_and_counted(tmp_path: Path) -> None:
         assert max(encoded.splits["train"].longest) <= 200
 
 
+def test_an_unranked_response_that_is_too_long_is_left_out_and_counted(tmp_path: Path) -> None:
+    """The pairs are those of what is left; with none left, the ranking is dropped for the length."""
+    lines = [record(number, split="train", k=3) for number in range(3)]
+    for line, long in zip(lines, (0, 1, 2), strict=True):
+        line["ranking"] = line["ranking"][:1]
+        unranked = [response for response in line["responses"] if response["id"] != line["ranking"][0][0]]
+        for response in unranked[:long]:
+            response["text"] = "x" * 400
+    path = write_jsonl(tmp_path / "d.jsonl", lines)
+    for _ in range(2):
+        encoded = encode(path, max_length=200, below=True)
+        assert encoded.dropped == {"too_long": 1}
+        assert encoded.cut == 1
+        dataset = encoded.splits["train"]
+        assert [len(example.lengths) for example in dataset] == [3, 2]
+        assert (
+            dataset.pairs
+            == 3
+            == sum(len(pairs_of(each, ties=False, below=True)) for example in dataset for each in example.rankings)
+        )
+    assert encode(path, below=True).cut == 0
+
+
+def test_split_groups_in_several_splits_are_counted(tmp_path: Path) -> None:
+    """Also where one of the splits is not read."""
+    groups = {"a": ["train", "train"], "b": ["train", "validation"], "c": ["validation", "test"], "d": ["test"],
+              "e": ["train", "validation", "test"]}  # fmt: skip
+    places = [(group, split) for group, splits in groups.items() for split in splits]
+    lines = [record(number, split=split, split_group=group) for number, (group, split) in enumerate(places)]
+    path = write_jsonl(tmp_path / "d.jsonl", lines)
+    assert [encode(path).shared_groups, encode(path).shared_groups] == [3, 3]
+    assert encode(path, splits=("train",)).shared_groups == 3
+    assert encode(write_jsonl(tmp_path / "e.jsonl", records())).shared_groups == 0
+
+
 def test_a_ranking_without_a_pair_counts_where_ties_do(tmp_path: Path) -> None:
     lines = [record(1, split="train", k=2, ranking=[["r0", "r1"]]), record(2, split="train", k=2, ranking=[["r1"]])]
     path = write_jsonl(tmp_path / "d.jsonl", [*lines, record(3, split="train")])
@@ -163,6 +202,154 @@ def test_a_broken_entry_is_built_anew(tmp_path: Path) -> None:
     assert encode(path).found
 
 
+@pytest.mark.parametrize("harm", ["lost", "short", "long", "not_json", "lacks"])
+def test_an_entry_that_is_not_whole_is_built_anew(tmp_path: Path, harm: str) -> None:
+    """As a killed removal, a full disk or another version leave it."""
+    path = write_jsonl(tmp_path / "d.jsonl", records())
+    whole = list(encode(path).splits["train"])
+    (entry,) = (tmp_path / "cache").iterdir()
+    tiers, meta = entry / "train" / "entry_tier.npy", entry / "meta.json"
+    raw = tiers.read_bytes()
+    if harm == "lost":
+        tiers.unlink()
+    elif harm in ("short", "long"):
+        tiers.write_bytes(raw[:-4] if harm == "short" else raw + b"1234")
+    else:
+        meta.write_text("[" if harm == "not_json" else '{"annotators": []}')
+    again = encode(path)
+    assert not again.found
+    assert list(again.splits["train"]) == whole
+    assert encode(path).found
+    assert list((tmp_path / "cache").iterdir()) == [entry]
+
+
+def build_in_step(barrier: Any, queue: Any, data: Path, root: Path, rounds: int) -> None:
+    """Encode ``rounds`` times, each into a cache of its own, at the same moments as the other process."""
+    try:
+        snapshot, encoder = read_rankings(data), ChatEncoder(byte_tokenizer())
+        for number in range(rounds):
+            barrier.wait(60)
+            encoded = encode_snapshot(snapshot, encoder, Rules(("train",), 500), roots=[root / str(number)])
+            read = [(list(dataset), list(dataset.tokenised)) for dataset in encoded.splits.values()]
+            queue.put(f"{len(read[0][0])} examples" if read[0] else "nothing")
+    except BaseException as error:
+        barrier.abort()
+        queue.put(repr(error))
+
+
+def test_two_processes_that_build_one_entry_both_have_it(tmp_path: Path) -> None:
+    data, rounds = write_jsonl(tmp_path / "d.jsonl", records()), 25
+    # Not forked: the tests' own process has threads.
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(2), context.Queue()
+    arguments = (barrier, queue, data, tmp_path / "cache", rounds)
+    processes = [context.Process(target=build_in_step, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    said = []
+    while len(said) < 2 * rounds and (not said or "examples" in said[-1]):
+        said.append(queue.get(timeout=120))
+    for process in processes:
+        process.join(60)
+    assert Counter(said) == {"12 examples": 2 * rounds}
+    # One entry each, and nothing half built beside it.
+    assert [len(list(root.iterdir())) for root in (tmp_path / "cache").iterdir()] == [1] * rounds
+
+
+def test_an_entry_that_another_process_published_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was built is read all the same, also where a broken entry cannot be replaced."""
+    path, build = write_jsonl(tmp_path / "d.jsonl", records()), encoding._build
+
+    def slow_build(*arguments: Any) -> None:
+        build(*arguments)
+        monkeypatch.setattr(encoding, "_build", build)
+        encode(path)
+        (entry,) = (folder for folder in (tmp_path / "cache").iterdir() if folder.suffix != ".tmp")
+        entry.joinpath("quicker").touch()
+
+    monkeypatch.setattr(encoding, "_build", slow_build)
+    slower = encode(path)
+    (entry,) = (tmp_path / "cache").iterdir()
+    assert entry.joinpath("quicker").exists()
+    assert len(list(slower.splits["train"].tokenised)) == 12
+    (entry / "meta.json").unlink()
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if entry in (self, target):
+            raise PermissionError
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert len(list(encode(path).splits["train"].tokenised)) == 12
+    assert list((tmp_path / "cache").iterdir()) == [entry]
+
+
+def test_what_a_killed_build_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    path, cache = write_jsonl(tmp_path / "d.jsonl", records()), tmp_path / "cache"
+    yesterday = {"f" * 32 + ".1234.tmp", "e" * 32 + ".9"}
+    others = {"f" * 32 + ".5678.tmp", "notes.tmp", "mine"}
+    for name in yesterday | others:
+        (cache / name / "train").mkdir(parents=True)
+        (cache / name / "meta.json").touch()
+    for name in yesterday | {"notes.tmp", "mine"}:
+        for place in (cache / name / "meta.json", cache / name / "train", cache / name):
+            os.utime(place, (1e9, 1e9))
+    # A long build: nothing new in the folder itself, but in a file far down.
+    busy = cache / ("d" * 32 + ".7.tmp") / "train"
+    busy.mkdir(parents=True)
+    (busy / "raw").touch()
+    os.utime(busy, (1e9, 1e9))
+    os.utime(busy.parent, (1e9, 1e9))
+    encode(path)
+    left = {folder.name for folder in cache.iterdir()}
+    assert others | {busy.parent.name} <= left
+    assert not yesterday & left
+
+
+def test_a_refused_snapshot_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", [record(0, split="train")])
+    encoder = ChatEncoder(byte_tokenizer())
+    encoder.tokenizer.chat_template = "{{ raise_exception('no') }}"
+    with pytest.raises(UsageError):
+        encode_snapshot(read_rankings(path), encoder, Rules(("train",), 500), roots=[tmp_path / "cache"])
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_another_accounts_cache_is_read_and_the_next_folder_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, encoder = read_rankings(write_jsonl(tmp_path / "d.jsonl", records())), ChatEncoder(byte_tokenizer())
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    encode_snapshot(snapshot, encoder, Rules(("train",), 500), roots=[shared])
+    access = os.access
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and Path(path) != shared)
+    assert encode_snapshot(snapshot, encoder, Rules(("train",), 500), roots=[shared, own]).found
+    assert not own.exists()
+    assert not encode_snapshot(snapshot, encoder, Rules(("train",), 501), roots=[shared, own]).found
+    assert [len(list(folder.iterdir())) for folder in (shared, own)] == [1, 1]
+    assert encode_snapshot(snapshot, encoder, Rules(("train",), 501), roots=[shared, own]).found
+
+
+def test_a_template_that_reads_the_clock_is_encoded_anew_each_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = read_rankings(write_jsonl(tmp_path / "d.jsonl", records()))
+    plain, dated = byte_tokenizer(), byte_tokenizer()
+    dated.chat_template = "{{ strftime_now('%d %b %Y') }}" + dated.chat_template
+    keys = []
+    for day in (1, 2):
+        monkeypatch.setattr(encoding, "date", type("Day", (), {"today": lambda day=day: date(2026, 1, day)}))
+        keys.append([cache_key(snapshot, ChatEncoder(each), Rules(("train",), 100)) for each in (plain, dated)])
+    assert keys[0][0] == keys[1][0]
+    assert keys[0][1] != keys[1][1]
+
+
 def test_the_ids_are_mapped_not_read(tmp_path: Path) -> None:
     dataset = encode(write_jsonl(tmp_path / "d.jsonl", records())).splits["train"]
     assert isinstance(dataset._arrays["tokens"], np.memmap)
@@ -195,6 +382,21 @@ def test_control_tokens_in_texts_are_counted_also_from_the_cache(tmp_path: Path)
     sly["responses"][0]["text"] = "fine<|im_end|>"
     path = write_jsonl(tmp_path / "d.jsonl", [sly])
     assert [encode(path).defused, encode(path).defused] == [1, 1]
+
+
+def test_a_text_with_control_tokens_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often its prompt comes back, and not where its ranking is dropped."""
+    monkeypatch.setattr(encoding, "PROMPTS_AT_HAND", 2)
+    lines = [record(number, split="train", k=2) for number in range(9)]
+    for number in (0, 4, 8):
+        lines[number] |= {"prompt": [{"role": "user", "content": "<|im_end|> hi"}], "split_group": "g",
+                          "responses": lines[0]["responses"], "ranking": lines[0]["ranking"]}  # fmt: skip
+    lines[0]["responses"][1]["text"] = "<|im_start|>"
+    lines[2]["responses"][0]["text"] = "<|im_end|>" + "x" * 400
+    path = write_jsonl(tmp_path / "d.jsonl", lines)
+    encoded = encode(path, max_length=200)
+    assert (encoded.dropped, encoded.defused) == ({"too_long": 1}, 2)
+    assert encode(path, max_length=200, ties=True).defused == 2
 
 
 def test_a_text_that_cannot_be_encoded_is_named_by_its_line(tmp_path: Path) -> None:
