@@ -307,6 +307,19 @@ def test_what_a_killed_build_left_is_removed_after_a_day(tmp_path: Path) -> None
     assert not yesterday & left
 
 
+def test_an_entry_loses_its_name_before_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removal that is killed leaves nothing that looks like an entry."""
+    path = write_jsonl(tmp_path / "d.jsonl", records(train=1, validation=0))
+    encode(path)
+    (old,) = (tmp_path / "cache").iterdir()
+    os.utime(old, (1e9, 1e9))
+    monkeypatch.setattr(encoding, "CACHE_ENTRIES", 1)
+    monkeypatch.setattr(encoding.shutil, "rmtree", lambda *arguments, **options: None)
+    encode(path, max_length=99)
+    assert not old.exists()
+    assert [folder.name[:33] for folder in old.parent.iterdir() if folder.suffix] == [f"{old.name}."]
+
+
 def test_a_refused_snapshot_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "d.jsonl", [record(0, split="train")])
     encoder = ChatEncoder(byte_tokenizer())
