@@ -14,7 +14,7 @@ from tests.training.core.test_plots import OLD
 from training.core.evaluation import evaluate
 from training.core.report_page import report_html, write_report_files
 from training.core.report_words import facts_of, run_facts, run_tables, tables_of
-from training.core.wording import Wording
+from training.core.wording import Wording, part_name
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -177,5 +177,6 @@ def test_numbers_in_words() -> None:
         "54k",
         "3.4M",
     ]
+    assert [part_name("placed", {"of": of}) for of in (1, 2)] == ["1 response", "2 responses"]
     assert words.interval({"value": 0.5, "low": None, "high": None}) == "50.0\xa0%"
     assert words.interval({"value": None, "low": None, "high": None}) == words.interval(None) == "–"
