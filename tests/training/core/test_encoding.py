@@ -238,7 +238,7 @@ def build_in_step(barrier: Any, queue: Any, data: Path, root: Path, rounds: int)
 
 
 def test_two_processes_that_build_one_entry_both_have_it(tmp_path: Path) -> None:
-    data, rounds = write_jsonl(tmp_path / "d.jsonl", records()), 25
+    data, rounds = write_jsonl(tmp_path / "d.jsonl", records()), 12
     # Not forked: the tests' own process has threads.
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(2), context.Queue()
