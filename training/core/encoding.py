@@ -29,7 +29,7 @@ from training.core.files import published_folder, read_json, write_json
 from training.core.records import SPLITS, Message, RankingRecord, Response, Snapshot
 from training.core.tokens import ChatEncoder, EncodedPrompt
 
-LAYOUT = 3  # of the files in the cache
+LAYOUT = 4  # of the files in the cache
 CACHE_VARIABLE, CACHE_ENTRIES = "PLACKETT_CACHE", 16
 LEFTOVER_SECONDS = 86_400  # after which an unfinished entry belongs to a process that was killed
 PROMPTS_AT_HAND = 64
@@ -40,13 +40,16 @@ class Rules:
     """What is kept of a snapshot.
 
     ``ties`` and ``below`` as in ``pairs_of``: a ranking without a pair is dropped, and unranked responses are encoded
-    only where they count. ``max_length`` is in tokens of prompt and response together.
+    only where they count. In the held-out splits ties always count: what people agree on must not depend on a loss.
+    ``everything`` keeps rankings without a pair too, and all responses, to be scored. ``max_length`` is in tokens of
+    prompt and response together.
     """
 
     splits: tuple[str, ...]
     max_length: int
     ties: bool = False
     below: bool = False
+    everything: bool = False
 
 
 @dataclass(frozen=True)
@@ -236,22 +239,27 @@ def _build(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules, folder: Path)
 def _take(record: RankingRecord, writer: "_SplitWriter", texts: "_TextEncoder", rules: Rules) -> str | None:
     """Add a ranking to its split; the reason why it is dropped instead, if it is."""
     shown = [texts.shown(response) for response in record.responses]
-    judged = _judged(record, shown, below=rules.below)
-    if not pairs_of(judged, ties=rules.ties, below=rules.below):
+    rules = replace(rules, ties=rules.ties or record.split != "train")
+    judged = _judged(record, shown, below=rules.below or rules.everything)
+    if not _says_something(judged, rules):
         return "no_pairs"
     try:
         fits = {place: texts.fits(record.prompt, shown[place]) for place in _places(judged)}
         short = replace(judged, unranked=tuple(place for place in judged.unranked if fits[place]))
         # What loses its last pair with a long unranked response is dropped for the length.
-        if not all(fits[place] for tier in judged.tiers for place in tier) or not pairs_of(
-            short, ties=rules.ties, below=rules.below
-        ):
+        if not all(fits[place] for tier in judged.tiers for place in tier) or not _says_something(short, rules):
             return "too_long"
         writer.cut += len(judged.unranked) - len(short.unranked)
         writer.add(record, short, shown, texts, rules)
     except UsageError as error:
         raise UsageError(f"line {record.line}: {error}") from None
     return None
+
+
+def _says_something(judged: JudgedRanking, rules: Rules) -> bool:
+    if rules.everything:
+        return bool(_places(judged))
+    return bool(pairs_of(judged, ties=rules.ties, below=rules.below))
 
 
 def _judged(record: RankingRecord, shown: Sequence[Response], *, below: bool) -> JudgedRanking:

@@ -89,8 +89,8 @@ class _LineError(ValueError):
     """What is wrong with one line, without its place."""
 
 
-def read_rankings(path: Path) -> Snapshot:
-    """Look through a snapshot file for the rankings to use.
+def read_rankings(path: Path, *, unanswered: bool = False) -> Snapshot:
+    """Look through a snapshot file for the rankings to use; with ``unanswered`` also for tasks that nobody ranked.
 
     Dropped and counted by reason: other line types (``demonstration``, ``prompt``), markers, ``superseded`` and
     ``withdrawn`` rankings, ``unanswered`` tasks, ``uncounted`` ones, ``gold``, ``repeat`` and ``zero_weight``. An
@@ -106,7 +106,10 @@ def read_rankings(path: Path) -> Snapshot:
         digest.update(raw)
         if raw.strip():
             snapshot.read += 1
-            reason = _look_at(_parse(raw, f"{path} line {number}"), f"{path} line {number}", number, found)
+            value = _parse(raw, f"{path} line {number}")
+            if unanswered and value.get("ranking", ()) is None and value.get("type") in (None, "ranking"):
+                value["ranking"] = []
+            reason = _look_at(value, f"{path} line {number}", number, found)
             snapshot.dropped.update([reason] if reason else [])
     snapshot.sha256 = digest.hexdigest()
     for place, number in enumerate(found.lines):
@@ -236,7 +239,8 @@ def _ranking(value: Mapping[str, Any], line: int) -> RankingRecord:
     prompt = _prompt(value.get("prompt"))
     ids, responses = _responses(value.get("responses"))
     group, annotator, task = value.get("split_group"), value.get("annotator"), value.get("task")
-    tiers = _tiers(value["ranking"], ids)
+    ranking = [] if value.get("ranking") is None else value["ranking"]
+    tiers = _tiers(ranking, ids)
     placed = {place for tier in tiers for place in tier}
     return RankingRecord(
         line=line,
@@ -246,7 +250,7 @@ def _ranking(value: Mapping[str, Any], line: int) -> RankingRecord:
         responses=responses,
         tiers=tiers,
         unranked=tuple(place for place in range(len(responses)) if place not in placed),
-        strengths=_strengths(value.get("strengths"), value["ranking"]),
+        strengths=_strengths(value.get("strengths"), ranking),
         weight=_weight(value.get("weight")),
         annotator=None if annotator is None else _text(annotator, "annotator"),
         machine=value.get("annotator_kind") not in (None, "human"),

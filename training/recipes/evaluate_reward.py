@@ -108,7 +108,7 @@ def read_any(session: Session[EvaluateRewardConfig], scratch: Path) -> tuple[Sna
     """
     config, path = session.config, Path(session.config.data)
     if not is_foreign(path):
-        return read_rankings(path), config.split, None
+        return read_rankings(path, unanswered=True), config.split, None
     lines, fault = None, None
     if session.world.is_main:
         try:
@@ -126,7 +126,7 @@ def score_with(session: Session[EvaluateRewardConfig], snapshot: Snapshot, split
     autocast = choose_autocast(config.dtype, session.device)
     scorer = load_scorer(name, device=session.device, autocast_dtype=autocast, show_thinking=config.thinking == "show")
     limit = getattr(scorer.model.whole.config.get_text_config(), "max_position_embeddings", None)
-    rules = Rules((split,), max_length=min(config.max_length, limit or config.max_length), ties=True)
+    rules = Rules((split,), max_length=min(config.max_length, limit or config.max_length), everything=True)
     encoded = encode_together(session, snapshot, scorer.encoder, rules)
     data = encoded.splits[split]
     scores: Scores = []

@@ -177,6 +177,13 @@ def finish_ensemble(session: Session[RewardConfig], prepared: Prepared) -> None:
     with published_folder(folder / "model") as scratch:
         shutil.copytree(member_folder(folder, 0), scratch, dirs_exist_ok=True)
         (scratch / MEMBER_NAME).unlink()
+        card = reward_model_card(
+            base=session.config.model,
+            report=report,
+            config=to_values(session.config),
+            data_sha256=prepared.snapshot.sha256,
+        )
+        (scratch / "README.md").write_text(card, encoding="utf-8")
 
 
 def ensemble_section(

@@ -73,8 +73,9 @@ def test_the_arrays_hold_what_the_lines_say(tmp_path: Path, seed: int, ties: boo
                  for r in line["responses"]}  # fmt: skip
         said = [[shown[name] for name in tier] for tier in line["ranking"]]
         rest = [shown[name] for name in shown if not any(name in tier for tier in line["ranking"])] if below else []
+        counted = ties or line["split"] != "train"  # people's ties are looked at whatever is learned from
         flat = [(tier, text) for tier, texts in enumerate(said) for text in texts] + [(99, text) for text in rest]
-        informative = any(a[1] != b[1] and (a[0] != b[0] or (ties and a[0] != 99)) for a in flat for b in flat)
+        informative = any(a[1] != b[1] and (a[0] != b[0] or (counted and a[0] != 99)) for a in flat for b in flat)
         if informative and line["split"] != "test":
             human = line["annotator_kind"] == "human"
             content = (line["prompt"][0]["content"], said, rest, tuple(line["strengths"]), line["weight"])
@@ -82,9 +83,10 @@ def test_the_arrays_hold_what_the_lines_say(tmp_path: Path, seed: int, ties: boo
     assert found == expected
     assert sum(encoded.dropped.values()) + sum(found.values()) == len(lines)
     assert sum(data.rankings for data in encoded.splits.values()) == sum(found.values())
-    for dataset in encoded.splits.values():
+    for split, dataset in encoded.splits.items():
+        counted = ties or split != "train"
         assert dataset.pairs == sum(
-            len(pairs_of(each, ties=ties, below=below)) for example in dataset for each in example.rankings
+            len(pairs_of(each, ties=counted, below=below)) for example in dataset for each in example.rankings
         )
 
 
@@ -421,3 +423,19 @@ def test_a_text_that_cannot_be_encoded_is_named_by_its_line(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="line 2: chat template"):
         encode_snapshot(snapshot, encoder, Rules(("train",), 500), roots=[tmp_path / "cache"])
     assert not list(tmp_path.rglob("meta.json"))
+
+
+def test_everything_can_be_kept_to_be_scored(tmp_path: Path) -> None:
+    lines = [
+        record(1, split="test", k=3, ranking=None), record(2, split="test", k=3, ranking=[["r1"]]),
+        record(3, split="test", k=2, ranking=[["r0", "r1"]]), record(4, split="test", k=2),
+    ]  # fmt: skip
+    path = write_jsonl(tmp_path / "d.jsonl", lines)
+    snapshot = read_rankings(path, unanswered=True)
+    rules = Rules(("test",), 10_000, everything=True)
+    encoded = encode_snapshot(snapshot, ChatEncoder(byte_tokenizer()), rules, roots=[tmp_path / "cache"])
+    assert encoded.dropped == {}
+    assert [len(ids.responses) for ids in encoded.splits["test"].tokenised] == [3, 3, 2, 2]
+    tiers = [example.rankings[0].tiers for example in encoded.splits["test"]]
+    assert tiers == [(), ((0,),), ((0, 1),), tiers[3]]
+    assert read_rankings(path).dropped == {"unanswered": 1}

@@ -184,6 +184,20 @@ def test_a_model_that_pools_by_itself_is_scored_as_it_stands(run: Run, trained: 
             assert row["score"] == pytest.approx(model(input_ids=ids).logits[0, 0].item(), abs=1e-4)
 
 
+def test_responses_that_nobody_ranked_are_scored_too(trained: Path, run: Run, tmp_path: Path) -> None:
+    """To choose what to have ranked: where the members of an ensemble disagree."""
+    lines = records(train=0, validation=0, test=4)
+    lines[0]["ranking"] = None
+    lines[1]["ranking"] = lines[1]["ranking"][:1]
+    folder = run(trained / "run", write_jsonl(tmp_path / "new.jsonl", lines))
+    rows = scores_of(folder)
+    assert len(rows) == sum(len(line["responses"]) for line in lines)
+    assert all(row["std"] > 0 for row in rows)
+    report = json_of(folder / "report.json")
+    assert report["counts"]["used"] == 4
+    assert report["test"]["accuracy"]["prompts"] == 2
+
+
 def test_a_finished_evaluation_is_left_alone(trained: Path, run: Run, tmp_path: Path) -> None:
     pairs = [{"prompt": f"stone {n}?", "chosen": "sun!!!!", "rejected": "sun!"} for n in range(3)]
     data = tmp_path / "pairs.jsonl"
