@@ -10,7 +10,7 @@ import numpy as np
 from training.core.bootstrap import Ints, mean
 from training.core.judgements import Judgements, Pairs, correctness
 
-NO_TASKS = "no ranking names its task and its annotator"
+NO_TASKS = "no ranking by a person names its task and its annotator"
 NO_OVERLAP = "no task was ranked by two people"
 NO_PAIRS = "two people never placed the same two responses, or only as equals"
 

@@ -168,7 +168,9 @@ def parts_plot(section: Mapping[str, Any], *, name: str, words: Wording = ENGLIS
     rows = _rows(section, words)
     if len(rows) < 2:
         return None
-    floor = _floor([part for _, part in rows if part], at_most=0.4)
+    shown = [part for _, part in rows if part]
+    lengths = [{"value": part["length_baseline"]["value"], "low": None} for part in shown]
+    floor = _floor([*shown, *lengths], at_most=0.4)
     ceiling = _ceiling([part for _, part in rows if part])
 
     def x(share: float) -> float:

@@ -130,7 +130,9 @@ def _ceiling(section: Section, words: Wording) -> list[Fact]:
     name = gettext("agreement of two annotators")
     if found["two_annotators"] is None:
         reasons = {
-            "no ranking names its task and its annotator": gettext("No ranking names its task and its annotator."),
+            "no ranking by a person names its task and its annotator": gettext(
+                "No ranking by a person names its task and its annotator."
+            ),
             "no task was ranked by two people": gettext("No task was ranked by two people."),
             "two people never placed the same two responses, or only as equals": gettext(
                 "Two people never placed the same two responses, or only as equals."
@@ -199,7 +201,7 @@ def _length(section: Section, words: Wording) -> list[Fact]:
         return []
     meaning = words.gettext(
         "Rank correlation of score and characters among responses to the same prompt (Pearson's: %(pearson)s): near 1 "
-        "the score says little more than length."
+        "the score says little more than length, near −1 little more than shortness."
     ) % {"pearson": words.number(found["pearson"]["value"])}
     return [Fact(words.gettext("score and length"), words.interval(found["spearman"], words.number), meaning)]
 

@@ -170,7 +170,9 @@ def _about_ties(split: str, section: dict[str, Any]) -> list[str]:
     against = outcomes["against_constant"]
     if (against["high"] if against["high"] is not None else against["value"]) < 0:
         return []
-    return [f"On {split}, wins and ties are predicted no better than by always giving how often people tie."]
+    return [
+        f"On {split}, wins and ties are not shown to be predicted better than by always giving how often people tie."
+    ]
 
 
 def accuracy_words(section: dict[str, Any], split: str = "validation") -> str:

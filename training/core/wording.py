@@ -57,7 +57,8 @@ class Wording:
         write = write or self.percent
         if not found or found.get("value") is None:
             return NOTHING
-        if found.get("low") is None:
+        # Where all groups are alike every draw is: an interval without width would look like certainty.
+        if found.get("low") is None or found["low"] == found["high"]:
             return write(found["value"])
         ends = {"value": write(found["value"]), "low": write(found["low"]), "high": write(found["high"])}
         return self.gettext("%(value)s (%(low)s to %(high)s)") % ends

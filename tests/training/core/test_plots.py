@@ -11,8 +11,8 @@ import pytest
 
 from tests.training.core.judged import example, random_split
 from training.core.evaluation import evaluate
-from training.core.plots import LEFT, RIGHT, best_of_n_plot, calibration_plot, parts_plot, plots_of, standalone
-from training.core.wording import Wording
+from training.core.plots import LEFT, NAMES, RIGHT, best_of_n_plot, calibration_plot, parts_plot, plots_of, standalone
+from training.core.wording import ENGLISH, Wording
 
 SVG = "{http://www.w3.org/2000/svg}"
 OLD = ("accuracy", "length_baseline", "log_loss", "ece", "temperature", "kendall_tau_b")
@@ -107,6 +107,22 @@ def test_no_interval_reaches_the_name_of_the_axis() -> None:
         drawn = [part.get("d") or "" for part in root.iter(f"{SVG}path") if part.get("class") == "whisker"]
         highest = min(float(end) for course in drawn for end in re.findall(r"[\d.]+", course)[1:])
         assert 8 <= float(label.get("y") or 0) < highest - 3  # 3 of its descenders; 8 of its height are inside
+
+
+def test_the_length_rule_stays_on_the_axis_however_wrong_it_is(section: dict[str, Any]) -> None:
+    family = section["accuracy_by"]["placed"]
+    low = {**section, "accuracy_by": {"placed": [
+        {**part, "length_baseline": {**part["length_baseline"], "value": 0.0}} for part in family
+    ]}}  # fmt: skip
+    plot = parts_plot(low, name="x")
+    assert plot is not None
+    places = [float(each) for each in re.findall(r'class="rule" d="M([0-9.]+)', plot)]
+    assert places and min(places) >= NAMES + 10
+
+
+def test_an_interval_without_width_is_not_told_as_certainty() -> None:
+    assert ENGLISH.interval({"value": 1.0, "low": 1.0, "high": 1.0}) == ENGLISH.percent(1.0)
+    assert ENGLISH.percent(0.8) in ENGLISH.interval({"value": 0.9, "low": 0.8, "high": 1.0})
 
 
 def test_a_way_that_parts_nothing_has_no_rows() -> None:

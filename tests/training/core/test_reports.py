@@ -135,7 +135,9 @@ def test_a_tie_model_no_better_than_constants_is_named() -> None:
 
     split = pairs(1500, right=0.75, longer=0.5)
     split[0][0] = example([1, 2], [[0, 1]], group=0)
-    assert [one for one in warned(split, outcome_log_probabilities=constant) if "predicted no better" in one]
+    assert [
+        one for one in warned(split, outcome_log_probabilities=constant) if "not shown to be predicted better" in one
+    ]
     assert warned(split, outcome_log_probabilities=knowing) == []
 
 
