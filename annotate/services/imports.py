@@ -36,7 +36,7 @@ __all__ = [
 CHUNK_RECORDS = 500
 CHUNK_CHARACTERS = 16_000_000
 MAX_OVERLAP = 50
-#: From so many records on, an import ends with fresh statistics. Those that the server gathers by itself while it is not
+#: From so many records on, an import ends with fresh statistics. Those that the server gathers by itself before it is
 #: committed count no row at all, and the planner then joins the new rows by reading whole tables for each.
 LARGE = 200
 #: Somebody else may write the same prompt or split group between a chunk's look and its writing.

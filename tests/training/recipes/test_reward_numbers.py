@@ -4,43 +4,14 @@ import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.training.conftest import StartRecipe
+from tests.training.run_files import metrics_of, report_of
 from tests.training.snapshots import record, records, write_jsonl
-from training.recipes.configs import RewardConfig, build
-from training.recipes.launch import Session
-from training.recipes.reward import train_reward
-
-
-@pytest.fixture
-def train(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Train in this process on these records; the run's folder."""
-    count = iter(range(100))
-
-    def run(lines: list[dict[str, Any]], **settings: object) -> Path:
-        number = next(count)
-        folder = tmp_path / f"run{number}"
-        folder.mkdir()
-        data = write_jsonl(tmp_path / f"data{number}.jsonl", lines)
-        values = {"model": str(tiny_model), "data": str(data), "output": str(folder), "device": "cpu", "batch_size": 4}
-        train_reward(Session("reward", build(RewardConfig, values | settings), folder))
-        return folder
-
-    return run
-
-
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def report_of(folder: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    return report
 
 
 def first_step(folder: Path) -> tuple[float, float]:

@@ -11,39 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
-from tests.training.snapshots import record, records, write_jsonl
+from tests.training.run_files import metrics_of, report_of
+from tests.training.snapshots import record, records
 from training.core.modeling import RewardModel
-from training.recipes.configs import RewardConfig, build
-from training.recipes.launch import Session
-from training.recipes.reward import train_reward
 
 Train = Callable[..., Path]
-
-
-@pytest.fixture
-def train(tiny_model: Path, tmp_path: Path) -> Train:
-    """Train in this process on these records; the run's folder."""
-    count = iter(range(100))
-
-    def run(lines: list[dict[str, Any]], folder: Path | None = None, **settings: object) -> Path:
-        number = next(count)
-        folder = folder or tmp_path / f"run{number}"
-        folder.mkdir(exist_ok=True)
-        data = write_jsonl(tmp_path / f"data{len(lines)}.jsonl", lines)
-        values = {"model": str(tiny_model), "data": str(data), "output": str(folder), "device": "cpu", "batch_size": 4}
-        train_reward(Session("reward", build(RewardConfig, values | settings), folder))
-        return folder
-
-    return run
-
-
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def report_of(folder: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    return report
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
