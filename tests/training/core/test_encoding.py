@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.training.snapshots import record, records, write_jsonl
-from training.core import encoding
+from training.core import encoding, split_writer
 from training.core.encoding import Encoded, Rules, cache_key, cache_roots, encode_snapshot
 from training.core.errors import UsageError
 from training.core.examples import pairs_of
@@ -401,7 +401,7 @@ def test_control_tokens_in_texts_are_counted_also_from_the_cache(tmp_path: Path)
 
 def test_a_text_with_control_tokens_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often its prompt comes back, and not where its ranking is dropped."""
-    monkeypatch.setattr(encoding, "PROMPTS_AT_HAND", 2)
+    monkeypatch.setattr(split_writer, "PROMPTS_AT_HAND", 2)
     lines = [record(number, split="train", k=2) for number in range(9)]
     for number in (0, 4, 8):
         lines[number] |= {"prompt": [{"role": "user", "content": "<|im_end|> hi"}], "split_group": "g",
