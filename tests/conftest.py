@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import django
+import pytest
+from django.utils import translation
 
 from tests.servers import start_test_servers
 from webapp.catalogues import compile_catalogues
@@ -36,3 +38,9 @@ django.setup()
 def pytest_unconfigure() -> None:
     for stop in _stop:
         stop()
+
+
+@pytest.fixture(autouse=True)
+def in_the_default_language() -> None:
+    """A request of an earlier test leaves its language in the thread; in a server the next request sets its own."""
+    translation.deactivate()
