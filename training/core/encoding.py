@@ -41,7 +41,8 @@ class Rules:
     ``ties`` and ``below`` as in ``pairs_of``: a ranking without a pair is dropped, and unranked responses are encoded
     only where they count. In the held-out splits ties always count: what people agree on must not depend on a loss.
     ``everything`` keeps rankings without a pair too, and all responses, to be scored. ``max_length`` is in tokens of
-    prompt and response together.
+    prompt and response together. ``half`` keeps, of the train split, the split groups of one half: ``first``,
+    ``second`` or ``all``.
     """
 
     splits: tuple[str, ...]
@@ -49,6 +50,7 @@ class Rules:
     ties: bool = False
     below: bool = False
     everything: bool = False
+    half: str = "all"
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,9 @@ def _build(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules, folder: Path)
         if record.split not in writers:
             dropped[f"{record.split}_split"] += 1
             continue
+        if record.split == "train" and rules.half not in ("all", half_of(record.split_group)):
+            dropped["other_half"] += 1
+            continue
         reason = _take(record, writers[record.split], texts, rules)
         if reason:
             dropped[reason] += 1
@@ -233,6 +238,11 @@ def _build(snapshot: Snapshot, encoder: ChatEncoder, rules: Rules, folder: Path)
                    for split in writers},
     }  # fmt: skip
     write_json(folder / "meta.json", meta)
+
+
+def half_of(group: str) -> str:
+    """``first`` or ``second``: the half of a split group, by its hash, the same in every file."""
+    return ("first", "second")[digest_of(group)[-1] & 1]
 
 
 def _take(record: RankingRecord, writer: SplitWriter, texts: TextEncoder, rules: Rules) -> str | None:

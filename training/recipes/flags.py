@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from training.recipes.configs import Config, ConfigError, FieldDescription, build, describe
+from training.recipes.settings import AnySettings, ConfigError, FieldDescription, build, describe
 
 
 class _Parser(argparse.ArgumentParser):
@@ -13,7 +13,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError({"": message})
 
 
-def parse_flags(config_class: type[Config], arguments: list[str], *, program: str, summary: str) -> Config:
+def parse_flags(config_class: type[AnySettings], arguments: list[str], *, program: str, summary: str) -> AnySettings:
     """The config that ``arguments`` describe.
 
     Raises:
@@ -32,6 +32,11 @@ def _add_flag(parser: argparse.ArgumentParser, description: FieldDescription) ->
     if description.kind == "boolean":
         parser.add_argument(description.flag, dest=description.name, action="store_true", default=None, help=text)
         return
+    if description.kind == "texts":
+        parser.add_argument(
+            description.flag, dest=description.name, metavar="TEXT", action="append", default=None, help=text
+        )
+        return
     metavar = "|".join(description.choices) or {"integer": "N", "number": "X"}.get(description.kind, "PATH")
     parser.add_argument(description.flag, dest=description.name, metavar=metavar, help=text)
 
@@ -41,5 +46,6 @@ def _help_text(description: FieldDescription) -> str:
     if description.required:
         notes.append("required")
     elif description.kind != "boolean":
-        notes.append("default: unset" if description.default is None else f"default: {description.default}")
+        unset = description.default in (None, ())
+        notes.append("default: unset" if unset else f"default: {description.default}")
     return f"{description.help} ({', '.join(notes)})" if notes else description.help

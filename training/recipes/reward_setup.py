@@ -103,6 +103,7 @@ def prepare(session: Session[RewardConfig], snapshot: Snapshot) -> Prepared:
         max_length=usable_length(config),
         ties=settings.counts_ties,
         below=settings.counts_unranked,
+        half=config.half,
     )
     encoded = encode_together(session, snapshot, encoder, rules)
     train = encoded.splits["train"]
