@@ -11,3 +11,7 @@ class TrainingError(Exception):
 
 class StopRequested(Exception):
     """The recipe was asked to stop (SIGTERM or a lost lifeline): exit code 143."""
+
+
+class StoppedBeforeStep(StopRequested):
+    """Asked to stop before a step changed anything: the last finished step can still be saved."""

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,7 +12,7 @@ from typing import Any, TextIO
 from training.core.files import read_json, sync, write_json
 from training.core.process import now
 
-RUN_NAME, METRICS_NAME, REPORT_NAME = "run.json", "metrics.jsonl", "report.json"
+RUN_NAME, METRICS_NAME, REPORT_NAME, SAMPLES_NAME = "run.json", "metrics.jsonl", "report.json", "samples.jsonl"
 PACKAGES = ("plackett", "torch", "transformers", "peft", "safetensors", "tokenizers")
 
 
@@ -60,23 +61,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-class MetricsFile:
-    """``metrics.jsonl``: one line a step, flushed, each step exactly once in the end."""
+class StepFile:
+    """A file of JSON lines with a ``step`` each, in order, flushed; several may be of one step."""
 
-    def __init__(self, folder: Path, *, attempt: int, from_step: int) -> None:
-        """Open the file behind the row of ``from_step``; what stands after it, or is broken, is cut off."""
-        self._attempt = attempt
-        path = folder / METRICS_NAME
+    def __init__(self, path: Path, *, from_step: int) -> None:
+        """Open the file behind the rows of ``from_step``; what stands after them, or is broken, is cut off."""
         if path.exists():
             os.truncate(path, _bytes_up_to(path, from_step))
         self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 open as long as the run
-        sync(folder)
+        sync(path.parent)
 
-    def write(self, step: int, values: dict[str, float | None]) -> None:
-        """Append the row of a step; a value that is no number of JSON becomes null."""
-        row: dict[str, Any] = {"step": step, "attempt": self._attempt}
-        row |= {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps(row) + "\n")
+    def append(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append a row; a value that is no number of JSON becomes null."""
+        row = {name: _plain(value) for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **row}, ensure_ascii=False) + "\n")
         self._file.flush()
 
     def sync(self) -> None:
@@ -86,6 +84,23 @@ class MetricsFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class MetricsFile(StepFile):
+    """``metrics.jsonl``: one line a step, each step exactly once in the end."""
+
+    def __init__(self, folder: Path, *, attempt: int, from_step: int) -> None:
+        """Args: ``attempt`` stands in each row."""
+        self._attempt = attempt
+        super().__init__(folder / METRICS_NAME, from_step=from_step)
+
+    def write(self, step: int, values: dict[str, float | None]) -> None:
+        """Append the row of a step."""
+        self.append(step, {"attempt": self._attempt, **values})
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _bytes_up_to(path: Path, step: int) -> int:

@@ -58,6 +58,16 @@ class Session(Generic[Config]):
     def __post_init__(self) -> None:
         self.stop = StopWatch(on_deadline=self._give_up)
 
+    def begin_finish(self, step: int) -> None:
+        """All steps are in a checkpoint: a request to stop may end the process at once from here on.
+
+        Raises:
+            StopRequested: there was one already.
+        """
+        self.stop.grace_seconds = 0.0
+        if self.stop.requested:
+            raise StopRequested(f"{self.stop.reason} after step {step}, before the report")
+
     def record(self, code: int, reason: str) -> None:
         """Write ``exit.json`` if it is ours to write."""
         if self.owns and self.world.is_main:

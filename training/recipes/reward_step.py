@@ -8,18 +8,14 @@ import torch
 from torch import Tensor
 
 from training.core.distributed import clip_gradients
-from training.core.errors import TrainingError
 from training.core.halving import backward_in_parts
 from training.core.objective import gather_pairs
 from training.core.packing import MicroBatch, collate
-from training.core.schedule import learning_rate
 from training.core.scoring import plan_scoring
 from training.core.sharding import empty_loss
 from training.recipes.configs import RewardConfig
 from training.recipes.launch import Session
 from training.recipes.reward_setup import Member, Prepared
-
-SKIPPED_STEPS_IN_A_ROW = 10
 
 
 @dataclass(frozen=True)
@@ -35,14 +31,6 @@ class StepFigures:
     def skipped(self) -> bool:
         """Whether the gradients were not finite and the weights were left alone."""
         return not math.isfinite(self.norm)
-
-
-def set_rates(config: RewardConfig, member: Member, step: int) -> float:
-    """Give each group of parameters its learning rate of this step (from 1); returns that of the model."""
-    share = learning_rate(step, steps=member.course.steps, peak=1.0, warmup=config.warmup, schedule=config.schedule)
-    for group in member.optimizer.param_groups:
-        group["lr"] = share * group["peak"]
-    return share * config.learning_rate
 
 
 def take_step(session: Session[RewardConfig], prepared: Prepared, member: Member, numbers: list[int]) -> StepFigures:
@@ -110,13 +98,3 @@ def _totals(prepared: Prepared, batch: MicroBatch, scores: Tensor, loss: Tensor)
     margin = (scores[pairs.first] - scores[pairs.second])[strict]
     right = ((margin.sign() + 1) / 2).sum()
     return torch.stack([loss, right, strict.sum(), torch.tensor(batch.tokens, device=scores.device)])
-
-
-def refuse_endless_skipping(in_a_row: int, step: int) -> None:
-    """A model that has diverged trains no further.
-
-    Raises:
-        TrainingError: the gradients of the last ten steps were not finite.
-    """
-    if in_a_row == SKIPPED_STEPS_IN_A_ROW:
-        raise TrainingError(f"the gradients of {in_a_row} steps in a row were not finite, up to step {step}")

@@ -159,7 +159,7 @@ def test_out_of_memory_halves_the_micro_batches_and_changes_no_figure(
     monkeypatch.setattr(RewardModel, "score", score)
     folder = train(lines, max_steps=3, stop_after=2)
     assert max(widths) > 300
-    left = json.loads((folder / "checkpoints" / "step-2" / "state.json").read_text())["micro_batch_tokens"]
+    left = json.loads((folder / "checkpoints" / "step-2" / "state.json").read_text())["budgets"]["rows"]
     assert left < 2048
     widths.clear()
     train(lines, folder, max_steps=3, resume=True)
