@@ -71,7 +71,7 @@ def generalised_advantages(rewards: Tensor, values: Tensor, mask: Tensor, *, gam
     Source: Schulman et al. 2016, arXiv 1506.02438, eq. 16.
     """
     advantages = torch.zeros_like(rewards)
-    next_value, next_advantage = torch.zeros_like(rewards[:, 0]), torch.zeros_like(rewards[:, 0])
+    next_value = next_advantage = rewards.new_zeros(len(rewards))
     for place in reversed(range(rewards.shape[1])):
         real = mask[:, place]
         delta = rewards[:, place] + gamma * next_value - values[:, place]
@@ -106,7 +106,7 @@ def group_advantages(kind: AdvantageKind, totals: Tensor, groups: Tensor, *, pre
     apart = chosen - _group_sums(chosen, place, size) / size[place]
     if kind == "rloo":
         # The mean of all holds R_i itself: without it the distance is K / (K − 1) times as large.
-        apart = apart * (size / (size - 1))[place]
+        apart = apart * size[place] / (size[place] - 1)
     elif kind == "grpo":
         variance = _group_sums(apart.square(), place, size) / (size[place] - 1)
         apart = apart / (variance.sqrt() + GRPO_EPSILON)
