@@ -103,13 +103,16 @@ def _attend_alike(
     """Rows of the same lengths: (B, T, heads, D) → (B, T, heads, D)."""
     prompt, padding = lengths[0], query.shape[1] - sum(lengths)
     queries, keys, values = (torch.split(each, [*lengths, padding], dim=1) for each in (query, key, value))
-    attended = [_attend(queries[0], keys[0], values[0], None, scaling)]
+    attended = [_attend(queries[0], keys[0], values[0], None, scaling)] if prompt else []
     before = causal.shape[1] - causal.shape[0] - prompt
     for place, length in enumerate(lengths[1:], start=1):
+        if not prompt:  # a document of its own
+            attended.append(_attend(queries[place], keys[place], values[place], None, scaling))
+            continue
         seen_keys, seen_values = (torch.cat((each[0], each[place]), dim=1) for each in (keys, values))
         mask = causal[:length, before : before + prompt + length]
         attended.append(_attend(queries[place], seen_keys, seen_values, mask, scaling))
-    attended.append(torch.zeros_like(queries[-1], dtype=attended[0].dtype))
+    attended.append(torch.zeros_like(queries[-1], dtype=attended[-1].dtype))
     return torch.cat(attended, dim=1)
 
 

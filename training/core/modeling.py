@@ -3,17 +3,19 @@
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from training.core.attention import Blocks, attends_in_blocks, blocks_pay, let_attend_in_blocks, make_blocks
+from training.core.attention import let_attend_in_blocks
 from training.core.errors import UsageError
+from training.core.forwarding import autocast, last_hidden
+from training.core.halving import first_line
+from training.core.loading import load_config, load_weights, refuse_missing
 from training.core.packing import PackedRows
 from training.core.randomness import derive_seed, generator_for
 
@@ -39,44 +41,14 @@ class RewardModel:
 
     def score(self, rows: PackedRows) -> Tensor:
         """Scores (N,) in float32, one per response in the order of ``rows``; the vocabulary is never touched."""
-        blocks = self._blocks(rows)
-        # Blocks stand for the mask, but one is passed even so: without it, transformers would read positions that
-        # start again as documents of their own.
-        mask = {"attention_mask": self._additive(rows.attention_mask)} if blocks is None else {
-            "attention_mask": rows.attention_mask, "packed_blocks": blocks
-        }  # fmt: skip
-        with self._autocast():
-            output = self.whole.base_model(
-                input_ids=rows.input_ids, position_ids=rows.position_ids, use_cache=False, **mask
-            )
-        pooled = output.last_hidden_state[rows.score_row, rows.score_column]
+        hidden = last_hidden(self.whole, rows, device=self.device, autocast_dtype=self.autocast_dtype)
+        pooled = hidden[rows.score_row, rows.score_column]
         scores: Tensor = self.head(pooled.float())
         return scores.squeeze(-1)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Trained parameters by name, in a fixed order."""
         return ((name, value) for name, value in self.whole.named_parameters() if value.requires_grad)
-
-    def _additive(self, mask: Tensor) -> Tensor:
-        """A 4-D mask as what is added to attention's logits, once: each layer would make, and keep, one of its own."""
-        if mask.ndim == 2:
-            return mask
-        added = torch.zeros(mask.shape, dtype=self.autocast_dtype, device=mask.device)
-        return added.masked_fill_(~mask, torch.finfo(self.autocast_dtype).min)
-
-    def _blocks(self, rows: PackedRows) -> Blocks | None:
-        """The blocks that attention may keep to, where that is possible and pays."""
-        # Not tried on CUDA, where many small kernels cost more.
-        if rows.lengths is None or self.device.type != "cpu" or not attends_in_blocks(self.whole):
-            return None
-        if not blocks_pay(rows.lengths, width=rows.input_ids.shape[1]):
-            return None
-        return make_blocks(rows.lengths, dtype=self.autocast_dtype, device=self.device)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.autocast_dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
 
 
 def load_tokenizer(name: str) -> Any:
@@ -90,7 +62,7 @@ def load_tokenizer(name: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the loader raises anything from OSError to KeyError
-        raise UsageError(f"cannot load a tokenizer from {name}: {_first_line(error)}") from None
+        raise UsageError(f"cannot load a tokenizer from {name}: {first_line(error)}") from None
 
 
 def load_reward_model(name: str, *, seed: int, device: torch.device, autocast_dtype: torch.dtype) -> RewardModel:
@@ -106,7 +78,7 @@ def load_reward_model(name: str, *, seed: int, device: torch.device, autocast_dt
         raise UsageError(f"{whole.__class__.__name__} has no linear head called {HEAD!r} to train as a reward model")
     if fresh := f"{HEAD}.weight" in missing:
         _draw_head(getattr(whole, HEAD), seed=seed)
-    _refuse_missing(name, missing - ({f"{HEAD}.weight", f"{HEAD}.bias"} if fresh else set()))
+    refuse_missing(name, missing - ({f"{HEAD}.weight", f"{HEAD}.bias"} if fresh else set()))
     let_attend_in_blocks(whole)
     return RewardModel(whole=whole.to(device), adapter=None, device=device, autocast_dtype=autocast_dtype)
 
@@ -116,7 +88,7 @@ class OpaqueClassifier(RewardModel):
 
     def score(self, rows: PackedRows) -> Tensor:
         """Scores (N,) in float32, one per row."""
-        with self._autocast():
+        with autocast(self.device, self.autocast_dtype):
             logits: Tensor = self.whole(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits
         return logits.float().squeeze(-1)
 
@@ -128,7 +100,7 @@ def load_classifier(name: str, *, device: torch.device, autocast_dtype: torch.dt
         UsageError: no such model, or weights missing.
     """
     whole, missing = _load_classifier(name)
-    _refuse_missing(name, missing)
+    refuse_missing(name, missing)
     kind = RewardModel if has_linear_head(whole) else OpaqueClassifier
     if kind is RewardModel:
         let_attend_in_blocks(whole)
@@ -143,28 +115,10 @@ def has_linear_head(whole: Any) -> bool:
 
 def _load_classifier(name: str) -> tuple[Any, set[str]]:
     """The model in float32 without dropout, and the names of the weights that its files lack."""
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False, num_labels=1)
-        _switch_off_dropout(config)
-        # Pipelines then return the raw score, not its sigmoid.
-        config.problem_type = "regression"
-        whole, loading = AutoModelForSequenceClassification.from_pretrained(
-            name,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=False,
-            output_loading_info=True,
-        )
-    except Exception as error:  # the loader raises anything from OSError to RuntimeError
-        raise UsageError(f"cannot load a model from {name}: {_first_line(error)}") from None
-    return whole, set(loading["missing_keys"])
-
-
-def _refuse_missing(name: str, missing: set[str]) -> None:
-    if missing:
-        raise UsageError(f"cannot load a model from {name}: weights missing, such as {sorted(missing)[0]}")
+    config = load_config(name, num_labels=1)
+    # Pipelines then return the raw score, not its sigmoid.
+    config.problem_type = "regression"
+    return load_weights(AutoModelForSequenceClassification, name, config, dtype=torch.float32)
 
 
 def _draw_head(head: nn.Linear, *, seed: int) -> None:
@@ -175,20 +129,26 @@ def _draw_head(head: nn.Linear, *, seed: int) -> None:
             head.bias.zero_()
 
 
-def _switch_off_dropout(config: Any) -> None:
-    for name, value in vars(config).items():
-        if isinstance(value, float) and ("dropout" in name or name.endswith("_pdrop")):
-            setattr(config, name, 0.0)
+class Trained(Protocol):
+    """A reward model or a language model: what goes for any transformers model."""
+
+    whole: Any
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Trained parameters by name, in a fixed order."""
+        ...
 
 
-def set_pad_token(model: RewardModel, pad_id: int) -> None:
+def set_pad_token(model: Trained, pad_id: int) -> None:
     """Set the pad id everywhere that transformers looks for it; grows the embedding if the id is new."""
     embedding = model.whole.get_input_embeddings()
     if pad_id >= (before := embedding.num_embeddings):
         model.whole.resize_token_embeddings(pad_id + 1, mean_resizing=False)
         with torch.no_grad():
             # Nothing sees a pad; what it is must not depend on what was drawn before.
-            model.whole.get_input_embeddings().weight[before:] = 0
+            for part in (model.whole.get_input_embeddings(), model.whole.get_output_embeddings()):
+                if part is not None and len(part.weight) > before:
+                    part.weight[before:] = 0
     # Composite configs keep the text model's apart; a model without generation has no generation config.
     configs = [
         model.whole.config,
@@ -255,7 +215,7 @@ def choose_autocast(wanted: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if wanted == "bfloat16" else torch.float32
 
 
-def estimate_peak_bytes(model: RewardModel, *, tokens: int) -> int:
+def estimate_peak_bytes(model: Trained, *, tokens: int) -> int:
     """The peak of training memory with ``tokens`` forwarded at once: float32 weights, gradients, two Adam moments, one
     more gradient of the largest parameter while it is added up, and what the backward pass needs of each layer.
 
@@ -285,8 +245,3 @@ def kept_values(config: Any) -> int:
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     return int(6 * config.hidden_size + 5 * heads * head_size + 4 * inner)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

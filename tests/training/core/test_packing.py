@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from training.core import attention as blockwise
-from training.core import modeling
+from training.core import forwarding
 from training.core.attention import attends_in_blocks, blocks_pay
 from training.core.modeling import RewardModel, load_reward_model
 from training.core.packing import (
@@ -61,7 +61,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(autouse=True)
 def blocks_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows as short as these would not pay for attention by blocks; the dense mask stands beside it where named."""
-    monkeypatch.setattr(modeling, "blocks_pay", lambda lengths, *, width: True)
+    monkeypatch.setattr(forwarding, "blocks_pay", lambda lengths, *, width: True)
 
 
 def fresh_model(config: Any, folder: Path) -> RewardModel:
@@ -119,7 +119,7 @@ def fixed() -> torch.Generator:
 @pytest.fixture(params=["blocks", "dense"])
 def attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Attention by blocks, or over the dense mask."""
-    monkeypatch.setattr(modeling, "blocks_pay", lambda lengths, *, width: request.param == "blocks")
+    monkeypatch.setattr(forwarding, "blocks_pay", lambda lengths, *, width: request.param == "blocks")
     return str(request.param)
 
 
@@ -293,7 +293,7 @@ def test_rows_of_the_same_lengths_go_together(model: RewardModel, monkeypatch: p
     batch = whole_batch(data, packed=True)
     in_blocks = score(model, data, batch, packed=True)
     assert calls == [2, 1, 1] * 2  # of two layers
-    monkeypatch.setattr(modeling, "blocks_pay", lambda lengths, *, width: False)
+    monkeypatch.setattr(forwarding, "blocks_pay", lambda lengths, *, width: False)
     dense = score(model, data, batch, packed=True)
     assert in_blocks.tolist() == pytest.approx(dense.tolist(), abs=1e-5)
     assert_same_gradients(gradients(model, loss_over(in_blocks)), gradients(model, loss_over(dense)))

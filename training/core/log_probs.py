@@ -1,0 +1,129 @@
+"""Log-probabilities and entropies of response tokens, with the memory of one chunk of logits.
+
+The head is applied only where a response token is predicted, and to so many places at once that their float32 logits
+stay within ``CHUNK_BYTES``. Backward, too, goes through the head chunk by chunk, onto a copy of the hidden states that
+is cut off from the trunk; what has gathered there then goes through the trunk once. The gradients are those of the
+whole graph, to rounding.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.core.language import LanguageModel, WholeHead, whole_head
+from training.core.packing import PackedRows
+from training.core.token_places import TokenPlaces
+
+CHUNK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class TokenFigures:
+    """Of flat response tokens, under softmax(logits / temperature), float32 (M,).
+
+    ``log_probs``: ln p(target); ``entropy``: −Σ p ln p over the whole vocabulary; both in nats.
+    """
+
+    log_probs: Tensor
+    entropy: Tensor
+
+
+@torch.no_grad()
+def token_figures(
+    model: LanguageModel, rows: PackedRows, places: TokenPlaces, *, temperature: float = 1.0
+) -> TokenFigures:
+    """The figures of all places, without a graph."""
+    hidden = model.hidden(rows)[places.row, places.column]
+    head = whole_head(model)
+    return _joined(
+        [
+            _figures(model, head, hidden[part], places.target[part], temperature)
+            for part in chunks(len(places.target), vocabulary=len(head.weight))
+        ]
+    )
+
+
+def backward_through(
+    model: LanguageModel,
+    rows: PackedRows,
+    places: TokenPlaces,
+    loss_of: Callable[[TokenFigures, slice], Tensor],
+    *,
+    temperature: float = 1.0,
+) -> tuple[Tensor, TokenFigures]:
+    """Forward and backward of a loss that is a sum over tokens; gradients are added to what is there.
+
+    Args:
+        loss_of: the loss of some tokens, a scalar, from their figures (with graph) and from which of the flat places
+            they are. The losses of all chunks add up to that of the micro-batch, so denominators must be the whole's.
+
+    Returns:
+        The loss and the figures of all places, detached. Of a sharded model all processes call it, those without
+        tokens too (``loss_of`` then gets empty figures, and their sum is a loss).
+    """
+    picked = model.hidden(rows)[places.row, places.column]
+    head = whole_head(model)
+    total = torch.zeros((), device=picked.device)
+    figures, gradients = [], []
+    for part in chunks(len(places.target), vocabulary=len(head.weight)):
+        # A leaf for each chunk: the gradient of a slice would be as large as the whole, filled with zeros.
+        leaf = picked[part].detach().requires_grad_()
+        found = _figures(model, head, leaf, places.target[part], temperature)
+        loss = loss_of(found, part)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+        figures.append(TokenFigures(found.log_probs.detach(), found.entropy.detach()))
+        gradients.append(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)
+    head.finish_backward()
+    if picked.requires_grad:
+        picked.backward(torch.cat(gradients))  # type: ignore[no-untyped-call]
+    return total, _joined(figures)
+
+
+def chunks(count: int, *, vocabulary: int) -> list[slice]:
+    """Slices over ``count`` places such that the float32 logits of one fit ``CHUNK_BYTES``; one at least, if empty."""
+    size = max(1, CHUNK_BYTES // (4 * vocabulary))
+    return [slice(start, min(start + size, count)) for start in range(0, max(count, 1), size)]
+
+
+def _figures(model: LanguageModel, head: WholeHead, hidden: Tensor, target: Tensor, temperature: float) -> TokenFigures:
+    logits = model.logits(hidden, head)
+    if temperature != 1.0:
+        logits = logits / temperature
+    return TokenFigures(*LogProbAndEntropy.apply(logits, target))  # type: ignore[no-untyped-call]
+
+
+def _joined(parts: list[TokenFigures]) -> TokenFigures:
+    return TokenFigures(torch.cat([part.log_probs for part in parts]), torch.cat([part.entropy for part in parts]))
+
+
+class LogProbAndEntropy(torch.autograd.Function):
+    """ln p(target) and H of softmax(z), of logits z (M, V) and targets (M,); one tensor of their size is kept.
+
+    With p = softmax(z): ∂ ln p_t / ∂z = 1[t] − p and ∂H / ∂z = −p (ln p + H), where autograd would keep ln p, p and
+    their product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, V), (M,) → (M,), (M,)."""
+        log_p = torch.log_softmax(logits, dim=-1)
+        # A logit of −inf has p = 0, and 0 · ln 0 = 0.
+        entropy = torch.special.entr(log_p.exp()).sum(-1)
+        ctx.save_for_backward(log_p, entropy, target)
+        return log_p.gather(-1, target[:, None]).squeeze(-1), entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """The gradient of the logits, (M, V)."""
+        of_log_prob, of_entropy = gradients
+        log_p, entropy, target = ctx.saved_tensors
+        p = log_p.exp()
+        found = p * -of_log_prob[:, None]
+        found.scatter_add_(-1, target[:, None], of_log_prob[:, None])
+        if of_entropy.any():
+            found -= torch.where(p > 0, p * (log_p + entropy[:, None]), 0.0) * of_entropy[:, None]
+        return found, None
