@@ -103,7 +103,7 @@ def test_a_prompt_line_that_breaks_the_format_is_named(tmp_path: Path, line: dic
 
 def test_what_sft_imitates(tmp_path: Path) -> None:
     rewrite = {"of": "r0", "text": "better"}
-    two = {"responses": [{"id": "x", "text": " "}, {"id": "y", "text": "best"}]}
+    two: dict[str, Any] = {"responses": [{"id": "x", "text": " "}, {"id": "y", "text": "best"}]}
     lines = [
         demonstration("a?", "text alone"),
         demonstration("b?", {"id": "r1", "text": "object", "thinking": "hm"}),
