@@ -90,7 +90,8 @@ class OveroptimisationAlarm:
         judge = None if found.judge is None else np.asarray(found.judge, np.float64)
         self._check(found, score, judge)
         point = {"step": found.step, "kl": float(found.kl), "score": float(score.mean())}
-        self.curve.append(point | {"judge": None if judge is None else float(judge.mean()), "length": found.length})
+        mean_judge = None if judge is None else float(judge.mean())
+        self.curve.append(point | {"judge": mean_judge, "length": float(found.length)})
         signs = {
             "judge": self._judge_sign(found.step, score, judge),
             "length": self._length_sign(found),
