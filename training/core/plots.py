@@ -8,36 +8,17 @@ Standard library only: pages import this without loading torch.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
+from training.core import svg
+from training.core.svg import LEFT, RIGHT
 from training.core.wording import ENGLISH, Wording, part_name
 
-WIDTH = 360
-LEFT, RIGHT = 44, 350
 # Rows of the plot by parts: names to the left, counts to the right.
 NAMES, COUNTS = 124, 314
 ROW, HEADING = 22, 26
 
 FAMILIES = ("placed", "strength", "annotators", "length_difference")
-
-STYLE = """
-svg { background: #fbfaf8; font: 11px system-ui, sans-serif; }
-text { fill: #67635d; } .name { fill: #1d1c1a; } .heading { fill: #1d1c1a; font-weight: 600; }
-.axis { stroke: #e5e1da; fill: none; } .dashed { stroke: #8f8a81; stroke-dasharray: 3 4; fill: none; }
-.curve { stroke: #2f5bd3; fill: none; stroke-width: 2; stroke-linejoin: round; }
-.curve.two { stroke: #b4541a; stroke-width: 1.5; stroke-dasharray: 4 4; }
-.curve.most { stroke: #67635d; stroke-width: 1.5; stroke-dasharray: 1 4; stroke-linecap: round; }
-.dot { fill: #2f5bd3; } .whisker { stroke: #2f5bd3; stroke-width: 1.5; fill: none; }
-.rule { fill: #fbfaf8; stroke: #b4541a; stroke-width: 1.5; } .bar { fill: #e9eefc; stroke: #2f5bd3; }
-@media (prefers-color-scheme: dark) {
-  svg { background: #161513; }
-  text { fill: #a8a298; } .name, .heading { fill: #ece8e1; }
-  .axis { stroke: #35322d; } .dashed { stroke: #7b756b; }
-  .curve, .whisker { stroke: #8eaaff; } .curve.two { stroke: #f0a070; } .curve.most { stroke: #a8a298; }
-  .dot { fill: #8eaaff; } .rule { fill: #161513; stroke: #f0a070; } .bar { fill: #26304c; stroke: #8eaaff; }
-}
-"""
 
 
 def plots_of(section: Mapping[str, Any], *, name: str, words: Wording = ENGLISH) -> dict[str, str]:
@@ -52,13 +33,6 @@ def plots_of(section: Mapping[str, Any], *, name: str, words: Wording = ENGLISH)
         "parts": parts_plot(section, name=name, words=words),
     }
     return {kind: plot for kind, plot in drawn.items() if plot is not None}
-
-
-def standalone(plot: str) -> str:
-    """The plot as a file of its own."""
-    head, rest = plot.split(">", 1)
-    height = head.split('viewBox="')[1].split('"')[0].split()[3]
-    return f'{head} width="{2 * WIDTH}" height="{2 * int(height)}"><style>{STYLE}</style>{rest}\n'
 
 
 def calibration_plot(section: Mapping[str, Any], *, name: str, words: Wording = ENGLISH) -> str | None:
@@ -78,22 +52,25 @@ def calibration_plot(section: Mapping[str, Any], *, name: str, words: Wording = 
     def y(share: float) -> float:
         return bottom - (share - floor) / (1 - floor) * (bottom - top)
 
-    marks = [_path("axis", f"M{LEFT} {top}V{bottom}H{RIGHT}"), _path("dashed", _line([(x(0.5), y(0.5)), (x(1), y(1))]))]
+    marks = [
+        svg.path("axis", f"M{LEFT} {top}V{bottom}H{RIGHT}"),
+        svg.path("dashed", svg.line([(x(0.5), y(0.5)), (x(1), y(1))])),
+    ]
     marks += _share_ticks(floor, y, words)
-    marks.append(_text(LEFT, bottom + 15, words.percent(0.5, 0), "start"))
-    marks.append(_text(x(0.75), bottom + 15, words.percent(0.75, 0), "middle"))
-    marks.append(_text(RIGHT, bottom + 15, words.percent(1.0, 0), "end"))
+    marks.append(svg.text(LEFT, bottom + 15, words.percent(0.5, 0), "start"))
+    marks.append(svg.text(x(0.75), bottom + 15, words.percent(0.75, 0), "middle"))
+    marks.append(svg.text(RIGHT, bottom + 15, words.percent(1.0, 0), "end"))
     most = max(one["pairs"] for one in bins)
     for one in bins:
         middle, accuracy = x(one["confidence"]), one["accuracy"]
         marks += _whisker(middle, accuracy, y)
-        marks.append(_dot(middle, y(accuracy["value"])))
+        marks.append(svg.dot(middle, y(accuracy["value"])))
         height = max(1.0, one["pairs"] / most * 30)
         left, right = x(one["from"]) + 2, x(one["to"]) - 2
-        marks.append(_path("bar", f"M{left:.1f} {ground}V{ground - height:.1f}H{right:.1f}V{ground}z"))
-        marks.append(_text((left + right) / 2, ground - height - 4, words.few_digits(one["pairs"]), "middle"))
-    marks.append(_text(RIGHT, ground + 16, words.gettext("confidence in the choice; bars: pairs"), "end"))
-    marks.append(_text(LEFT, top - 12, words.gettext("right"), "start"))
+        marks.append(svg.path("bar", f"M{left:.1f} {ground}V{ground - height:.1f}H{right:.1f}V{ground}z"))
+        marks.append(svg.text((left + right) / 2, ground - height - 4, words.few_digits(one["pairs"]), "middle"))
+    marks.append(svg.text(RIGHT, ground + 16, words.gettext("confidence in the choice; bars: pairs"), "end"))
+    marks.append(svg.text(LEFT, top - 12, words.gettext("right"), "start"))
     said = words.gettext("Confidence %(confidence)s: %(accuracy)s right of %(pairs)s pairs.")
     told = [
         said
@@ -104,7 +81,7 @@ def calibration_plot(section: Mapping[str, Any], *, name: str, words: Wording = 
         }
         for one in bins
     ]
-    return _svg(f"{name}-calibration", words.gettext("Calibration"), told, marks, ground + 24)
+    return svg.drawing(f"{name}-calibration", words.gettext("Calibration"), told, marks, ground + 24)
 
 
 def best_of_n_plot(section: Mapping[str, Any], *, name: str, words: Wording = ENGLISH) -> str | None:
@@ -122,19 +99,19 @@ def best_of_n_plot(section: Mapping[str, Any], *, name: str, words: Wording = EN
         return bottom - (share - floor) / (1 - floor) * (bottom - top)
 
     def curve(kind: str) -> str:
-        return _line([(x(one["n"]), y(one[kind]["value"])) for one in points])
+        return svg.line([(x(one["n"]), y(one[kind]["value"])) for one in points])
 
-    marks = [_path("axis", f"M{LEFT} {top}V{bottom}H{RIGHT}"), *_share_ticks(floor, y, words)]
-    marks += [_text(x(one["n"]), bottom + 14, str(one["n"]), "middle") for one in points]
+    marks = [svg.path("axis", f"M{LEFT} {top}V{bottom}H{RIGHT}"), *_share_ticks(floor, y, words)]
+    marks += [svg.text(x(one["n"]), bottom + 14, str(one["n"]), "middle") for one in points]
     marks += [
-        _path("curve most", curve("oracle")),
-        _path("curve two", curve("longest")),
-        _path("curve", curve("model")),
+        svg.path("curve most", curve("oracle")),
+        svg.path("curve two", curve("longest")),
+        svg.path("curve", curve("model")),
     ]
-    marks += [_diamond(x(one["n"]), y(one["longest"]["value"])) for one in points]
+    marks += [svg.diamond(x(one["n"]), y(one["longest"]["value"])) for one in points]
     for one in points:
         marks += _whisker(x(one["n"]), one["model"], y)
-        marks.append(_dot(x(one["n"]), y(one["model"]["value"])))
+        marks.append(svg.dot(x(one["n"]), y(one["model"]["value"])))
     kinds = (
         ("curve", words.gettext("by score")),
         ("curve two", words.gettext("the longest")),
@@ -142,11 +119,11 @@ def best_of_n_plot(section: Mapping[str, Any], *, name: str, words: Wording = EN
     )
     for place, (kind, text) in enumerate(kinds):
         begin = LEFT + place * 104
-        marks += [_path(kind, f"M{begin} {bottom + 32}h20"), _text(begin + 25, bottom + 36, text, "start")]
-        marks += [_dot(begin + 10, bottom + 32)] if kind == "curve" else []
-        marks += [_diamond(begin + 10, bottom + 32)] if kind == "curve two" else []
-    marks.append(_text(RIGHT, bottom + 54, words.gettext("responses to choose from"), "end"))
-    marks.append(_text(LEFT, top - 12, words.gettext("ranked below"), "start"))
+        marks += [svg.path(kind, f"M{begin} {bottom + 32}h20"), svg.text(begin + 25, bottom + 36, text, "start")]
+        marks += [svg.dot(begin + 10, bottom + 32)] if kind == "curve" else []
+        marks += [svg.diamond(begin + 10, bottom + 32)] if kind == "curve two" else []
+    marks.append(svg.text(RIGHT, bottom + 54, words.gettext("responses to choose from"), "end"))
+    marks.append(svg.text(LEFT, top - 12, words.gettext("ranked below"), "start"))
     said = words.gettext(
         "Of %(n)s: the pick by score stands at %(model)s, the longest at %(longest)s, the best at %(oracle)s."
     )
@@ -160,7 +137,7 @@ def best_of_n_plot(section: Mapping[str, Any], *, name: str, words: Wording = EN
         }
         for one in points
     ]
-    return _svg(f"{name}-best-of-n", words.gettext("Best of n"), told, marks, bottom + 62)
+    return svg.drawing(f"{name}-best-of-n", words.gettext("Best of n"), told, marks, bottom + 62)
 
 
 def parts_plot(section: Mapping[str, Any], *, name: str, words: Wording = ENGLISH) -> str | None:
@@ -178,26 +155,26 @@ def parts_plot(section: Mapping[str, Any], *, name: str, words: Wording = ENGLIS
 
     top = 24
     height = top + sum(ROW if part else HEADING for _, part in rows) + 4
-    marks = [_path("axis", f"M{x(floor):.1f} {top}V{height}"), _path("dashed", f"M{x(0.5):.1f} {top}V{height}")]
-    marks += [_text(x(share), 14, words.percent(share, 0), "middle") for share in _spread(floor, ceiling)]
-    marks.append(_text(RIGHT, 14, words.gettext("pairs"), "end"))
+    marks = [svg.path("axis", f"M{x(floor):.1f} {top}V{height}"), svg.path("dashed", f"M{x(0.5):.1f} {top}V{height}")]
+    marks += [svg.text(x(share), 14, words.percent(share, 0), "middle") for share in _spread(floor, ceiling)]
+    marks.append(svg.text(RIGHT, 14, words.gettext("pairs"), "end"))
     told, line, about = [], float(top), ""
     said = words.gettext("%(part)s: %(accuracy)s, longer response %(length)s, %(pairs)s pairs.")
     for text, part in rows:
         line += ROW if part else HEADING
         if part is None:
             about = f"{text}, "
-            marks.append(_text(8, line - 6, text, "start", "heading"))
+            marks.append(svg.text(8, line - 6, text, "start", "heading"))
             continue
         middle = line - ROW / 2
         length = part["length_baseline"]["value"]
-        marks.append(_text(NAMES, middle + 4, text, "end", "name"))
+        marks.append(svg.text(NAMES, middle + 4, text, "end", "name"))
         # One above the other: they are often at the same share.
-        marks.append(_diamond(x(length), middle + 5))
+        marks.append(svg.diamond(x(length), middle + 5))
         if part["low"] is not None:
-            marks.append(_path("whisker", f"M{x(part['low']):.1f} {middle - 3:.1f}H{x(part['high']):.1f}"))
-        marks.append(_dot(x(part["value"]), middle - 3))
-        marks.append(_text(RIGHT, middle + 4, words.few_digits(part["pairs"]), "end"))
+            marks.append(svg.path("whisker", f"M{x(part['low']):.1f} {middle - 3:.1f}H{x(part['high']):.1f}"))
+        marks.append(svg.dot(x(part["value"]), middle - 3))
+        marks.append(svg.text(RIGHT, middle + 4, words.few_digits(part["pairs"]), "end"))
         told.append(
             said
             % {
@@ -207,12 +184,12 @@ def parts_plot(section: Mapping[str, Any], *, name: str, words: Wording = ENGLIS
                 "pairs": words.count(part["pairs"]),
             }
         )
-    marks += [_dot(NAMES + 16, height + 14), _text(NAMES + 24, height + 18, words.gettext("model"), "start")]
+    marks += [svg.dot(NAMES + 16, height + 14), svg.text(NAMES + 24, height + 18, words.gettext("model"), "start")]
     marks += [
-        _diamond(NAMES + 92, height + 14),
-        _text(NAMES + 100, height + 18, words.gettext("longer response"), "start"),
+        svg.diamond(NAMES + 92, height + 14),
+        svg.text(NAMES + 100, height + 18, words.gettext("longer response"), "start"),
     ]
-    return _svg(f"{name}-parts", words.gettext("Accuracy by kind of pair"), told, marks, height + 28)
+    return svg.drawing(f"{name}-parts", words.gettext("Accuracy by kind of pair"), told, marks, height + 28)
 
 
 def _rows(section: Mapping[str, Any], words: Wording) -> list[tuple[str, Mapping[str, Any] | None]]:
@@ -239,46 +216,16 @@ def _rows(section: Mapping[str, Any], words: Wording) -> list[tuple[str, Mapping
 # --- elements --------------------------------------------------------------------------------------------------------
 
 
-def _svg(identity: str, title: str, told: Iterable[str], marks: Iterable[str], height: float) -> str:
-    begin = escape(identity)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
-        f'aria-labelledby="{begin}-title {begin}-desc"><title id="{begin}-title">{escape(title)}</title>'
-        f'<desc id="{begin}-desc">{escape(" ".join(told))}</desc>{"".join(marks)}</svg>'
-    )
-
-
-def _path(kind: str, course: str) -> str:
-    return f'<path class="{kind}" d="{course}"/>'
-
-
-def _line(points: Iterable[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-
-
-def _dot(x: float, y: float) -> str:
-    return f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
-
-
-def _diamond(x: float, y: float) -> str:
-    return _path("rule", f"M{x:.1f} {y - 4.5:.1f}l4.5 4.5l-4.5 4.5l-4.5 -4.5z")
-
-
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
-    of_kind = f' class="{kind}"' if kind else ""
-    return f'<text{of_kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
 def _whisker(x: float, interval: Mapping[str, Any], y: Any) -> list[str]:
     if interval["low"] is None:
         return []
-    return [_path("whisker", f"M{x:.1f} {y(interval['low']):.1f}V{y(interval['high']):.1f}")]
+    return [svg.path("whisker", f"M{x:.1f} {y(interval['low']):.1f}V{y(interval['high']):.1f}")]
 
 
 def _share_ticks(floor: float, y: Any, words: Wording) -> list[str]:
     """The ends and, where there is room, ½."""
     shares = [floor, 1.0] + ([0.5] if floor < 0.45 else [])
-    return [_text(LEFT - 5, y(share) + 4, words.percent(share, 0), "end") for share in shares]
+    return [svg.text(LEFT - 5, y(share) + 4, words.percent(share, 0), "end") for share in shares]
 
 
 def _spread(floor: float, ceiling: float) -> list[float]:

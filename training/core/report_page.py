@@ -5,8 +5,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from training.core.plots import plots_of, standalone
+from training.core.plots import plots_of
 from training.core.report_words import Fact, Table, facts_of, plot_notes, run_facts, run_tables, tables_of
+from training.core.svg import standalone
 from training.core.wording import ENGLISH
 
 REPORT_PAGE_NAME, PLOTS_NAME = "report.html", "plots"

@@ -11,7 +11,8 @@ import pytest
 
 from tests.training.core.judged import example, random_split
 from training.core.evaluation import evaluate
-from training.core.plots import LEFT, NAMES, RIGHT, best_of_n_plot, calibration_plot, parts_plot, plots_of, standalone
+from training.core.plots import LEFT, NAMES, RIGHT, best_of_n_plot, calibration_plot, parts_plot, plots_of
+from training.core.svg import standalone
 from training.core.wording import ENGLISH, Wording
 
 SVG = "{http://www.w3.org/2000/svg}"
