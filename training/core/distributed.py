@@ -5,7 +5,7 @@ denominator already in the loss, so that the number of processes changes nothing
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
+
+from training.core.errors import TrainingError, UsageError
 
 Item = TypeVar("Item")
 
@@ -101,6 +103,22 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def together(self, work: Callable[[], Item]) -> Item:
+        """What ``work`` gives in this process; if it fails in any, it has failed in all, and none waits in vain.
+
+        Raises:
+            UsageError, TrainingError: as raised in the first process that failed.
+        """
+        result, fault = [], None
+        try:
+            result = [work()]
+        except (UsageError, TrainingError) as error:
+            fault = error
+        for found in self.gather(fault):
+            if found is not None:
+                raise found
+        return result[0]
 
     def announce_failure(self, reason: str) -> None:
         """Leave word for processes that wait for this one in vain; they read it when their collective breaks."""

@@ -179,7 +179,7 @@ def add_lora(model: RewardModel, *, rank: int, seed: int) -> RewardModel:
 
 
 def make_optimizer(
-    trainable: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, weight_decay: float
+    trainable: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, weight_decay: float, epsilon: float = 1e-8
 ) -> tuple[torch.optim.Optimizer, dict[str, nn.Parameter]]:
     """AdamW over named parameters, weight decay on matrices alone; also the parameters in the optimizer's order."""
     named = sorted(trainable, key=lambda item: item[1].ndim < 2)
@@ -187,7 +187,7 @@ def make_optimizer(
     others = [value for _, value in named if value.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=learning_rate, betas=(0.9, 0.999), fused=True
+        [group for group in groups if group["params"]], lr=learning_rate, betas=(0.9, 0.999), eps=epsilon, fused=True
     )
     return optimizer, dict(named)
 

@@ -203,3 +203,19 @@ def _pad_preference(token: str) -> tuple[int, str]:
     """Names made for it first, then reserved ones; ``<|endoftext|>`` before tokens with a use in some corpus."""
     order = ("pad", "reserved", "unused", "endoftext", "unk")
     return next((place for place, word in enumerate(order) if word in token.lower()), len(order)), token
+
+
+def stop_ids(encoder: ChatEncoder, generation_config: Any = None) -> frozenset[int]:
+    """What ends a sampled response: the end-of-sequence tokens of tokenizer and generation config, and the control
+    token that the template writes right behind a response."""
+    named = getattr(generation_config, "eos_token_id", None)
+    found = {encoder.tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+    control = set(encoder.control_tokens.values())
+    found.update(token for token in encoder.ending_ids[:1] if token in control)
+    return frozenset(token for token in found if token is not None)
+
+
+def fill_id(tokenizer: Any) -> int:
+    """An id to fill rows with where masks and places say what is real: the pad token's, or any."""
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((token for token in known if token is not None), 0)

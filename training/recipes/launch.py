@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -186,8 +186,13 @@ def is_finished(session: Session[Config]) -> bool:
     return all((session.folder / name).exists() for name in session.results)
 
 
-def check_same_run(session: Session[Config], *, data_sha256: str, model_fingerprint: str) -> None:
+def check_same_run(
+    session: Session[Config], *, data_sha256: str, model_fingerprint: str, others: Mapping[str, str] | None = None
+) -> None:
     """See that ``--resume`` goes on with the run that the folder holds.
+
+    Args:
+        others: hashes of further inputs, by the flag that names them; ``run.json`` keeps them as ``others``.
 
     Raises:
         UsageError: data, base model, number of processes or a result-changing flag differ; the message names which.
@@ -202,6 +207,8 @@ def check_same_run(session: Session[Config], *, data_sha256: str, model_fingerpr
         found.append(f"--data has the sha256 {data_sha256[:12]}…, had {run['data_sha256'][:12]}…")
     if run["model_fingerprint"] != model_fingerprint:
         found.append(f"--model was {run['config']['model']}, is {session.config.model} (or its files changed)")
+    kept = run.get("others", {})
+    found += [f"what {flag} names has changed" for flag, value in (others or {}).items() if kept.get(flag) != value]
     if (before := run["attempts"][-1]["world_size"]) != session.world.size:
         found.append(f"the world size was {before}, is {session.world.size}")
     if found:

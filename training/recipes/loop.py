@@ -117,6 +117,7 @@ class TrainingLoop(ABC, Generic[Config]):
         self.session, self.course, self.steps_in_all = session, course, steps_in_all
         self.parameters, self.optimizer, self.budgets = dict(parameters), optimizer, budgets
         self.progress, self.metrics, self.files = progress, metrics, files
+        self._asked = {name: budget.tokens for name, budget in budgets.items()}
         self.in_a_row = 0
         self.kept_step: int | None = None
         self.saver = CheckpointSaver(
@@ -273,8 +274,8 @@ class TrainingLoop(ABC, Generic[Config]):
         return self.session.world.any(self.session.stop.requested, device=self.session.device)
 
     def _halved(self) -> dict[str, int] | None:
-        asked = self.session.config.micro_batch_tokens
-        return {name: budget.tokens for name, budget in self.budgets.items() if budget.tokens < asked} or None
+        found = {name: budget.tokens for name, budget in self.budgets.items()}
+        return {name: tokens for name, tokens in found.items() if tokens < self._asked[name]} or None
 
     def _bar(self) -> "tqdm[Any]":
         return tqdm(

@@ -1,0 +1,96 @@
+"""The end of ``recipes.ppo``: the policy before and after, the report, blind pairs for people, and the saved model."""
+
+from typing import Any
+
+from training.core.blind_pairs import BlindPair, write_blind_pairs
+from training.core.errors import StopRequested
+from training.core.files import write_json
+from training.core.policy_statistics import compare_answers, describe_answers
+from training.core.runfolder import REPORT_NAME
+from training.recipes.configs import PpoConfig
+from training.recipes.launch import Session
+from training.recipes.loop import Progress
+from training.recipes.ppo_judge import JudgeFacts
+from training.recipes.ppo_prompts import Prompts
+from training.recipes.ppo_setup import Prepared
+from training.recipes.ppo_watch import EVALUATION, Answered, Watch, answer
+
+CANDIDATES, BEST_OF = "candidates", 4
+
+
+def finish_policy(
+    session: Session[PpoConfig],
+    prepared: Prepared,
+    watch: Watch,
+    judge: JudgeFacts,
+    progress: Progress,
+    *,
+    kept_step: int | None,
+) -> str:
+    """Compare the policy with what it was, write the report and publish the model; what was done, in one line."""
+    report: dict[str, Any] = {
+        "kind": "ppo",
+        "steps": progress.step,
+        "counts": prepared.data.counts(),
+        "judge": vars(judge),
+        "suspect": watch.alarm.suspect,
+        "kept_step": kept_step,
+        "curve": watch.alarm.curve,
+    }
+    prompts = prepared.data.splits[session.config.evaluate_split]
+    numbers = watch.numbers_of(prompts)
+    if numbers:
+        report |= compare(session, prepared, watch, prompts, numbers)
+    report["warnings"] = policy_warnings(report, session.config, skipped=progress.skipped_steps)
+    publish(session, prepared, report)
+    return summary_of(report)
+
+
+def compare(
+    session: Session[PpoConfig], prepared: Prepared, watch: Watch, prompts: Prompts, numbers: list[int]
+) -> dict[str, Any]:
+    """``before``, ``after`` and what lies between them; writes the blind pairs."""
+
+    def ask(purpose: str, *, each: int = 1, reference: bool) -> Answered:
+        found = answer(
+            session, prepared.models, prompts, numbers, judge=watch.judge, purpose=purpose, each=each,
+            reference=reference,
+        )  # fmt: skip
+        if found is None:
+            raise StopRequested(f"{session.stop.reason or 'stopped with another process'} before the report")
+        return found
+
+    # The same draws before and after, so that what has not changed is the same text.
+    before, after = ask(EVALUATION, reference=True), ask(EVALUATION, reference=False)
+    candidates = ask(CANDIDATES, each=BEST_OF, reference=True)
+    records = [prompts.record(number) for number in numbers]
+    if session.world.is_main:
+        pairs = [
+            BlindPair(record.prompt, record.split, record.split_group, trained=new.text, start=old.text)
+            for record, new, old in zip(records, after.sampled.episodes, before.sampled.episodes, strict=True)
+        ]
+        written = write_blind_pairs(session.folder, pairs, seed=session.config.seed)
+    else:
+        written = {}
+    groups = [record.split_group for record in records]
+    return {
+        "split": session.config.evaluate_split,
+        "before": describe_answers(before.figures),
+        "after": describe_answers(after.figures),
+        **compare_answers(
+            before.figures, after.figures, groups, seed=session.config.seed, candidates=candidates.figures
+        ),
+        "blind_pairs": session.world.from_main(written),
+    }
+
+
+def policy_warnings(report, config, *, skipped):
+    return []
+
+
+def publish(session, prepared, report):
+    write_json(session.folder / REPORT_NAME, report)
+
+
+def summary_of(report):
+    return "done"

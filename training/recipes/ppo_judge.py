@@ -1,0 +1,124 @@
+"""The judge of ``recipes.ppo``: a reward model that nothing is trained against.
+
+``--judge`` names one; else one is trained at the start, in DIR/judge, from the half of the rankings that the reward
+model did not learn from (``--half``), or, where that learned from all of them, from a half with another seed: then the
+report says that the two are not apart.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.core.errors import StopRequested, UsageError
+from training.core.files import read_json
+from training.core.halving import MicroBatchBudget
+from training.core.randomness import derive_seed
+from training.core.records import read_rankings
+from training.core.reward_sources.episodes import RewardSource
+from training.core.reward_sources.grammar import RewardSpec, parse_reward
+from training.core.reward_sources.making import make_sources
+from training.core.runfolder import REPORT_NAME, read_run
+from training.core.tokens import ChatEncoder
+from training.recipes.configs import PpoConfig, RewardConfig, build, describe
+from training.recipes.launch import Session, is_finished
+from training.recipes.ppo_models import make_reading
+from training.recipes.ppo_prompts import PromptData
+from training.recipes.reward import train_reward
+
+JUDGE = "judge"
+FEWEST_RANKINGS = 16
+# Of a judge with --lora-rank whose reward model is no run of ours to learn from.
+LORA_LEARNING_RATE = 5e-4
+# What a judge shares with the reward model that it is to check: all but where it lies, its data's half and its seed.
+ITS_OWN = ("model", "data", "output", "seed", "half", "resume", "stop_after", "ensemble", "device", "shard")
+
+
+@dataclass(frozen=True)
+class JudgeFacts:
+    """Where the judge is from: ``source`` ("given", "made" or why there is none), and whether nothing that it learned
+    from taught the reward model; None where that is not known. ``accuracy`` on validation rankings, where it was made.
+    """
+
+    source: str
+    disjoint: bool | None = None
+    accuracy: dict[str, Any] | None = None
+
+
+def get_judge(
+    session: Session[PpoConfig], data: PromptData, encoder: ChatEncoder, budget: MicroBatchBudget
+) -> tuple[RewardSource | None, JudgeFacts]:
+    """The judge, trained if need be; None with the reason where there can be none.
+
+    Raises:
+        UsageError: --judge cannot be used.
+        StopRequested: asked to stop while it was trained; it goes on from its own checkpoints.
+    """
+    config = session.config
+    if config.judge is not None:
+        folder, facts = config.judge, JudgeFacts("given")
+    else:
+        made = make_judge(session)
+        if isinstance(made, str):
+            session.say(f"no judge: {made}")
+            return None, JudgeFacts(made)
+        folder, facts = str(made[0]), made[1]
+    spec = RewardSpec("model", folder, 1.0, f"model:{folder}")
+    (judge,) = make_sources([spec], (), reading=make_reading(session, data, encoder, budget), say=session.say)
+    judge.name = JUDGE
+    return judge, facts
+
+
+def make_judge(session: Session[PpoConfig]) -> tuple[Path, JudgeFacts] | str:
+    """Train a judge in DIR/judge, as the reward model was trained; or say why there can be none."""
+    config = session.config
+    rankings = len(read_rankings(Path(config.data)).used_lines)
+    if rankings < FEWEST_RANKINGS:
+        return f"{rankings} rankings in --data are too few to train one from"
+    run = reward_run(config)
+    learned_from = (run or {}).get("config", {}).get("half", "all")
+    half = "first" if learned_from == "second" else "second"
+    folder = session.folder / JUDGE
+    judging = Session("reward", judge_config(config, run, half=half, folder=folder), folder)
+    # It is stopped, and ended in time, with the run that it belongs to.
+    judging.stop, judging.device, judging.world = session.stop, session.device, session.world
+    if not is_finished(judging):
+        session.say(f"training a judge from the {half} half of the rankings")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        train_reward(judging)
+    except UsageError as error:
+        return f"it could not be trained ({error})"
+    except StopRequested as error:
+        raise StopRequested(f"{error} of the judge") from None
+    report = session.world.from_main(read_json(folder / REPORT_NAME))
+    # Of a reward model that is no run of ours nobody knows what it learned from.
+    disjoint = None if run is None else learned_from != "all"
+    return folder / "model", JudgeFacts("made", disjoint, (report.get("validation") or {}).get("accuracy"))
+
+
+def judge_config(config: PpoConfig, run: dict[str, Any] | None, *, half: str, folder: Path) -> RewardConfig:
+    """That of the reward model's run, as far as it is known, on the other half."""
+    taken: dict[str, Any] = {}
+    if run is not None:
+        names = {description.name for description in describe(RewardConfig)} - set(ITS_OWN)
+        taken = {name: value for name, value in run["config"].items() if name in names}
+    elif config.lora_rank:
+        taken = {"lora_rank": config.lora_rank, "learning_rate": LORA_LEARNING_RATE}
+    base = run["config"]["model"] if run is not None and Path(run["config"]["model"]).is_dir() else config.model
+    own = {
+        "model": base, "data": config.data, "output": str(folder), "seed": derive_seed(config.seed, JUDGE),
+        "half": half, "resume": True, "device": config.device, "micro_batch_tokens": config.micro_batch_tokens,
+    }  # fmt: skip
+    return build(RewardConfig, taken | own)
+
+
+def reward_run(config: PpoConfig) -> dict[str, Any] | None:
+    """``run.json`` of the run that made the reward model, where the flag names a folder of it."""
+    for text in config.rewards:
+        spec = parse_reward(text)
+        if spec.kind in ("model", "ensemble"):
+            folder = Path(spec.argument)
+            for place in (folder, folder.parent):
+                if (run := read_run(place)) is not None and run.get("recipe") == "reward":
+                    return run
+    return None

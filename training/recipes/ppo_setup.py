@@ -1,0 +1,149 @@
+"""What ``recipes.ppo`` makes at its start: the prompts, the models, the documents of PPO-ptx."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.core.conversations import PromptFile, read_prompts
+from training.core.files import model_fingerprint, sha256_of
+from training.core.modeling import estimate_peak_bytes, load_tokenizer
+from training.core.records import SPLITS
+from training.core.reward_sources.grammar import parse_reward
+from training.core.runfolder import SAMPLES_NAME, StepFile
+from training.core.schedule import Course, make_course
+from training.core.scorer import member_folders
+from training.core.tokens import ChatEncoder
+from training.recipes.configs import PpoConfig
+from training.recipes.launch import Session, check_same_run
+from training.recipes.ppo_models import Models, make_models
+from training.recipes.ppo_prompts import PromptData, choose_prompts
+from training.recipes.ppo_ptx import PtxData, load_ptx
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run depends on; a resume wants all of it unchanged. ``others``: hashes by the flag that names them."""
+
+    file: PromptFile
+    model_fingerprint: str
+    others: Mapping[str, str]
+
+
+@dataclass
+class Prepared:
+    """All that a run needs from its start to its end."""
+
+    data: PromptData
+    encoder: ChatEncoder
+    models: Models
+    ptx: PtxData | None
+    course: Course
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def check_inputs(session: Session[PpoConfig]) -> Inputs:
+    """Look at everything that the flags name, and see that a resume finds it as it was.
+
+    Raises:
+        UsageError: something cannot be used, or differs from what the run began with.
+    """
+    config = session.config
+    file = read_prompts(Path(config.data))
+    models = {"--value-model": config.value_model, "--judge": config.judge}
+    for text in config.rewards:
+        spec = parse_reward(text)
+        if spec.kind in ("model", "ensemble"):
+            models[f"--reward {text}"] = spec.argument
+    others = {
+        flag: " ".join(model_fingerprint(folder) for folder in member_folders(name))
+        for flag, name in models.items()
+        if name is not None
+    }
+    if config.ptx_data is not None and Path(config.ptx_data).is_file():
+        others["--ptx-data"] = sha256_of(Path(config.ptx_data))
+    fingerprint = model_fingerprint(config.model)
+    check_same_run(session, data_sha256=file.sha256, model_fingerprint=fingerprint, others=others)
+    return Inputs(file, fingerprint, others)
+
+
+def prepare(session: Session[PpoConfig], inputs: Inputs) -> Prepared:
+    """Encode the prompts and load the models.
+
+    Raises:
+        UsageError: no prompt to train on, or a model or a reward that cannot be used.
+    """
+    config = session.config
+    if session.device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # See ``reward_setup.prepare``.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    encoder = ChatEncoder(load_tokenizer(config.model), show_thinking=config.thinking == "show")
+    splits = tuple(split for split in SPLITS if split != "test" or config.evaluate_split == "test")
+    data = choose_prompts(inputs.file, encoder, limit=config.prompt_limit, splits=splits)
+    models = make_models(session, data, encoder)
+    course = make_course(
+        prompts=len(data.train), batch_size=config.batch_size, epochs=config.epochs, max_steps=config.max_steps,
+        seed=config.seed,
+    )  # fmt: skip
+    prepared = Prepared(data, encoder, models, load_ptx(session, encoder, models), course)
+    prepared.facts = facts_of(prepared, inputs)
+    describe_start(session, prepared)
+    return prepared
+
+
+def describe_start(session: Session[PpoConfig], prepared: Prepared) -> None:
+    """Device, arithmetic, sizes and data, before the first step."""
+    config, data, models = session.config, prepared.data, prepared.models
+    policy = models.policy
+    arithmetic = str(policy.autocast_dtype).removeprefix("torch.")
+    trained = sum(value.numel() for value in models.parameters.values())
+    tokens = max(config.micro_batch_tokens, data.longest + config.max_response_length)
+    session.say(f"device {policy.device}, weights float32, forward {arithmetic}, {session.world.size} process(es)")
+    session.say(f"training {trained:,} parameters of policy and value model, about "
+                f"{estimate_memory(models, tokens=tokens) / 2**30:.1f} GiB at the peak")  # fmt: skip
+    session.say(f"chat template: {prepared.encoder.template_name}")
+    for split, prompts in data.splits.items():
+        session.say(f"{split}: {len(prompts)} prompts, {data.longest} tokens at most")
+    if data.dropped:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(data.dropped.items()))
+        session.say(f"dropped: {dropped}")
+    if not len(data.validation):
+        session.say("no validation prompts: no curves, no alarm and no win rate")
+    responses = config.batch_size * config.samples_per_prompt
+    session.say(f"{prepared.course.steps} steps of {responses} responses, {config.inner_epochs} passes over each")
+
+
+def estimate_memory(models: Models, *, tokens: int) -> int:
+    """The peak of training memory in bytes: the larger of policy and value model in training, the others at rest."""
+    trained = [model for model in (models.policy, models.value) if model is not None]
+    peaks = [estimate_peak_bytes(model, tokens=tokens) for model in trained]
+    # What belongs to the model that is not forwarded: weights, gradients, moments.
+    at_rest = [estimate_peak_bytes(model, tokens=0) for model in trained]
+    reference = 0 if models.reference.whole is models.policy.whole else _weight_bytes(models.reference.whole)
+    return max(peak + sum(at_rest) - own for peak, own in zip(peaks, at_rest, strict=True)) + reference
+
+
+def _weight_bytes(whole: Any) -> int:
+    return sum(value.numel() * value.element_size() for value in whole.parameters())
+
+
+def facts_of(prepared: Prepared, inputs: Inputs) -> dict[str, Any]:
+    """What ``run.json`` keeps of the decisions made at the start."""
+    models = prepared.models
+    return {
+        "device": str(models.policy.device),
+        "forward_dtype": str(models.policy.autocast_dtype).removeprefix("torch."),
+        "chat_template": prepared.encoder.template_name,
+        "packed": models.rows.packed,
+        "steps": prepared.course.steps,
+        "others": dict(inputs.others),
+        **models.facts,
+    }
+
+
+def open_samples(session: Session[PpoConfig], *, from_step: int) -> StepFile | None:
+    """``samples.jsonl`` behind ``from_step``; None where others write."""
+    return StepFile(session.folder / SAMPLES_NAME, from_step=from_step) if session.world.is_main else None
