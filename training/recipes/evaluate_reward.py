@@ -29,7 +29,8 @@ from training.core.scoring import score_dataset
 from training.core.tokens import PLAIN_TEMPLATE_NAME
 from training.recipes.configs import EvaluateRewardConfig, to_values
 from training.recipes.launch import Session, check_same_run, is_finished, launch
-from training.recipes.reward_setup import choose_layout, encode_together, words_of
+from training.recipes.preparing import encode_together, words_of
+from training.recipes.reward_setup import choose_layout
 
 SCORES_NAME, NATIVE_NAME = "scores.jsonl", "data.jsonl"
 

@@ -1,16 +1,14 @@
 """What ``recipes.reward`` makes at its start: the data once, and a model with its optimizer for every member."""
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig
 
 from training.core.dataset import Dataset
-from training.core.encoding import Encoded, Rules, cache_roots, encode_snapshot
+from training.core.encoding import Encoded, Rules
 from training.core.errors import UsageError
 from training.core.halving import MicroBatchBudget
 from training.core.modeling import (
@@ -27,12 +25,13 @@ from training.core.objective import Objective, ObjectiveSettings, TieFacts, tie_
 from training.core.packing import packing_refusal
 from training.core.randomness import derive_seed
 from training.core.records import SPLITS, Snapshot
-from training.core.schedule import Course, make_course
+from training.core.schedule import Course
 from training.core.scoring import Layout, packing_error
 from training.core.sharding import shard_model
 from training.core.tokens import ChatEncoder, settle_pad_token
-from training.recipes.configs import Config, RewardConfig
+from training.recipes.configs import RewardConfig
 from training.recipes.launch import Session
+from training.recipes.preparing import compute_repeatably, course_of, encode_together, usable_length, words_of
 
 PACKING_TOLERANCE = 1e-4
 
@@ -114,10 +113,7 @@ def prepare(session: Session[RewardConfig], snapshot: Snapshot) -> Prepared:
         )
     steps = course_of(config, prompts=len(train), seed=0).steps
     refuse_idle_flags(config, encoded, steps=steps)
-    if session.device.type == "cpu":
-        torch.use_deterministic_algorithms(True)
-        # That also fills fresh memory, against reads of what was never written; it costs time and changes no result.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    compute_repeatably(session.device)
     return Prepared(snapshot, encoded, tokenizer, encoder, settings, tie_facts(train), steps)
 
 
@@ -135,49 +131,6 @@ def refuse_idle_flags(config: RewardConfig, encoded: Encoded, *, steps: int) -> 
         raise UsageError("--early-stopping needs validation rankings, and there are none")
     if (steps // config.evaluate_every if config.evaluate_every else config.epochs) < 2:
         raise UsageError("--early-stopping compares validations, and there would be one: set --evaluate-every")
-
-
-def words_of(dropped: Mapping[str, int]) -> str:
-    """Counts by reason, in words."""
-    return ", ".join(f"{count} {name}" for name, count in sorted(dropped.items())) or "nothing"
-
-
-def usable_length(config: RewardConfig) -> int:
-    """--max-length, or what the model can take if that is less."""
-    try:
-        known = AutoConfig.from_pretrained(config.model, trust_remote_code=False).get_text_config()
-    except Exception:  # load_reward_model says what is wrong with it
-        return config.max_length
-    return min(config.max_length, getattr(known, "max_position_embeddings", None) or config.max_length)
-
-
-def encode_together(session: Session[Config], snapshot: Snapshot, encoder: ChatEncoder, rules: Rules) -> Encoded:
-    """The encoded splits; one process of each machine writes what all of them read.
-
-    Raises:
-        UsageError: in all processes if in any.
-    """
-    roots = cache_roots(session.folder)
-    encoded, fault = None, None
-    is_first_here = os.environ.get("LOCAL_RANK", "0") == "0"
-    for turn in (True, False):
-        if is_first_here == turn:
-            try:
-                encoded = encode_snapshot(snapshot, encoder, rules, roots=roots)
-            except UsageError as error:
-                fault = str(error)
-        faults = [found for found in session.world.gather(fault) if found]
-        if faults:
-            raise UsageError(faults[0])
-    assert encoded is not None
-    return encoded
-
-
-def course_of(config: RewardConfig, *, prompts: int, seed: int) -> Course:
-    """The steps of one member."""
-    return make_course(
-        prompts=prompts, batch_size=config.batch_size, epochs=config.epochs, max_steps=config.max_steps, seed=seed
-    )
 
 
 def make_member(session: Session[RewardConfig], prepared: Prepared, number: int) -> Member:
