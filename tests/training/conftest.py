@@ -39,7 +39,9 @@ def fork_server() -> Iterator[multiprocessing.context.ForkServerContext]:
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
     # transformers imports a model's code when it is first asked for: most of a short run's time.
-    context.set_forkserver_preload(["training.recipes.reward", "transformers.models.llama.modeling_llama"])
+    context.set_forkserver_preload(
+        ["training.recipes.reward", "training.recipes.ppo", "transformers.models.llama.modeling_llama"]
+    )
     process = context.Process(target=int)
     process.start()
     process.join()
@@ -52,11 +54,11 @@ def fork_server() -> Iterator[multiprocessing.context.ForkServerContext]:
 
 @pytest.fixture
 def start_recipe(fork_server: multiprocessing.context.ForkServerContext, tmp_path: Path) -> Iterator[StartRecipe]:
-    """Start ``python -m training.recipes.reward`` with these flags (None = leave out) as a process of its own."""
+    """Start ``python -m training.recipes.NAME`` (reward) with these flags (None = leave out) as a process of its own."""
     started: list[ForkServerProcess] = []
 
-    def start(environment: dict[str, str] | None = None, **flags: object) -> ForkServerProcess:
-        inputs = (flags_from(flags), environment or {}, str(tmp_path / "stderr.txt"))
+    def start(environment: dict[str, str] | None = None, recipe: str = "reward", **flags: object) -> ForkServerProcess:
+        inputs = (flags_from(flags), environment or {}, str(tmp_path / "stderr.txt"), recipe)
         process = fork_server.Process(target=run_as_main, args=inputs)
         process.start()
         started.append(process)
@@ -82,18 +84,19 @@ def run_recipe(start_recipe: StartRecipe) -> Callable[..., int]:
 
 
 def flags_from(values: Mapping[str, object]) -> list[str]:
-    """Keyword arguments as flags: True is the flag alone, None and False leave it out."""
+    """Keyword arguments as flags: True is the flag alone, None and False leave it out, a list gives it several times."""
     return [
         f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')}={value}"
-        for name, value in values.items()
+        for name, given in values.items()
+        for value in (given if isinstance(given, list) else [given])
         if value is not None and value is not False
     ]
 
 
-def run_as_main(arguments: list[str], environment: dict[str, str], stderr: str) -> None:
-    """What ``python -m training.recipes.reward`` does, with stderr in a file."""
+def run_as_main(arguments: list[str], environment: dict[str, str], stderr: str, recipe: str = "reward") -> None:
+    """What ``python -m training.recipes.NAME`` does, with stderr in a file."""
     os.environ.update(environment)
     target = os.open(stderr, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.dup2(target, 2)
-    sys.argv = ["reward", *arguments]
-    runpy.run_module("training.recipes.reward", run_name="__main__", alter_sys=True)
+    sys.argv = [recipe, *arguments]
+    runpy.run_module(f"training.recipes.{recipe}", run_name="__main__", alter_sys=True)

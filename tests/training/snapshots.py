@@ -59,3 +59,19 @@ def write_jsonl(path: Path, values: Iterable[dict[str, Any]]) -> Path:
     """The records as a file."""
     path.write_text("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values), encoding="utf-8")
     return path
+
+
+def prompts(train: int = 24, validation: int = 8, **changes: Any) -> list[dict[str, Any]]:
+    """Bare prompts, each with its number as the answer."""
+    splits = ["train"] * train + ["validation"] * validation
+    return [
+        {
+            "type": "prompt",
+            "prompt": [{"role": "user", "content": f"{WORDS[number % len(WORDS)]} {number}"}],
+            "split": split,
+            "split_group": f"prompt {number}",
+            "answer": str(number),
+        }
+        | changes
+        for number, split in enumerate(splits)
+    ]

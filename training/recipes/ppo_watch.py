@@ -64,11 +64,11 @@ def answer(
     log_probs, entropy = policy_figures(session, models.reference if reference else models.policy, models, sampled)
     apart = log_probs - log_probs if reference else log_probs - reference_log_probs(session, models, sampled)
 
-    def table(values: Sequence[float] | Tensor) -> NDArray[np.float64]:
+    def table(values: Sequence[float]) -> NDArray[np.float64]:
         return np.array(values, np.float64).reshape(len(numbers), each)
 
     def summed(flat: Tensor) -> NDArray[np.float64]:
-        return table(row_sums(*to_rows(flat.double(), sampled.counts)))
+        return table(row_sums(*to_rows(flat.double(), sampled.counts)).tolist())
 
     episodes = [sampled.episodes[start : start + each] for start in range(0, len(sampled.episodes), each)]
     figures = Answers(

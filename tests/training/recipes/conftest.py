@@ -1,4 +1,4 @@
-"""The reward recipe in this process, on records made on the spot."""
+"""Recipes in this process, on records made on the spot."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.training.snapshots import write_jsonl
-from training.recipes.configs import RewardConfig, build
+from tests.training.snapshots import prompts, write_jsonl
+from training.recipes.configs import PpoConfig, RewardConfig, build
 from training.recipes.launch import Session
+from training.recipes.ppo import train_ppo
 from training.recipes.reward import train_reward
 
 
@@ -24,6 +25,27 @@ def train(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
         data = write_jsonl(tmp_path / f"data{number}.jsonl", lines)
         values = {"model": str(tiny_model), "data": str(data), "output": str(folder), "device": "cpu", "batch_size": 4}
         train_reward(Session("reward", build(RewardConfig, values | settings), folder))
+        return folder
+
+    return run
+
+
+@pytest.fixture
+def train_policy(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Run PPO on bare prompts (or ``lines``), in a new folder or in ``folder``; the run's folder."""
+    count = iter(range(100))
+
+    def run(folder: Path | None = None, lines: list[dict[str, Any]] | None = None, **settings: object) -> Path:
+        number = next(count)
+        folder = folder or tmp_path / f"policy{number}"
+        folder.mkdir(exist_ok=True)
+        data = write_jsonl(tmp_path / f"prompts{number}.jsonl", lines or prompts())
+        values = {
+            "model": str(tiny_model), "data": str(data), "output": str(folder), "device": "cpu", "batch_size": 8,
+            "max_response_length": 8, "learning_rate": 1e-2, "reward": ["python:tests.training.toy_rewards.lowercase"],
+            "missing_eos_penalty": 0.0,
+        }  # fmt: skip
+        train_ppo(Session("ppo", build(PpoConfig, values | settings), folder))
         return folder
 
     return run
