@@ -54,7 +54,7 @@ def fork_server() -> Iterator[multiprocessing.context.ForkServerContext]:
 
 @pytest.fixture
 def start_recipe(fork_server: multiprocessing.context.ForkServerContext, tmp_path: Path) -> Iterator[StartRecipe]:
-    """Start ``python -m training.recipes.NAME`` (reward) with these flags (None = leave out) as a process of its own."""
+    """Start ``python -m training.recipes.NAME`` with these flags (None = leave out) as a process of its own."""
     started: list[ForkServerProcess] = []
 
     def start(environment: dict[str, str] | None = None, recipe: str = "reward", **flags: object) -> ForkServerProcess:
@@ -84,7 +84,7 @@ def run_recipe(start_recipe: StartRecipe) -> Callable[..., int]:
 
 
 def flags_from(values: Mapping[str, object]) -> list[str]:
-    """Keyword arguments as flags: True is the flag alone, None and False leave it out, a list gives it several times."""
+    """Keyword arguments as flags: True is the flag alone, None and False leave it out, a list repeats it."""
     return [
         f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')}={value}"
         for name, given in values.items()
