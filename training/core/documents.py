@@ -23,23 +23,23 @@ from training.core.tokens import ChatEncoder
 class Documents:
     """The documents of one split: their ids in one array, four bytes a token.
 
-    Columns, one number a document: ``lines`` of the file; ``groups``, numbers of split groups; ``lengths`` in tokens;
-    ``contexts``, the leading tokens that are no targets (the prompt with its generation prompt).
+    Columns, one number a document: ``places`` among the file's demonstrations; ``groups``, numbers of split groups;
+    ``lengths`` in tokens; ``contexts``, the leading tokens that are no targets (the prompt with its generation prompt).
     """
 
     def __init__(self) -> None:
-        self.lines, self.groups = array("q"), array("q")
+        self.places, self.groups = array("q"), array("q")
         self.lengths, self.contexts = array("i"), array("i")
         self._tokens, self._starts = array("i"), array("q", [0])
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def add(self, ids: Sequence[int], *, context: int, line: int, group: int) -> None:
+    def add(self, ids: Sequence[int], *, context: int, place: int, group: int) -> None:
         """Append a document."""
         self._tokens.extend(ids)
         self._starts.append(len(self._tokens))
-        for column, value in ((self.lengths, len(ids)), (self.contexts, context), (self.lines, line)):
+        for column, value in ((self.lengths, len(ids)), (self.contexts, context), (self.places, place)):
             column.append(value)
         self.groups.append(group)
 
@@ -106,7 +106,7 @@ def encode_documents(
     spread: dict[int, set[str]] = {}
     dropped, sources = Counter(file.dropped), Counter[str]()
     defused = 0
-    for demonstration in file.demonstrations:
+    for place, demonstration in enumerate(file.demonstrations):
         if demonstration.split not in found:
             dropped[f"{demonstration.split}_split"] += 1
             continue
@@ -116,9 +116,7 @@ def encode_documents(
             continue
         group = groups.setdefault(demonstration.split_group, len(groups))
         spread.setdefault(group, set()).add(demonstration.split)
-        found[demonstration.split].add(
-            prompt + end.cut(response), context=len(prompt), line=demonstration.line, group=group
-        )
+        found[demonstration.split].add(prompt + end.cut(response), context=len(prompt), place=place, group=group)
         sources[demonstration.source] += 1
         defused += suspects
     shared = sum(len(where) > 1 for where in spread.values())

@@ -8,13 +8,12 @@ rounding. A mean of micro-batches' means would weigh tokens by the company they 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.core.bootstrap import Floats, Statistic, with_intervals
+from training.core.bootstrap import Floats
 from training.core.distributed import World
 from training.core.documents import DocumentRows, Documents, lay_documents
 from training.core.errors import TrainingError
@@ -22,7 +21,6 @@ from training.core.halving import MicroBatchBudget
 from training.core.language import LanguageModel
 from training.core.log_probs import TokenFigures, backward_through, token_figures
 from training.core.packing import MicroBatch, PackedRows, collate, plan_micro_batches
-from training.core.randomness import derive_seed
 from training.core.scoring import Layout
 from training.core.sharding import even_out
 from training.core.token_places import TokenPlaces, token_places
@@ -164,28 +162,6 @@ def _losses_of_share(
         log_probs = torch.split(token_figures(model, rows, places).log_probs.double(), list(places.counts))
         if part.counts:
             yield from zip(part.documents, (-float(each.sum()) for each in log_probs), strict=True)
-
-
-def held_out_section(documents: Documents, losses: Floats, *, seed: int) -> dict[str, Any]:
-    """The section of ``report.json`` on one split: ``loss`` (mean over tokens, nats) and ``perplexity``, its
-    exponential, with the interval over draws of split groups, the learned tokens and the documents.
-
-    Args:
-        losses: as ``document_losses`` gives them.
-        seed: of the run; equal seeds draw the same groups.
-    """
-    _, group = np.unique(np.array(documents.groups, np.int64), return_inverse=True)
-    count = int(group.max(initial=-1)) + 1
-    targets = np.array([documents.targets(number) for number in range(len(documents))], np.float64)
-    sums = np.zeros((count, 2))
-    np.add.at(sums, group, np.stack([losses, targets], axis=1))
-    sizes = {"tokens": documents.all_targets, "documents": len(documents)}
-    statistic = Statistic(sums, lambda totals: np.exp(totals[..., 0] / totals[..., 1]), sizes)
-    found: dict[str, Any] = with_intervals(
-        {"loss": mean_loss(documents, losses), "perplexity": statistic, "groups": count},
-        seed=derive_seed(seed, "bootstrap"),
-    )
-    return found
 
 
 def mean_loss(documents: Documents, losses: Floats) -> float | None:

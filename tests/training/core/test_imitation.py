@@ -1,6 +1,5 @@
 """SFT's loss: against plain transformers document by document, however documents are packed and shared."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from training.core.halving import MicroBatchBudget
 from training.core.imitation import (
     document_losses,
     document_packing_error,
-    held_out_section,
     imitate,
     mean_loss,
     plan_documents,
@@ -51,7 +49,7 @@ def documents_of(*sizes: tuple[int, int], groups: tuple[int, ...] | None = None,
     documents = Documents()
     for number, (context, targets) in enumerate(sizes):
         ids = torch.randint(0, 256, (context + targets,), generator=generator_for(seed, "ids", number)).tolist()
-        documents.add(ids, context=context, line=number + 1, group=groups[number] if groups else number)
+        documents.add(ids, context=context, place=number, group=groups[number] if groups else number)
     return documents
 
 
@@ -124,7 +122,7 @@ def test_packed_documents_do_not_see_one_another(gpt2: LanguageModel) -> None:
         documents = documents_of((6, 9), seed=1)
         for place, (context, targets) in enumerate(around):
             other = documents_of((context, targets), seed=seed + place)
-            documents.add(other.ids(0), context=context, line=0, group=0)
+            documents.add(other.ids(0), context=context, place=0, group=0)
         numbers = range(len(documents))
         (part,) = plan_documents(documents, numbers, Layout(True, PAD), tokens=200, world=World(), device=CPU)
         found = token_figures(gpt2, *part.tensors(Layout(True, PAD), CPU)).log_probs
@@ -170,16 +168,7 @@ def test_held_out_losses_are_those_of_each_document(llama: LanguageModel, tiny_m
     assert document_losses(llama, documents, Layout(True, PAD), budget=budget, interrupted=lambda: True) is None
 
 
-def test_perplexity_is_of_tokens_and_its_interval_over_groups() -> None:
-    documents = documents_of((1, 1), (1, 3), (1, 4), groups=(0, 0, 1))
-    losses = np.array([2.0, 3.0, 3.0])
-    section = held_out_section(documents, losses, seed=0)
-    assert section["loss"] == mean_loss(documents, losses) == 1.0
-    perplexity = section["perplexity"]
-    assert perplexity["value"] == pytest.approx(math.e)
-    assert (perplexity["tokens"], perplexity["documents"], section["groups"]) == (8, 3, 2)
-    # A draw of two groups is the first twice (5 nats over 4 tokens), the second twice (3 over 4), or both.
-    assert perplexity["low"] == pytest.approx(math.exp(3 / 4))
-    assert perplexity["high"] == pytest.approx(math.exp(5 / 4))
-    empty = held_out_section(Documents(), np.zeros(0), seed=0)
-    assert (empty["loss"], empty["perplexity"]["value"]) == (None, None)
+def test_the_mean_loss_is_over_tokens() -> None:
+    documents = documents_of((1, 1), (1, 3), (1, 4))
+    assert mean_loss(documents, np.array([2.0, 3.0, 3.0])) == 1.0
+    assert mean_loss(Documents(), np.zeros(0)) is None

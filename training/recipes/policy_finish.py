@@ -1,0 +1,43 @@
+"""The end of ``recipes.sft`` and ``recipes.dpo`` alike: report, page, and the model as an ordinary folder."""
+
+from pathlib import Path
+from typing import Any
+
+from training.core.files import write_json
+from training.core.language import LanguageModel
+from training.core.policy_cards import policy_card
+from training.core.policy_saving import save_policy
+from training.core.report_page import write_report_files
+from training.core.runfolder import REPORT_NAME
+from training.core.sharding import gather_model
+from training.core.tokens import ChatEncoder
+from training.recipes.configs import CommonConfig, Config, to_values
+from training.recipes.launch import Session
+
+
+def publish_policy(
+    session: Session[Config],
+    model: LanguageModel,
+    encoder: ChatEncoder,
+    *,
+    kind: str,
+    report: dict[str, Any],
+    data_sha256: str,
+) -> None:
+    """Write report.json with its page, DIR/adapter with LoRA, and DIR/model, last; all processes call it.
+
+    The model in memory is not to be trained further.
+    """
+    config = session.config
+    assert isinstance(config, CommonConfig)
+    if config.shard:
+        gather_model(model, session.world)
+    if not session.world.is_main:
+        return
+    base = Path(config.model)
+    name = base.name if base.is_dir() else str(base)
+    write_report_files(session.folder, report, title=f"{kind.upper()} policy from {name}")
+    write_json(session.folder / REPORT_NAME, report)
+    card = policy_card(kind=kind, base=config.model, report=report, config=to_values(config), data_sha256=data_sha256)
+    adapter = session.folder / "adapter" if config.lora_rank else None
+    save_policy(model, encoder.tokenizer, session.folder / "model", card=card, adapter=adapter)
