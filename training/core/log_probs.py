@@ -65,13 +65,48 @@ def backward_through(
         tokens too (``loss_of`` then gets empty figures, and their sum is a loss).
     """
     picked = model.hidden(rows)[places.row, places.column]
+    return _backward(model, whole_head(model), picked, places.target, loss_of, temperature)
+
+
+def backward_by_weights(
+    model: LanguageModel, rows: PackedRows, places: TokenPlaces, weights_of: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """As ``backward_through``, of Σ weight · ln p, where the weights depend on all the log-probabilities together.
+
+    For a loss that is no sum over tokens: its derivatives by the log-probabilities are the weights. The head is applied
+    twice, the trunk once.
+
+    Args:
+        weights_of: (M,) log-probabilities, without graph → (M,) weights.
+
+    Returns:
+        The log-probabilities, (M,).
+    """
+    picked = model.hidden(rows)[places.row, places.column]
     head = whole_head(model)
+    parts = chunks(len(places.target), vocabulary=len(head.weight))
+    with torch.no_grad():
+        figures = _joined([_figures(model, head, picked[part], places.target[part], 1.0) for part in parts])
+    weights = weights_of(figures.log_probs)
+    _backward(model, head, picked, places.target, lambda found, part: (weights[part] * found.log_probs).sum(), 1.0)
+    return figures.log_probs
+
+
+def _backward(
+    model: LanguageModel,
+    head: WholeHead,
+    picked: Tensor,
+    target: Tensor,
+    loss_of: Callable[[TokenFigures, slice], Tensor],
+    temperature: float,
+) -> tuple[Tensor, TokenFigures]:
+    """Through the head chunk by chunk, then through the trunk; ``picked`` (M, d) are its states at the places."""
     total = torch.zeros((), device=picked.device)
     figures, gradients = [], []
-    for part in chunks(len(places.target), vocabulary=len(head.weight)):
+    for part in chunks(len(target), vocabulary=len(head.weight)):
         # A leaf for each chunk: the gradient of a slice would be as large as the whole, filled with zeros.
         leaf = picked[part].detach().requires_grad_()
-        found = _figures(model, head, leaf, places.target[part], temperature)
+        found = _figures(model, head, leaf, target[part], temperature)
         loss = loss_of(found, part)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
