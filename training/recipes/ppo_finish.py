@@ -89,7 +89,8 @@ def policy_warnings(report, config, *, skipped):
 
 
 def publish(session, prepared, report):
-    write_json(session.folder / REPORT_NAME, report)
+    if session.world.is_main:
+        write_json(session.folder / REPORT_NAME, report)
 
 
 def summary_of(report):

@@ -188,9 +188,14 @@ def _read_number(description: FieldDescription, value: object) -> int | float:
 
 
 def _whole(value: object) -> int:
+    # Not by way of a float, which holds no more than 53 bits: seeds have 63.
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+        return value
     try:
-        if isinstance(value, str | int | float) and not isinstance(value, bool) and int(value) == float(value):
-            return int(value)
+        if isinstance(value, str):
+            return _whole(int(value) if value.strip().lstrip("+-").isdigit() else float(value))
+        if isinstance(value, float) and value.is_integer():
+            return _whole(int(value))
     except (ValueError, OverflowError):
         pass
     raise ValueError(f"must be a whole number, not {value!r}")
