@@ -123,6 +123,9 @@ def compare_answers(
         name: paired_difference(of(after), of(before), group)
         for name, of in _PAIRED.items()
         if name != "judge" or (before.judge is not None and after.judge is not None)
+    } | {
+        f"reward/{name}": paired_difference(values, before.rewards[name], group)
+        for name, values in after.rewards.items()
     }
     written: dict[str, Any] = with_intervals(found, seed=seed)
     return written

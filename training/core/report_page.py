@@ -5,14 +5,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from training.core.plots import plots_of
-from training.core.report_words import Fact, Table, facts_of, plot_notes, run_facts, run_tables, tables_of
+from training.core.report_parts import Part, parts_of
+from training.core.report_words import Fact, Figure, Table
 from training.core.svg import standalone
 from training.core.wording import ENGLISH
 
 REPORT_PAGE_NAME, PLOTS_NAME = "report.html", "plots"
-
-_TITLES = {"calibration": "Calibration", "best_of_n": "Best of n", "parts": "Accuracy by kind of pair"}
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: light-dark(#fbfaf8, #161513); --card: light-dark(#fff, #1f1e1b);
@@ -55,34 +53,23 @@ th { font-weight: 500; }
 
 
 def write_report_files(folder: Path, report: Mapping[str, Any], *, title: str) -> None:
-    """Write ``report.html`` and ``plots/SPLIT-NAME.svg`` into a run's folder."""
+    """Write ``report.html`` and ``plots/PART-NAME.svg`` into a run's folder."""
     (folder / REPORT_PAGE_NAME).write_text(report_html(report, title=title), encoding="utf-8")
     plots = folder / PLOTS_NAME
     plots.mkdir(exist_ok=True)
-    for split, section in sections_of(report).items():
-        for name, plot in plots_of(section, name=split).items():
-            (plots / f"{split}-{name.replace('_', '-')}.svg").write_text(standalone(plot), encoding="utf-8")
-
-
-def sections_of(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The sections that ``evaluate`` made, by split."""
-    return {
-        split: section
-        for split, section in report.items()
-        if isinstance(section, Mapping) and {"accuracy", "length_baseline"} <= section.keys()
-    }
+    for part in parts_of(report):
+        for plot in part.plots:
+            name = f"{part.key}-{plot.kind.replace('_', '-')}.svg"
+            (plots / name).write_text(standalone(plot.svg), encoding="utf-8")
 
 
 def report_html(report: Mapping[str, Any], *, title: str) -> str:
-    """The page: warnings first, then per split the main figures, plots, the other figures, and tables.
-
-    What is said of the model itself stands with the first split.
+    """The page: warnings first, then part by part the main figures, plots, the other figures, and tables.
 
     Nothing is loaded from elsewhere and no script runs; whatever comes from the data is escaped.
     """
     body = [f"<h1>{escape(title)}</h1>", _counts(report), _warnings(report.get("warnings") or ())]
-    for number, (split, section) in enumerate(sections_of(report).items()):
-        body.append(_split(split, section, report if number == 0 else {}))
+    body += map(_part, parts_of(report))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -106,37 +93,24 @@ def _warnings(warnings: Iterable[str]) -> str:
     return f'<ul class="warnings" aria-label="Warnings">{items}</ul>' if items else ""
 
 
-def _split(split: str, section: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    notes = plot_notes(section)
+def _part(part: Part) -> str:
     plots = "".join(
-        f"<figure><h3>{_TITLES[name]}</h3>{plot}<figcaption>{escape(notes[name])}</figcaption></figure>"
-        for name, plot in plots_of(section, name=split).items()
+        f"<figure><h3>{escape(plot.title)}</h3>{plot.svg}<figcaption>{escape(plot.note)}</figcaption></figure>"
+        for plot in part.plots
     )
-    facts, tables = [*facts_of(section), *run_facts(run)], [*tables_of(section), *run_tables(run)]
     parts = [
-        f"<h2>{escape(split.capitalize())}</h2>",
-        _main_figures(section),
+        f"<h2>{escape(part.title)}</h2>",
+        f'<div class="main">{"".join(map(_figure, part.figures))}</div>',
         f'<div class="plots">{plots}</div>' if plots else "",
-        f"<dl>{''.join(map(_fact, facts))}</dl>" if facts else "",
-        f"<details><summary>All figures</summary>{''.join(map(_table, tables))}</details>" if tables else "",
+        f"<dl>{''.join(map(_fact, part.facts))}</dl>" if part.facts else "",
+        f"<details><summary>All figures</summary>{''.join(map(_table, part.tables))}</details>" if part.tables else "",
     ]
     return "<section>\n" + "\n".join(part for part in parts if part) + "\n</section>"
 
 
-def _main_figures(section: Mapping[str, Any]) -> str:
-    shown = [
-        (name, ENGLISH.percent(section[key]["value"]), _ends(section[key]))
-        for name, key in (("pairs right", "accuracy"), ("longer response wins", "length_baseline"))
-    ]
-    shown += [(name, ENGLISH.count(section["accuracy"][name]), "") for name in ("pairs", "prompts")]
-    parts = [f"<div>{name}<b>{escape(value)}</b><small>{escape(ends)}</small></div>" for name, value, ends in shown]
-    return f'<div class="main">{"".join(parts)}</div>'
-
-
-def _ends(interval: Mapping[str, Any]) -> str:
-    if interval["low"] is None:
-        return ""
-    return f"95 % interval {ENGLISH.percent(interval['low'])} to {ENGLISH.percent(interval['high'])}"
+def _figure(figure: Figure) -> str:
+    note = f"<small>{escape(figure.note)}</small>" if figure.note else ""
+    return f"<div>{escape(figure.name)}<b>{escape(figure.value)}</b>{note}</div>"
 
 
 def _fact(fact: Fact) -> str:

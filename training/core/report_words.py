@@ -14,6 +14,15 @@ Section = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A main figure: its name, its value, and a few words under it."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Fact:
     """One figure: its name, its value in words, and what it is."""
 

@@ -199,8 +199,8 @@ def reward_model_card(*, base: str, report: dict[str, Any], config: dict[str, An
     counts = report["counts"]
     base = " ".join((Path(base).name if Path(base).is_dir() else base).replace("`", "").split())
     shown = {name: value for name, value in config.items() if name not in ("model", "data", "output", "resume")}
-    settings = "\n".join(f"- `{name}`: {_plain(value)}" for name, value in shown.items())
-    warnings = "\n".join(f"- {_plain(warning)}" for warning in report["warnings"]) or "- none"
+    settings = "\n".join(f"- `{name}`: {plain(value)}" for name, value in shown.items())
+    warnings = "\n".join(f"- {plain(warning)}" for warning in report["warnings"]) or "- none"
     return f"""---
 library_name: transformers
 pipeline_tag: text-classification
@@ -244,7 +244,7 @@ def _rows(report: dict[str, Any]) -> str:
     for split in ("validation", "test"):
         if split in report:
             section = report[split]
-            words = [_words(section[name]) for name in ("accuracy", "length_baseline")]
+            words = [interval_words(section[name]) for name in ("accuracy", "length_baseline")]
             rows.append(f"| {split} | {words[0]} | {words[1]} | {section['accuracy']['pairs']} |")
     return "\n".join(rows)
 
@@ -259,14 +259,14 @@ def _figures(report: dict[str, Any]) -> str:
 
 
 _FIGURES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "accuracy − the longer response wins": lambda section: _words(section["against_length"]),
-    "agreement of two annotators of one task": lambda section: _words(section["ceiling"]["two_annotators"]),
-    "agreement of the model on the same pairs": lambda section: _words(section["ceiling"]["model"]),
-    "Kendall's τ-b": lambda section: _words(section["kendall_tau_b_interval"]),
-    "log-loss, nats a pair": lambda section: _words(section["log_loss_interval"]),
+    "accuracy − the longer response wins": lambda section: interval_words(section["against_length"]),
+    "agreement of two annotators of one task": lambda section: interval_words(section["ceiling"]["two_annotators"]),
+    "agreement of the model on the same pairs": lambda section: interval_words(section["ceiling"]["model"]),
+    "Kendall's τ-b": lambda section: interval_words(section["kendall_tau_b_interval"]),
+    "log-loss, nats a pair": lambda section: interval_words(section["log_loss_interval"]),
     "expected calibration error": lambda section: _number(section["ece"]),
     "fitted temperature": lambda section: _number(section["temperature"]),
-    "rank correlation with length": lambda section: _words(section["score_length"]["spearman"]),
+    "rank correlation with length": lambda section: interval_words(section["score_length"]["spearman"]),
 }
 
 
@@ -282,7 +282,7 @@ def _ensemble(report: dict[str, Any]) -> str:
         found = (report.get(split) or {}).get("ensemble")
         if found:
             accuracy, spread = found["accuracy"], found["spread"]
-            line = f"- {split}: accuracy of the mean score {_words(accuracy)}"
+            line = f"- {split}: accuracy of the mean score {interval_words(accuracy)}"
             if spread["mean"] is not None:
                 line += (
                     f"; standard deviation of a response's score over the models {_number(spread['mean'])} on average"
@@ -306,7 +306,7 @@ def _scores(report: dict[str, Any]) -> str:
             "the first that the model was trained to.",
         ]
     if thresholds:
-        values = ", ".join(f"{_plain(name)} = {value:.4f}" for name, value in thresholds.items())
+        values = ", ".join(f"{plain(name)} = {value:.4f}" for name, value in thresholds.items())
         lines.append(
             f"- `plackett_thresholds`: {values}, learned for ties and strengths, on the scale of the log-odds."
         )
@@ -314,7 +314,7 @@ def _scores(report: dict[str, Any]) -> str:
     return f"\n## Scores\n\nIn `config.json`:\n\n{told}\n" if lines else ""
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
     """A value as one line of Markdown that shows it as it is: neither markup nor HTML."""
     text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
     return "".join(f"\\{sign}" if sign in "\\`*[]|" else sign for sign in text)
@@ -324,7 +324,8 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3f}"
 
 
-def _words(interval: dict[str, Any] | None) -> str:
+def interval_words(interval: dict[str, Any] | None) -> str:
+    """`0.713 (0.690 to 0.739)`."""
     if interval is None or interval["value"] is None:
         return "unknown"
     ends = f" ({interval['low']:.3f} to {interval['high']:.3f})" if interval["low"] is not None else ""

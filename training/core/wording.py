@@ -52,6 +52,21 @@ class Wording:
         """Three decimals."""
         return NOTHING if value is None else self._local(f"{value:.3f}".replace("-", "−"))
 
+    def figure(self, value: float | None) -> str:
+        """Three significant digits, whole from a hundred on: `0.0213`, `41.2`, `128`."""
+        if not value:
+            return NOTHING if value is None else "0"
+        digits = f"{value:.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
+        return self._local(digits.replace("-", "−"))
+
+    def tick(self, value: float) -> str:
+        """A round value at an axis, without idle zeros."""
+        return self._local(f"{value:.10g}" if abs(value) >= 100 else f"{value:.3g}").replace("-", "−")
+
+    def change(self, value: float | None) -> str:
+        """A difference, as ``figure`` writes it, always with its sign."""
+        return NOTHING if value is None else ("+" if value > 0 else "") + self.figure(value)
+
     def interval(self, found: Mapping[str, Any] | None, write: Callable[[float | None], str] | None = None) -> str:
         """A figure with its interval: `71.4 % (69.0 % to 73.9 %)`; by ``percent`` if nothing else is said."""
         write = write or self.percent

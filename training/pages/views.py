@@ -16,7 +16,7 @@ from annotate.pages.access import page, page_data, visitor
 from annotate.selectors.projects import get_project_for
 from training.models import ModelVersion, Run
 from training.pages.forms import TrainForm
-from training.pages.report import report_sections
+from training.pages.report import report_figures, report_parts
 from training.recipes.configs import RECIPES, describe
 from training.selectors import (
     accuracy_of,
@@ -146,7 +146,7 @@ def model(request: HttpRequest, model_id: int) -> HttpResponse:
         **_model_rows([found])[0],
         "lineage": lineage_of(found),
         "children": found.children.all(),
-        "report_sections": report_sections(found.report),
+        "report_parts": report_parts(found.report),
     }
     return render(request, "training/model.html", context)
 
@@ -164,7 +164,7 @@ def _live(run: Run) -> dict[str, Any]:
         "model": ModelVersion.objects.filter(run=run).first(),
         "snapshot_withdrawn": run.snapshot is not None and run.snapshot.state == Snapshot.State.WITHDRAWN,
         "accuracy": accuracy_of(run.report),
-        "length_baseline": accuracy_of(run.report, what="length_baseline"),
+        "figures": report_figures(run.report),
     }
     moving = [run.state, run.step, run.total_steps, run.reason, run.log_tail, run.attempt, run.worker, health.sentence]
     moving += [

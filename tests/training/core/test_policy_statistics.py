@@ -263,8 +263,10 @@ def test_a_policy_that_says_nothing_has_no_figures_by_token():
 
 def test_the_whole_comparison():
     generator = np.random.default_rng(6)
-    before = answers(generator.normal(size=(60, 1)))
-    after = answers(generator.normal(2, 1, size=(60, 2)), tokens=[[[1, 2, 3, 4]] * 2] * 60)
+    before = answers(generator.normal(size=(60, 1)), rewards={"format": np.zeros((60, 1))})
+    after = answers(
+        generator.normal(2, 1, size=(60, 2)), tokens=[[[1, 2, 3, 4]] * 2] * 60, rewards={"format": np.ones((60, 2))}
+    )
     candidates = answers(generator.normal(size=(60, 4)), score=generator.normal(size=(60, 4)))
     groups = [f"g{number // 2}" for number in range(60)]
     found = compare_answers(before, after, groups, seed=5, candidates=candidates)
@@ -278,6 +280,7 @@ def test_the_whole_comparison():
     assert found["length_controlled_win_rate"]["value"] < found["win_rate"]["value"]
     assert found["change"]["length_mean"]["value"] == 1
     assert found["change"]["judge"]["low"] > 1
+    assert found["change"]["reward/format"]["value"] == 1
     assert found == compare_answers(before, after, groups, seed=5, candidates=candidates)
 
 
