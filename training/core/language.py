@@ -126,7 +126,7 @@ def whole_head(model: LanguageModel) -> WholeHead:
     return WholeHead(_leaf(parameters[0]), None if parameters[1] is None else _leaf(parameters[1]), parameters)
 
 
-def _leaf(parameter: nn.Parameter) -> Tensor:
+def _leaf(parameter: Tensor) -> Tensor:
     if not is_sharded(parameter):
         return parameter
     whole: Tensor = parameter.detach().full_tensor()  # type: ignore[attr-defined]
