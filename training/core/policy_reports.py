@@ -1,14 +1,16 @@
-"""What the report of a trained policy warns of, in words; and held-out perplexity with its interval."""
+"""What the report of a trained policy warns of, in words; held-out perplexity and DPO's margins with intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from training.core.bootstrap import Floats, Statistic, with_intervals
+from training.core.bootstrap import Floats, Statistic, mean, with_intervals
+from training.core.examples import Example
+from training.core.judgements import all_pairs, read_judgements
 from training.core.policy_statistics import number_groups
 from training.core.policy_words import best_of
-from training.core.reports import FEW_GROUPS
+from training.core.reports import FEW_GROUPS, about_split
 from training.core.wording import ENGLISH
 
 # Fewer prompts than these leave a win rate known to some ±10 points.
@@ -47,7 +49,7 @@ def policy_warnings(
     """
     kinds: tuple[Callable[[Report], list[str]], ...] = (
         _about_suspicion, _about_prompts, _about_judge, _about_wins, _about_length, _about_cut_off, _about_distance,
-        _about_text,
+        _about_choice, _about_text, _about_pairs,
     )  # fmt: skip
     found = [warning for about in kinds for warning in about(report)] + list(trained_on)
     if template is not None:
@@ -146,6 +148,32 @@ def _about_distance(report: Report) -> list[str]:
     return [f"The policy is far from its start: {kl:.0f} nats a response. What the reward says of it is less certain."]
 
 
+def _about_choice(report: Report) -> list[str]:
+    """Whether the weights were chosen by what is reported: the best of several evaluations is in part the luckiest."""
+    kept = report.get("kept_step")
+    if (
+        not report.get("after")
+        or kept is None
+        or kept == report["steps"]
+        or report.get("split", "validation") == "test"
+    ):
+        return []
+    return [
+        f"The weights (step {kept}) were chosen on the prompts that these figures are over, so they are a little too "
+        "good; test prompts have decided nothing (--evaluate-split test)."
+    ]
+
+
+def _about_pairs(report: Report) -> list[str]:
+    sections = {split: report.get(split) for split in ("validation", "test")}
+    return [
+        warning
+        for split, section in sections.items()
+        if report["kind"] == "dpo" and isinstance(section, Mapping) and "accuracy" in section
+        for warning in about_split(split, section)
+    ]
+
+
 def _about_text(report: Report) -> list[str]:
     if report["kind"] != "sft":
         return []
@@ -202,6 +230,32 @@ def perplexity_report(
         found["before"] = section(before)
     written: dict[str, Any] = with_intervals(found, seed=seed)
     return written
+
+
+def implicit_margins(
+    examples: Sequence[Example], rewards: Sequence[Sequence[float]], *, seed: int, below: bool = False
+) -> dict[str, Any]:
+    """What DPO pulled apart: ``margins`` of a split's section, beside what ``evaluate`` says of the same rewards.
+
+    Args:
+        rewards: β · ln (π / π_ref) of each response, nats, example by example.
+        below: as for ``evaluate``.
+
+    Returns:
+        ``margin`` (preferred − other), ``preferred`` and ``other``, means over strict pairs with intervals, and
+        ``pairs``.
+    """
+    judgements = read_judgements(examples, rewards, below=below)
+    pairs = all_pairs(judgements)
+    strict = pairs.where(pairs.strict)
+    columns = {
+        "margin": strict.margin,
+        "preferred": judgements.score[strict.first],
+        "other": judgements.score[strict.second],
+    }
+    found = {name: mean(values, strict.group, groups=judgements.groups) for name, values in columns.items()}
+    written: dict[str, Any] = with_intervals(found, seed=seed)
+    return {**written, "pairs": len(strict)}
 
 
 def _ratio(sums: Floats) -> Floats:

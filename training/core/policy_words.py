@@ -86,7 +86,11 @@ def margin_facts(section: Section, words: Wording = ENGLISH) -> list[Fact]:
         )),
         ("other", gettext("other responses"), gettext("Their own part of the margin.")),
     )  # fmt: skip
-    return [Fact(name, words.interval(found[key], words.figure), about) for key, name, about in told if key in found]
+    return [
+        Fact(name, words.interval(found[key], words.figure), about)
+        for key, name, about in told
+        if (found.get(key) or {}).get("value") is not None
+    ]
 
 
 def perplexity_facts(section: Section, words: Wording = ENGLISH) -> list[Fact]:

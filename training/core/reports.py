@@ -1,7 +1,7 @@
 """What a trained reward model says about itself in words: warnings, one line, and the card in its folder."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def warnings_about(
         cut: unranked responses that were left out because they are too long.
         template: name of our template that texts were rendered with because the model brings none; None where it does.
     """
-    found = [warning for split, section in sections.items() for warning in _about_split(split, section)]
+    found = [warning for split, section in sections.items() for warning in about_split(split, section)]
     if shared_groups:
         stand = "conversation (split group) stands" if shared_groups == 1 else "conversations (split groups) stand"
         found.append(f"{shared_groups} {stand} in several splits: held-out figures are too good.")
@@ -67,25 +67,26 @@ def warnings_about(
     return found
 
 
-def _about_split(split: str, section: dict[str, Any]) -> list[str]:
+def about_split(split: str, section: Mapping[str, Any]) -> list[str]:
+    """Warnings about the accuracy of one split, as ``evaluate`` found it."""
     if section["accuracy"]["value"] is None:
         return [f"There are no {split} pairs: held-out accuracy is unknown."]
     kinds = (_about_chance, _about_length, _about_width, _about_calibration, _about_ties)
     return [warning for about in kinds for warning in about(split, section)]
 
 
-def _includes_chance(section: dict[str, Any]) -> bool:
+def _includes_chance(section: Mapping[str, Any]) -> bool:
     low, high = section["accuracy"]["low"], section["accuracy"]["high"]
     return low is not None and low <= 0.5 <= high
 
 
-def _about_chance(split: str, section: dict[str, Any]) -> list[str]:
+def _about_chance(split: str, section: Mapping[str, Any]) -> list[str]:
     if _includes_chance(section):
         return [f"The interval of the {split} accuracy includes chance: too few pairs or nothing learned."]
     return []
 
 
-def _about_length(split: str, section: dict[str, Any]) -> list[str]:
+def _about_length(split: str, section: Mapping[str, Any]) -> list[str]:
     """Whether choosing by length does as well; by shortness where people like that better."""
     rule = section["length_baseline"]
     shorter = rule["high"] is not None and rule["high"] < 0.5
@@ -103,7 +104,7 @@ def _about_length(split: str, section: dict[str, Any]) -> list[str]:
     return [learned + words]
 
 
-def _learned_length(section: dict[str, Any], *, shorter: bool) -> str:
+def _learned_length(section: Mapping[str, Any], *, shorter: bool) -> str:
     """A sentence, with a space behind it, where scores follow length beyond doubt; else nothing."""
     found = section["score_length"]["spearman"]
     if found["low"] is None or section["groups"] < GROUPS_THAT_TELL:
@@ -122,7 +123,7 @@ def _gap(interval: dict[str, Any]) -> str:
     return words if interval["low"] is None else f"{words}, 95 % interval {low} to {high}"
 
 
-def _about_width(split: str, section: dict[str, Any]) -> list[str]:
+def _about_width(split: str, section: Mapping[str, Any]) -> list[str]:
     """Whether the interval can decide anything, and how many more prompts would do: its width falls as 1/√prompts."""
     accuracy, groups = section["accuracy"], section["groups"]
     if accuracy["low"] is None:
@@ -146,7 +147,7 @@ def _two_digits(value: float) -> int:
     return math.ceil(value / size) * size
 
 
-def _about_calibration(split: str, section: dict[str, Any]) -> list[str]:
+def _about_calibration(split: str, section: Mapping[str, Any]) -> list[str]:
     gap, temperature, right = section["overconfidence"], section["temperature"], section["accuracy"]["value"]
     if temperature is None:
         # A model at chance has no temperature either, and was warned of already.
@@ -163,7 +164,7 @@ def _about_calibration(split: str, section: dict[str, Any]) -> list[str]:
     ]
 
 
-def _about_ties(split: str, section: dict[str, Any]) -> list[str]:
+def _about_ties(split: str, section: Mapping[str, Any]) -> list[str]:
     outcomes = section["outcomes"]
     if outcomes is None:
         return []

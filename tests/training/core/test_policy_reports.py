@@ -10,11 +10,13 @@ from sys import executable
 import numpy as np
 import pytest
 
+from tests.training.core.judged import random_split
 from tests.training.core.policies import ppo_report, sft_report
 from tests.training.core.test_report_page import HOSTILE, Read
+from training.core.evaluation import evaluate
 from training.core.policy_cards import policy_card
 from training.core.policy_plots import policy_plots, ticks
-from training.core.policy_reports import perplexity_report, policy_line, policy_warnings
+from training.core.policy_reports import implicit_margins, perplexity_report, policy_line, policy_warnings
 from training.core.report_page import report_html, write_report_files
 from training.core.report_parts import main_figures, parts_of
 
@@ -72,6 +74,7 @@ def changed(report, **parts):
         ({"after": {"length_mean": 60.0}}, "Responses grew from 37 to 60 tokens (+62 %)"),
         ({"after": {"eos_rate": 0.75}}, "25 % of the responses were cut off"),
         ({"after": {"kl": 31.0}}, "far from its start: 31 nats"),
+        ({"kept_step": 40}, "The weights (step 40) were chosen on the prompts"),
     ],
 )
 def test_each_weakness_is_told_where_it_is_and_only_there(honest, parts, words):
@@ -79,6 +82,40 @@ def test_each_weakness_is_told_where_it_is_and_only_there(honest, parts, words):
     strong = changed(honest, best_of_4=best, after={"length_mean": honest["before"]["length_mean"]})
     assert policy_warnings(strong) == []
     assert one_warning(changed(strong, **parts), words)
+
+
+def test_weights_chosen_elsewhere_need_no_warning(exploited):
+    chosen = "were chosen on the prompts"
+    assert one_warning(exploited, chosen)
+    assert not one_warning(exploited | {"split": "test"}, chosen)
+    assert not one_warning(exploited | {"split": "validation", "kept_step": exploited["steps"]}, chosen)
+
+
+def test_pairs_of_dpo_are_warned_of_as_those_of_a_reward_model():
+    data, _ = random_split(40)
+    blind = [[0.0] * len(example.lengths) for example in data]
+    report = {"kind": "dpo", "validation": evaluate(data, blind, seed=0)}
+    assert "validation accuracy includes chance" in policy_warnings(report)[0]
+
+
+def test_margins_are_over_strict_pairs_and_add_up():
+    data, scores = random_split(10)
+    found = implicit_margins(data, scores, seed=1)
+    margins, preferred = [], []
+    for example, row in zip(data, scores, strict=True):
+        for ranking in example.rankings:
+            for number, tier in enumerate(ranking.tiers):
+                for winner in tier:
+                    for loser in (place for lower in ranking.tiers[number + 1 :] for place in lower):
+                        if winner != loser:
+                            margins.append(row[winner] - row[loser])
+                            preferred.append(row[winner])
+    assert found["pairs"] == len(margins)
+    assert found["margin"]["value"] == pytest.approx(np.mean(margins))
+    assert found["preferred"]["value"] == pytest.approx(np.mean(preferred))
+    assert found["margin"]["value"] == pytest.approx(found["preferred"]["value"] - found["other"]["value"])
+    assert found["margin"]["low"] < found["margin"]["value"] < found["margin"]["high"]
+    assert implicit_margins([], [], seed=1)["margin"]["value"] is None
 
 
 def test_nothing_held_out_is_told():
