@@ -123,9 +123,10 @@ class Ours:
 
     def step(self, number: int) -> None:
         """The recipe's step over the rankings of this number (from 0)."""
-        from training.recipes.reward_step import set_rates, take_step
+        from training.recipes.loop import set_rates
+        from training.recipes.reward_step import take_step
 
-        set_rates(self.session.config, self.member, number + 1)
+        set_rates(self.session.config, self.member.optimizer, self.member.course, number + 1)
         figures = take_step(self.session, self.prepared, self.member, self.rankings(number))
         assert not figures.skipped
 
