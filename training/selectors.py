@@ -210,7 +210,7 @@ def seconds_left(run: Run) -> float | None:
 def latest_metrics(run: Run) -> dict[str, float]:
     """Each measurement's last known value; some are not taken at every step."""
     recent = RunMetric.objects.filter(run=run).order_by("-step").values_list("values", flat=True)
-    evaluated = recent.filter(values__has_key="validation/accuracy")
+    evaluated = recent.filter(values__has_any_keys=["validation/accuracy", "validation/loss", "validation/score"])
     latest: dict[str, float] = {}
     for values in [*recent[:1], *evaluated[:1]]:
         latest = {name: value for name, value in values.items() if value is not None} | latest

@@ -117,8 +117,8 @@ def _about_wins(report: Report) -> list[str]:
     best = best_of(report)
     if best and best["value"] is not None and best["value"] >= plain["value"]:
         found.append(
-            f"Choosing the best-scored of {best['n']} answers of the policy at the start wins as often without any "
-            f"training ({ENGLISH.percent(best['value'])} against {ENGLISH.percent(plain['value'])})."
+            f"Choosing the best-scored of {best['n']} answers of the policy at the start wins at least as often "
+            f"without any training ({ENGLISH.percent(best['value'])} against {ENGLISH.percent(plain['value'])})."
         )
     return found
 

@@ -15,6 +15,7 @@ from annotate.models import Snapshot
 from annotate.pages.access import page, page_data, visitor
 from annotate.selectors.projects import get_project_for
 from training.models import ModelVersion, Run
+from training.pages.curves import curves_of, latest_of
 from training.pages.forms import TrainForm
 from training.pages.report import report_figures, report_parts
 from training.recipes.configs import RECIPES, describe
@@ -160,6 +161,8 @@ def _live(run: Run) -> dict[str, Any]:
         "health": health,
         "left": seconds_left(run),
         "latest": latest_metrics(run),
+        "latest_shown": latest_of(run.kind),
+        "curves": curves_of(run.kind),
         "attempts": list(run.attempts.order_by("number")),
         "model": ModelVersion.objects.filter(run=run).first(),
         "snapshot_withdrawn": run.snapshot is not None and run.snapshot.state == Snapshot.State.WITHDRAWN,
