@@ -18,6 +18,11 @@ def tuner_layers(whole: Any) -> list[Any]:
     return [module for module in whole.modules() if isinstance(module, BaseTunerLayer)]
 
 
+def is_of_adapter(name: str, adapter: str | None) -> bool:
+    """Whether a parameter's name says that it belongs to this adapter; nothing belongs to none."""
+    return adapter is not None and any(f".{matrix}.{adapter}." in name for matrix in ("lora_A", "lora_B"))
+
+
 @contextmanager
 def use_adapter(whole: Any, name: str | None) -> Iterator[None]:
     """Forwards inside go through the adapter of this name, or through none; may be nested."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM
 
-from training.core.adapters import DEFAULT, use_adapter
+from training.core.adapters import DEFAULT, is_of_adapter, use_adapter
 from training.core.attention import let_attend_in_blocks
 from training.core.distributed import is_sharded, like_shards
 from training.core.errors import UsageError
@@ -74,8 +74,12 @@ class LanguageModel:
             return self.shape.apply(linear(hidden, head.weight, head.bias).float())
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Trained parameters by name, in a fixed order."""
-        return ((name, value) for name, value in self.whole.named_parameters() if value.requires_grad)
+        """Trained parameters by name, in a fixed order; with adapters, those of this model's alone."""
+        return (
+            (name, value)
+            for name, value in self.whole.named_parameters()
+            if value.requires_grad and (self.adapter is None or is_of_adapter(name, self.adapter_name))
+        )
 
     def forwarding(self) -> AbstractContextManager[None]:
         """Inside, the whole model (as in ``generate``) goes through this model's adapter, or through none."""

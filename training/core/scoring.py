@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -110,7 +110,7 @@ def packing_error(model: RewardModel, longest: TokenisedExample, *, pad_id: int)
     In float32, on its longest responses, four at most; the packed row is never split here.
     """
     some = TokenisedExample(longest.prompt, tuple(sorted(longest.responses, key=len)[-4:]))
-    exact = RewardModel(model.whole, model.adapter, model.device, torch.float32)
+    exact = replace(model, autocast_dtype=torch.float32)
     scores = []
     for packed in (True, False):
         rows = lay_rows(some, number=0, packed=packed, budget=some.tokens)
