@@ -100,7 +100,7 @@ def encode_documents(
         UsageError: a text that cannot be encoded (the message names its line), or nothing to end a response with.
     """
     texts = TextEncoder(encoder, max_length)
-    end = _Ending(encoder, stop_ids)
+    end = ResponseEnding(encoder, stop_ids)
     found = {split: Documents() for split in splits}
     groups: dict[str, int] = {}
     spread: dict[int, set[str]] = {}
@@ -136,7 +136,7 @@ def _encoded(demonstration: Demonstration, texts: TextEncoder) -> tuple[tuple[in
     return prompt, response, before + behind
 
 
-class _Ending:
+class ResponseEnding:
     """What a response ends with when it is learned."""
 
     def __init__(self, encoder: ChatEncoder, stop_ids: Collection[int]) -> None:

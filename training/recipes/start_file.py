@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from training.recipes.launch import Session
 NAME = "start"
 FILE = "measured.safetensors"
 
-Numbers = NDArray[np.float64]
+Numbers = NDArray[Any]
 
 
 class StartFile:
