@@ -10,7 +10,7 @@ from training.core.examples import Example
 from training.core.judgements import all_pairs, read_judgements
 from training.core.policy_statistics import number_groups
 from training.core.policy_words import best_of
-from training.core.reports import FEW_GROUPS, about_split
+from training.core.reports import FEW_GROUPS
 from training.core.wording import ENGLISH
 
 # Fewer prompts than these leave a win rate known to some ±10 points.
@@ -45,11 +45,12 @@ def policy_warnings(
         skipped_steps: optimiser steps left out because something was not finite.
         defused_texts: texts that hold control tokens.
         template: name of our template, where the model brings none.
-        trained_on: further warnings of the recipe, put before those on the run.
+        trained_on: further warnings of the recipe, on its data and, with dpo, on held-out pairs
+            (``reports.warnings_about``), put before those on the run.
     """
     kinds: tuple[Callable[[Report], list[str]], ...] = (
         _about_suspicion, _about_prompts, _about_judge, _about_wins, _about_length, _about_cut_off, _about_distance,
-        _about_choice, _about_text, _about_pairs,
+        _about_choice, _about_text, _about_margins,
     )  # fmt: skip
     found = [warning for about in kinds for warning in about(report)] + list(trained_on)
     if template is not None:
@@ -164,13 +165,15 @@ def _about_choice(report: Report) -> list[str]:
     ]
 
 
-def _about_pairs(report: Report) -> list[str]:
-    sections = {split: report.get(split) for split in ("validation", "test")}
+def _about_margins(report: Report) -> list[str]:
+    """DPO's known way to go wrong: both sides fall, the other one faster (Pal et al. 2024, arXiv 2402.13228)."""
+    section = report.get("validation")
+    preferred = ((section.get("margins") if isinstance(section, Mapping) else None) or {}).get("preferred") or {}
+    if preferred.get("high") is None or preferred["high"] >= 0:
+        return []
     return [
-        warning
-        for split, section in sections.items()
-        if report["kind"] == "dpo" and isinstance(section, Mapping) and "accuracy" in section
-        for warning in about_split(split, section)
+        f"Training made even the preferred validation responses less likely (implicit reward "
+        f"{ENGLISH.figure(preferred['value'])} nats); the others fell further."
     ]
 
 

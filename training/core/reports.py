@@ -49,7 +49,7 @@ def warnings_about(
         cut: unranked responses that were left out because they are too long.
         template: name of our template that texts were rendered with because the model brings none; None where it does.
     """
-    found = [warning for split, section in sections.items() for warning in about_split(split, section)]
+    found = [warning for split, section in sections.items() for warning in _about_split(split, section)]
     if shared_groups:
         stand = "conversation (split group) stands" if shared_groups == 1 else "conversations (split groups) stand"
         found.append(f"{shared_groups} {stand} in several splits: held-out figures are too good.")
@@ -67,8 +67,7 @@ def warnings_about(
     return found
 
 
-def about_split(split: str, section: Mapping[str, Any]) -> list[str]:
-    """Warnings about the accuracy of one split, as ``evaluate`` found it."""
+def _about_split(split: str, section: Mapping[str, Any]) -> list[str]:
     if section["accuracy"]["value"] is None:
         return [f"There are no {split} pairs: held-out accuracy is unknown."]
     kinds = (_about_chance, _about_length, _about_width, _about_calibration, _about_ties)

@@ -13,7 +13,6 @@ import pytest
 from tests.training.core.judged import random_split
 from tests.training.core.policies import ppo_report, sft_report
 from tests.training.core.test_report_page import HOSTILE, Read
-from training.core.evaluation import evaluate
 from training.core.policy_cards import policy_card
 from training.core.policy_plots import policy_plots, ticks
 from training.core.policy_reports import implicit_margins, perplexity_report, policy_line, policy_warnings
@@ -91,11 +90,16 @@ def test_weights_chosen_elsewhere_need_no_warning(exploited):
     assert not one_warning(exploited | {"split": "validation", "kept_step": exploited["steps"]}, chosen)
 
 
-def test_pairs_of_dpo_are_warned_of_as_those_of_a_reward_model():
-    data, _ = random_split(40)
-    blind = [[0.0] * len(example.lengths) for example in data]
-    report = {"kind": "dpo", "validation": evaluate(data, blind, seed=0)}
-    assert "validation accuracy includes chance" in policy_warnings(report)[0]
+def test_dpo_that_pushed_both_sides_down_is_told():
+    def report(low, high):
+        preferred = {"value": (low + high) / 2, "low": low, "high": high}
+        return {"kind": "dpo", "validation": {"margins": {"preferred": preferred}}}
+
+    assert policy_warnings(report(-2.0, -1.0)) == [
+        "Training made even the preferred validation responses less likely (implicit reward −1.50 nats); the others "
+        "fell further."
+    ]
+    assert policy_warnings(report(-2.0, 0.1)) == policy_warnings(report(0.1, 0.2)) == []
 
 
 def test_margins_are_over_strict_pairs_and_add_up():
