@@ -166,14 +166,14 @@ def _about_choice(report: Report) -> list[str]:
 
 
 def _about_margins(report: Report) -> list[str]:
-    """DPO's known way to go wrong: both sides fall, the other one faster (Pal et al. 2024, arXiv 2402.13228)."""
+    """DPO's known way to go wrong: margins grow while both sides fall (Pal et al. 2024, arXiv 2402.13228)."""
     section = report.get("validation")
     preferred = ((section.get("margins") if isinstance(section, Mapping) else None) or {}).get("preferred") or {}
     if preferred.get("high") is None or preferred["high"] >= 0:
         return []
     return [
-        f"Training made even the preferred validation responses less likely (implicit reward "
-        f"{ENGLISH.figure(preferred['value'])} nats); the others fell further."
+        "Training made even the preferred validation responses less likely (implicit reward "
+        f"{ENGLISH.figure(preferred['value'])} nats): what it prefers now is something else."
     ]
 
 

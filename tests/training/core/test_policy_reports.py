@@ -96,8 +96,8 @@ def test_dpo_that_pushed_both_sides_down_is_told():
         return {"kind": "dpo", "validation": {"margins": {"preferred": preferred}}}
 
     assert policy_warnings(report(-2.0, -1.0)) == [
-        "Training made even the preferred validation responses less likely (implicit reward −1.50 nats); the others "
-        "fell further."
+        "Training made even the preferred validation responses less likely (implicit reward −1.50 nats): what "
+        "it prefers now is something else."
     ]
     assert policy_warnings(report(-2.0, 0.1)) == policy_warnings(report(0.1, 0.2)) == []
 
