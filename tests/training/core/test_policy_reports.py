@@ -272,7 +272,10 @@ def test_scores_stand_over_the_root_of_kl_as_changes_since_the_start():
         {"step": 5 * number, "kl": float(number**2), "score": 3.0 + number, "judge": None, "length": 20.0}
         for number in range(5)
     ]
-    dots = places(policy_plots({"curve": curve}, name="x")["reward_kl"])
+    plot = policy_plots({"curve": curve}, name="x")["reward_kl"]
+    dots = places(plot)
+    ticks_up = re.findall(r'text-anchor="end">(\d+)</text>', plot)
+    assert ticks_up == ["0", "1", "2", "3", "4"], "of the change, not of the score"
     # Equal steps of √KL and of the score: a straight line.
     across, up = np.array(dots).T
     assert np.diff(across) == pytest.approx(np.diff(across)[0], abs=0.11) and np.diff(across)[0] > 0
