@@ -14,6 +14,8 @@ from training.core.svg import LEFT, RIGHT
 from training.core.wording import ENGLISH, Wording
 
 TOP, BOTTOM = 24, 214
+# ``overoptimisation.LENGTH_GROWS_TO``, which cannot be imported without NumPy.
+ALARM = 1.5
 Points = list[tuple[float, float]]
 
 
@@ -88,7 +90,7 @@ def _length(curve: Sequence[Mapping[str, Any]], kept: Mapping[str, Any] | None, 
         told=told,
         words=words,
         floor=0.0,
-        level=(1.5 * points[0][1], words.gettext("alarm")),
+        level=(ALARM * points[0][1], words.gettext("alarm")),
     )
 
 

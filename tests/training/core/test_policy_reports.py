@@ -14,7 +14,8 @@ from tests.training.core.judged import random_split
 from tests.training.core.policies import ppo_report, sft_report
 from tests.training.core.test_report_page import HOSTILE, Read
 from training.core.policy_cards import policy_card
-from training.core.policy_plots import policy_plots, ticks
+from training.core.overoptimisation import LENGTH_GROWS_TO
+from training.core.policy_plots import ALARM, policy_plots, ticks
 from training.core.policy_reports import implicit_margins, perplexity_report, policy_line, policy_warnings
 from training.core.report_page import report_html, write_report_files
 from training.core.report_parts import main_figures, parts_of
@@ -261,6 +262,11 @@ def test_plots_are_drawn_from_the_curve(exploited):
         assert shapes == points * series + legend
         assert "style=" not in plot and "nan" not in plot
         assert "kept" in "".join(root.itertext())
+
+
+def test_the_line_of_the_length_plot_is_where_the_alarm_is(exploited):
+    assert ALARM == LENGTH_GROWS_TO
+    assert ">alarm</text>" in policy_plots(exploited, name="x")["length"]
 
 
 def places(plot):
