@@ -13,8 +13,8 @@ import pytest
 from tests.training.core.judged import random_split
 from tests.training.core.policies import ppo_report, sft_report
 from tests.training.core.test_report_page import HOSTILE, Read
-from training.core.policy_cards import policy_card
 from training.core.overoptimisation import LENGTH_GROWS_TO
+from training.core.policy_cards import policy_card
 from training.core.policy_plots import ALARM, policy_plots, ticks
 from training.core.policy_reports import implicit_margins, perplexity_report, policy_line, policy_warnings
 from training.core.report_page import report_html, write_report_files
