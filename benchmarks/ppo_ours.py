@@ -118,7 +118,7 @@ def main() -> None:
     phases = {name: row[f"time/{name}_seconds"] for name in ("sample", "score", "forward", "learn")}
     print(json.dumps({
         "seconds": seconds, "peak_mb": peak, "score_before": before, "score_after": after, "phases": phases,
-        "bare_generate_seconds": bare, "trunk": run.models.facts.get("trunk", "separate"),
+        "bare_generate_seconds": bare, "trunk": "shared" if run.models.trunk is not None else "separate",
     }))  # fmt: skip
 
 

@@ -213,9 +213,3 @@ def stop_ids(encoder: ChatEncoder, generation_config: Any = None) -> frozenset[i
     control = set(encoder.control_tokens.values())
     found.update(token for token in encoder.ending_ids[:1] if token in control)
     return frozenset(token for token in found if token is not None)
-
-
-def fill_id(tokenizer: Any) -> int:
-    """An id to fill rows with where masks and places say what is real: the pad token's, or any."""
-    known = (tokenizer.pad_token_id, tokenizer.eos_token_id)
-    return next((token for token in known if token is not None), 0)

@@ -32,8 +32,11 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def load_policy(session: Session[Config], encoder: ChatEncoder) -> tuple[LanguageModel, int]:
+def load_policy(session: Session[Config], encoder: ChatEncoder, *, bare: bool = False) -> tuple[LanguageModel, int]:
     """The model of --model with its LoRA layers, not sharded yet, and the pad id, which is settled by this.
+
+    Args:
+        bare: without LoRA layers, whatever --lora-rank says.
 
     Raises:
         UsageError: a model that cannot be used.
@@ -45,7 +48,7 @@ def load_policy(session: Session[Config], encoder: ChatEncoder) -> tuple[Languag
     embedding_rows = model.whole.get_input_embeddings().num_embeddings
     pad_id = settle_pad_token(encoder, embedding_rows=embedding_rows)
     set_pad_token(model, pad_id)
-    if config.lora_rank:
+    if config.lora_rank and not bare:
         model = add_language_lora(model, rank=config.lora_rank, seed=config.seed)
     if config.gradient_checkpointing:
         recompute_alike(model.whole)

@@ -112,7 +112,9 @@ class PpoRun(TrainingLoop[PpoConfig]):
         row = figures_of(lesson, learned, kl=kl, k3=k3, beta=beta) | {"train/learning_rate": rate}
         if step % config.sample_every == 0 or step == self.course.steps:
             self.watch.write_table(step)
-        return StepResult(row, learned.skipped, learned.forwarded + sum(example.tokens for example in rollout.sampled.examples))
+        return StepResult(
+            row, learned.skipped, learned.forwarded + sum(example.tokens for example in rollout.sampled.examples)
+        )
 
     def validate(self, row: Row) -> None:
         """Answer the held-out prompts, and ask the alarm."""

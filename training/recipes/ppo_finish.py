@@ -4,12 +4,13 @@ from typing import Any
 
 from training.core.blind_pairs import BlindPair, write_blind_pairs
 from training.core.errors import StopRequested
-from training.core.files import write_json
+from training.core.policy_reports import policy_warnings
 from training.core.policy_statistics import compare_answers, describe_answers
-from training.core.runfolder import REPORT_NAME
+from training.core.tokens import PLAIN_TEMPLATE_NAME
 from training.recipes.configs import PpoConfig
 from training.recipes.launch import Session
 from training.recipes.loop import Progress
+from training.recipes.policy_finish import publish_policy
 from training.recipes.ppo_judge import JudgeFacts
 from training.recipes.ppo_prompts import Prompts
 from training.recipes.ppo_setup import Prepared
@@ -41,8 +42,18 @@ def finish_policy(
     numbers = watch.numbers_of(prompts)
     if numbers:
         report |= compare(session, prepared, watch, prompts, numbers)
-    report["warnings"] = policy_warnings(report, session.config, skipped=progress.skipped_steps)
-    publish(session, prepared, report)
+    report["warnings"] = policy_warnings(
+        report,
+        skipped_steps=progress.skipped_steps,
+        defused_texts=prepared.data.defused,
+        template=PLAIN_TEMPLATE_NAME if prepared.encoder.template_name == PLAIN_TEMPLATE_NAME else None,
+    )
+    if prepared.models.trunk is not None:
+        prepared.models.trunk.check_base()
+    publish_policy(
+        session, prepared.models.policy, prepared.encoder, kind="ppo", report=report,
+        data_sha256=prepared.data.file.sha256,
+    )  # fmt: skip
     return summary_of(report)
 
 
@@ -84,14 +95,11 @@ def compare(
     }
 
 
-def policy_warnings(report, config, *, skipped):
-    return []
-
-
-def publish(session, prepared, report):
-    if session.world.is_main:
-        write_json(session.folder / REPORT_NAME, report)
-
-
-def summary_of(report):
-    return "done"
+def summary_of(report: dict[str, Any]) -> str:
+    """What came of the run, in one line."""
+    words = f"trained {report['steps']} steps"
+    if "after" in report:
+        words += f", score {report['before']['score']:.3f} before and {report['after']['score']:.3f} after"
+    if (win := report.get("win_rate")) is not None:
+        words += f", {100 * win['value']:.0f} % preferred by the judge"
+    return words + (", suspect of over-optimisation" if report["suspect"] else "")

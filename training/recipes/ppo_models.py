@@ -1,38 +1,35 @@
 """The models of ``recipes.ppo``: policy, reference, value, rewards, and the sampler that speaks for the policy."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from training.core.adapters import recompute_alike
-from training.core.errors import UsageError
 from training.core.halving import MicroBatchBudget
-from training.core.language import LanguageModel, add_language_lora, load_language_model
+from training.core.language import LanguageModel
 from training.core.log_probs import token_figures
 from training.core.modeling import (
     RewardModel,
-    add_lora,
     choose_autocast,
-    load_reward_model,
-    load_tokenizer,
     make_optimizer,
 )
 from training.core.packing import PackedRows, TokenisedExample, packing_refusal
-from training.core.randomness import derive_seed, generator_for
+from training.core.randomness import generator_for
 from training.core.reward_sources.episodes import RewardSource
 from training.core.reward_sources.grammar import parse_reward
 from training.core.reward_sources.making import make_sources
-from training.core.reward_sources.models import Reading, same_tokenizer
+from training.core.reward_sources.models import Reading
 from training.core.sampling import GenerateSampler, Sampler, SamplingSettings
-from training.core.scorer import member_folders
+from training.core.scorer import Scorer
 from training.core.sharding import shard_model
 from training.core.token_places import TokenPlaces
-from training.core.tokens import ChatEncoder, fill_id, stop_ids
+from training.core.tokens import ChatEncoder, stop_ids
+from training.core.trunk import SharedTrunk
 from training.recipes.configs import PpoConfig
 from training.recipes.launch import Session
+from training.recipes.ppo_actors import make_actors
 from training.recipes.ppo_prompts import PromptData
 from training.recipes.ppo_rows import Rows
 
@@ -62,7 +59,7 @@ class Models:
     optimizer: torch.optim.Optimizer
     parameters: dict[str, nn.Parameter]
     budgets: dict[str, MicroBatchBudget]
-    facts: dict[str, Any] = field(default_factory=dict)
+    trunk: SharedTrunk | None = None
 
     @property
     def policy_parameters(self) -> list[nn.Parameter]:
@@ -92,19 +89,10 @@ def make_models(session: Session[PpoConfig], data: PromptData, encoder: ChatEnco
         UsageError: a model or a reward that cannot be used.
     """
     config = session.config
-    policy, reference = make_policy(session)
+    actors = make_actors(session, encoder)
+    policy, reference, value = actors.policy, actors.reference, actors.value
     budgets = make_budgets(session, longest=data.longest + config.max_response_length)
-    value, value_zero = (None, 0.0) if config.advantage != "gae" else make_value(session, encoder)
-    if value is not None and config.lora_rank:
-        value = add_lora(value, rank=config.lora_rank, seed=derive_seed(config.seed, "value"))
-    rows = choose_rows(session, policy, data, encoder, budgets["rows"])
-    for model in (policy, reference, value):
-        if model is not None and not any(value.requires_grad for value in model.whole.parameters()):
-            model.whole.eval()
-        elif model is not None:
-            if config.gradient_checkpointing:
-                recompute_alike(model.whole)
-            model.whole.train()
+    rows = choose_rows(session, policy, data, actors.pad_id, budgets["rows"])
     if config.shard:
         for model in {id(each.whole): each for each in (policy, reference, value) if each is not None}.values():
             shard_model(model, session.world)
@@ -126,8 +114,9 @@ def make_models(session: Session[PpoConfig], data: PromptData, encoder: ChatEnco
         policy=policy,
         reference=reference,
         value=value,
-        value_zero=value_zero,
-        sources=make_rewards(session, data, encoder, budgets["scoring"]),
+        value_zero=actors.value_zero,
+        trunk=actors.trunk,
+        sources=make_rewards(session, data, encoder, budgets["scoring"], scorers=actors.scorers),
         sampler=samplers[0],
         reference_sampler=samplers[1],
         rows=rows,
@@ -137,55 +126,13 @@ def make_models(session: Session[PpoConfig], data: PromptData, encoder: ChatEnco
     )
 
 
-def make_policy(session: Session[PpoConfig]) -> tuple[LanguageModel, LanguageModel]:
-    """The policy, and the model that it starts from: the policy without its adapter, or a frozen copy."""
-    config = session.config
-    autocast = choose_autocast(config.dtype, session.device)
-    policy = load_language_model(config.model, device=session.device, autocast_dtype=autocast)
-    if config.lora_rank:
-        policy = add_language_lora(policy, rank=config.lora_rank, seed=config.seed)
-        session.say("reference: the policy without its adapter")
-        return policy, replace(policy, adapter_name=None)
-    reference = load_language_model(
-        config.model, device=session.device, autocast_dtype=autocast, weights_dtype=_frozen_dtype(autocast)
-    )
-    reference.whole.requires_grad_(False)
-    session.say(f"reference: a frozen copy in {str(_frozen_dtype(autocast)).removeprefix('torch.')}")
-    return policy, reference
-
-
-def make_value(session: Session[PpoConfig], encoder: ChatEncoder) -> tuple[RewardModel, float]:
-    """The value model with its own weights, and what it says where nothing is expected.
-
-    It starts as the model that --value-model names, else as the reward model, else as --model with a fresh head.
-
-    Raises:
-        UsageError: --value-model cannot be used.
-    """
-    config = session.config
-    autocast = choose_autocast(config.dtype, session.device)
-    name = config.value_model or _first_reward_model(config)
-    if name is not None:
-        name = member_folders(name)[0]
-        if not same_tokenizer(encoder, ChatEncoder(load_tokenizer(name))):
-            if config.value_model:
-                raise UsageError(
-                    f"--value-model {name} has another tokenizer than the policy, whose tokens it has to read"
-                )
-            session.say("value model: from --model, for the reward model has another tokenizer")
-            name = None
-    value = load_reward_model(
-        name or config.model, seed=derive_seed(config.seed, "value"), device=session.device, autocast_dtype=autocast
-    )
-    needed = encoder.tokenizer.vocab_size
-    if value.whole.get_input_embeddings().num_embeddings < needed:
-        raise UsageError(f"the value model from {name or config.model} has fewer embeddings than the policy has tokens")
-    session.say(f"value model: from {name or config.model}, its own weights")
-    return value, float(getattr(value.whole.config, "plackett_score_mean", 0.0)) if name else 0.0
-
-
 def make_rewards(
-    session: Session[PpoConfig], data: PromptData, encoder: ChatEncoder, budget: MicroBatchBudget
+    session: Session[PpoConfig],
+    data: PromptData,
+    encoder: ChatEncoder,
+    budget: MicroBatchBudget,
+    *,
+    scorers: Mapping[str, Scorer],
 ) -> list[RewardSource]:
     """What is rewarded; every prompt is looked at for what its reward needs."""
     config = session.config
@@ -199,6 +146,7 @@ def make_rewards(
         allow_code_execution=config.allow_code_execution,
         # Whoever starts a recipe by its command line may run any code anyway.
         allowed_functions=None,
+        scorers=scorers,
         say=session.say,
     )
 
@@ -236,10 +184,10 @@ def make_budgets(session: Session[PpoConfig], *, longest: int) -> dict[str, Micr
 
 
 def choose_rows(
-    session: Session[PpoConfig], policy: LanguageModel, data: PromptData, encoder: ChatEncoder, budget: MicroBatchBudget
+    session: Session[PpoConfig], policy: LanguageModel, data: PromptData, pad_id: int, budget: MicroBatchBudget
 ) -> Rows:
     """Several samples of a prompt go behind it in one row, where the architecture allows it and log-probs agree."""
-    config, pad_id = session.config, fill_id(encoder.tokenizer)
+    config = session.config
 
     def rows(packed: bool) -> Rows:
         return Rows(packed, pad_id, session.world, session.device, budget, sharded=config.shard)
@@ -292,16 +240,6 @@ def make_ppo_optimizer(
     for group in of_value.param_groups:
         optimizer.add_param_group({**group, "peak": value_rate})
     return optimizer, parameters | named
-
-
-def _first_reward_model(config: PpoConfig) -> str | None:
-    """The reward model whose weights the value model may start from."""
-    specs = [parse_reward(text) for text in config.rewards]
-    return next((spec.argument for spec in specs if spec.kind in ("model", "ensemble")), None)
-
-
-def _frozen_dtype(autocast: torch.dtype) -> torch.dtype:
-    return autocast if autocast == torch.bfloat16 else torch.float32
 
 
 def _decoder(tokenizer: Any) -> Any:

@@ -10,6 +10,7 @@ from training.core.conversations import PromptFile, PromptRecord
 from training.core.errors import UsageError
 from training.core.thinking import is_opened
 from training.core.tokens import ChatEncoder
+from training.recipes.preparing import words_of
 
 HELD_OUT = ("validation", "test")
 
@@ -46,12 +47,16 @@ class Prompts:
 
 @dataclass(frozen=True)
 class PromptData:
-    """A file's prompts by split, why the others are left out, and the longest that is used, in tokens."""
+    """A file's prompts by split, and why the others are left out.
+
+    ``longest`` is that of a prompt that is used, in tokens; ``defused`` counts texts that hold control tokens.
+    """
 
     file: PromptFile
     splits: dict[str, Prompts]
     dropped: Counter[str]
     longest: int
+    defused: int
 
     @property
     def train(self) -> Prompts:
@@ -97,6 +102,5 @@ def choose_prompts(file: PromptFile, encoder: ChatEncoder, *, limit: int, splits
         places[record.split].append(place)
     found = {split: Prompts(file.prompts, chosen, encoder, opened) for split, chosen in places.items()}
     if not len(found["train"]):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "nothing"
-        raise UsageError(f"{file.path} has no prompt to train on: {file.read} lines, dropped {reasons}")
-    return PromptData(file, found, dropped, longest)
+        raise UsageError(f"{file.path} has no prompt to train on: {file.read} lines, dropped {words_of(dropped)}")
+    return PromptData(file, found, dropped, longest, encoder.defused)

@@ -3,13 +3,16 @@
 Ouyang et al. 2022 (arXiv 2203.02155, eq. 2): the pretraining term, here over whatever documents ``--ptx-data`` holds.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch import Tensor
 
 from training.core.conversations import read_demonstrations
 from training.core.documents import Documents, encode_documents, lay_documents
 from training.core.errors import UsageError
-from training.core.log_probs import backward_through
+from training.core.log_probs import TokenFigures, backward_through
 from training.core.packing import packing_refusal
 from training.core.randomness import derive_seed, permutation
 from training.core.tokens import ChatEncoder, stop_ids
@@ -46,9 +49,7 @@ class PtxData:
         for part in rows.parts(laid.examples, range(len(laid.examples)), tokens=tokens):
             packed, places = rows.forward(laid.examples, part, skip=laid.skip)
             weight = self.coefficient * share * part.counts
-            loss, _ = backward_through(
-                models.policy, packed, places, lambda found, _, weight=weight: -weight * found.log_probs.sum()
-            )
+            loss, _ = backward_through(models.policy, packed, places, _weighted(weight))
             total += loss.item() / self.coefficient
         return total
 
@@ -56,6 +57,11 @@ class PtxData:
         """The documents of a minibatch: ``count`` of a fresh permutation, again from the first where they run out."""
         order = permutation(len(self.documents), derive_seed(self.seed, "ptx"), key)
         return [order[place % len(order)] for place in range(count)]
+
+
+def _weighted(weight: float) -> Callable[[TokenFigures, slice], Tensor]:
+    """weight · Σ −ln p of some tokens."""
+    return lambda found, _: -weight * found.log_probs.sum()
 
 
 def load_ptx(session: Session[PpoConfig], encoder: ChatEncoder, models: Models) -> PtxData | None:

@@ -74,7 +74,7 @@ class Rows:
         found: dict[tuple[int, int], list[Tensor]] = {}
         for part in self.parts(examples, range(len(examples)), tokens=tokens):
             rows, places = self.forward(examples, part)
-            columns = [figure.float().cpu().split(places.counts) for figure in of(rows, places)]
+            columns = [torch.split(figure.float().cpu(), list(places.counts)) for figure in of(rows, places)]
             if part.counts:
                 # Copies: a view would keep, and send, all of its micro-batch.
                 pieces = ([each.clone() for each in pieces] for pieces in zip(*columns, strict=True))

@@ -5,15 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from training.core.conversations import PromptFile, read_prompts
 from training.core.files import model_fingerprint, sha256_of
 from training.core.modeling import estimate_peak_bytes, load_tokenizer
 from training.core.records import SPLITS
 from training.core.reward_sources.grammar import parse_reward
 from training.core.runfolder import SAMPLES_NAME, StepFile
-from training.core.schedule import Course, make_course
+from training.core.schedule import Course
 from training.core.scorer import member_folders
 from training.core.tokens import ChatEncoder
 from training.recipes.configs import PpoConfig
@@ -21,6 +19,7 @@ from training.recipes.launch import Session, check_same_run
 from training.recipes.ppo_models import Models, make_models
 from training.recipes.ppo_prompts import PromptData, choose_prompts
 from training.recipes.ppo_ptx import PtxData, load_ptx
+from training.recipes.preparing import compute_repeatably, course_of, usable_length, words_of
 
 
 @dataclass(frozen=True)
@@ -76,18 +75,13 @@ def prepare(session: Session[PpoConfig], inputs: Inputs) -> Prepared:
         UsageError: no prompt to train on, or a model or a reward that cannot be used.
     """
     config = session.config
-    if session.device.type == "cpu":
-        torch.use_deterministic_algorithms(True)
-        # See ``reward_setup.prepare``.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    compute_repeatably(session.device)
     encoder = ChatEncoder(load_tokenizer(config.model), show_thinking=config.thinking == "show")
     splits = tuple(split for split in SPLITS if split != "test" or config.evaluate_split == "test")
-    data = choose_prompts(inputs.file, encoder, limit=config.prompt_limit, splits=splits)
+    limit = min(config.prompt_limit, usable_length(config) - config.max_response_length)
+    data = choose_prompts(inputs.file, encoder, limit=limit, splits=splits)
     models = make_models(session, data, encoder)
-    course = make_course(
-        prompts=len(data.train), batch_size=config.batch_size, epochs=config.epochs, max_steps=config.max_steps,
-        seed=config.seed,
-    )  # fmt: skip
+    course = course_of(config, prompts=len(data.train), seed=config.seed)
     prepared = Prepared(data, encoder, models, load_ptx(session, encoder, models), course)
     prepared.facts = facts_of(prepared, inputs)
     describe_start(session, prepared)
@@ -108,8 +102,7 @@ def describe_start(session: Session[PpoConfig], prepared: Prepared) -> None:
     for split, prompts in data.splits.items():
         session.say(f"{split}: {len(prompts)} prompts, {data.longest} tokens at most")
     if data.dropped:
-        dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(data.dropped.items()))
-        session.say(f"dropped: {dropped}")
+        session.say(f"dropped: {words_of(data.dropped)}")
     if not len(data.validation):
         session.say("no validation prompts: no curves, no alarm and no win rate")
     responses = config.batch_size * config.samples_per_prompt
@@ -140,7 +133,7 @@ def facts_of(prepared: Prepared, inputs: Inputs) -> dict[str, Any]:
         "packed": models.rows.packed,
         "steps": prepared.course.steps,
         "others": dict(inputs.others),
-        **models.facts,
+        "trunk": "shared" if models.trunk is not None else "separate",
     }
 
 
