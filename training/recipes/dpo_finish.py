@@ -31,6 +31,7 @@ def finish_dpo(
         kind="dpo",
         report=report,
         data_sha256=prepared.snapshot.sha256,
+        stop_ids=prepared.stop_ids,
     )
     return f"trained {steps} steps, {accuracy_words(report['validation'])}"
 

@@ -42,6 +42,7 @@ class Prepared:
     splits: dict[str, Preferences]
     objective: Objective
     learner: Learner
+    stop_ids: frozenset[int]
     layout: Layout
     layout_reason: str
     budget: MicroBatchBudget
@@ -86,7 +87,8 @@ def prepare(session: Session[DpoConfig], snapshot: Snapshot) -> Prepared:
             f"{snapshot.path} has no ranking to learn from: {snapshot.read} lines, dropped {words_of(encoded.dropped)}"
         )
     model, pad_id = load_policy(session, encoder)
-    ending = ResponseEnding(encoder, stop_ids(encoder, model.whole.generation_config))
+    ends = stop_ids(encoder, model.whole.generation_config)
+    ending = ResponseEnding(encoder, ends)
     splits = {
         split: Preferences(data, PolicyResponses(data.tokenised, ending)) for split, data in encoded.splits.items()
     }
@@ -100,6 +102,7 @@ def prepare(session: Session[DpoConfig], snapshot: Snapshot) -> Prepared:
         splits=splits,
         objective=Objective(settings, tie_facts(rankings)).to(session.device),
         learner=make_learner(session, model),
+        stop_ids=ends,
         layout=layout,
         layout_reason=reason,
         budget=make_budget(session, longest=longest),

@@ -23,10 +23,12 @@ def publish_policy(
     kind: str,
     report: dict[str, Any],
     data_sha256: str,
+    stop_ids: frozenset[int],
 ) -> None:
     """Write report.json with its page, DIR/adapter with LoRA, and DIR/model, last; all processes call it.
 
-    The model in memory is not to be trained further.
+    Args:
+        stop_ids: what ends a response when others generate with the model.
     """
     config = session.config
     assert isinstance(config, CommonConfig)
@@ -40,4 +42,4 @@ def publish_policy(
     write_json(session.folder / REPORT_NAME, report)
     card = policy_card(kind=kind, base=config.model, report=report, config=to_values(config), data_sha256=data_sha256)
     adapter = session.folder / "adapter" if config.lora_rank else None
-    save_policy(model, encoder.tokenizer, session.folder / "model", card=card, adapter=adapter)
+    save_policy(model, encoder.tokenizer, session.folder / "model", card=card, adapter=adapter, stop_ids=stop_ids)

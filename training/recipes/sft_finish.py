@@ -35,6 +35,7 @@ def finish_sft(
         kind="sft",
         report=report,
         data_sha256=prepared.file.sha256,
+        stop_ids=prepared.stop_ids,
     )
     return f"trained {steps} steps, {policy_line(report)}"
 
