@@ -51,9 +51,14 @@ def finish_policy(
     if prepared.models.trunk is not None:
         prepared.models.trunk.check_base()
     publish_policy(
-        session, prepared.models.policy, prepared.encoder, kind="ppo", report=report,
+        session,
+        prepared.models.policy,
+        prepared.encoder,
+        kind="ppo",
+        report=report,
         data_sha256=prepared.data.file.sha256,
-    )  # fmt: skip
+        stop_ids=prepared.models.stop_ids,
+    )
     return summary_of(report)
 
 

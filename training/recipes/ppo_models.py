@@ -59,6 +59,7 @@ class Models:
     optimizer: torch.optim.Optimizer
     parameters: dict[str, nn.Parameter]
     budgets: dict[str, MicroBatchBudget]
+    stop_ids: frozenset[int]
     trunk: SharedTrunk | None = None
 
     @property
@@ -97,10 +98,11 @@ def make_models(session: Session[PpoConfig], data: PromptData, encoder: ChatEnco
         for model in {id(each.whole): each for each in (policy, reference, value) if each is not None}.values():
             shard_model(model, session.world)
     optimizer, parameters = make_ppo_optimizer(config, policy, value)
+    ends = stop_ids(encoder, policy.whole.generation_config)
     settings = SamplingSettings(
         temperature=config.temperature,
         max_length=config.max_response_length,
-        stop_ids=stop_ids(encoder, policy.whole.generation_config),
+        stop_ids=ends,
         pad_id=rows.pad_id,
         seed=config.seed,
         max_thinking=config.max_thinking_length,
@@ -123,6 +125,7 @@ def make_models(session: Session[PpoConfig], data: PromptData, encoder: ChatEnco
         optimizer=optimizer,
         parameters=parameters,
         budgets=budgets,
+        stop_ids=ends,
     )
 
 

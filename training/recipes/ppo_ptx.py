@@ -15,7 +15,7 @@ from training.core.errors import UsageError
 from training.core.log_probs import TokenFigures, backward_through
 from training.core.packing import packing_refusal
 from training.core.randomness import derive_seed, permutation
-from training.core.tokens import ChatEncoder, stop_ids
+from training.core.tokens import ChatEncoder
 from training.recipes.configs import PpoConfig
 from training.recipes.launch import Session
 from training.recipes.ppo_models import Models
@@ -76,7 +76,7 @@ def load_ptx(session: Session[PpoConfig], encoder: ChatEncoder, models: Models) 
     file = read_demonstrations(Path(config.ptx_data), seed=config.seed, thinking=config.thinking == "show")
     encoded = encode_documents(
         file, encoder, splits=("train",), max_length=config.max_length,
-        stop_ids=stop_ids(encoder, models.policy.whole.generation_config),
+        stop_ids=models.stop_ids,
     )  # fmt: skip
     documents = encoded.splits["train"]
     if not len(documents):
