@@ -6,7 +6,10 @@ import sys
 
 import benchmarks
 
-HELPERS = {"__main__", "learning_data", "learning_figures", "learning_models", "servers"}
+HELPERS = {
+    "__main__", "learning_data", "learning_figures", "learning_models", "policies_data", "ppo_ours", "ppo_peer",
+    "servers",
+}  # fmt: skip
 
 
 def main() -> int:

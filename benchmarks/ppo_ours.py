@@ -30,7 +30,7 @@ def prepare_run(options: argparse.Namespace, folder: Path) -> Any:
     quieten_transformers()
     values = {
         "model": options.model, "data": options.prompts, "output": str(folder), "reward_model": options.reward,
-        "batch_size": PROMPTS, "max_response_length": RESPONSE, "inner_epochs": INNER_EPOCHS, "device": "cpu",
+        "batch_size": options.count, "max_response_length": RESPONSE, "inner_epochs": INNER_EPOCHS, "device": "cpu",
         "lora_rank": options.lora_rank, "learning_rate": options.learning_rate, "schedule": "constant", "warmup": 0.0,
         "micro_batch_tokens": options.micro_batch * (PROMPT + RESPONSE), "missing_eos_penalty": 0.0, "max_steps": 2,
     }  # fmt: skip
@@ -59,7 +59,13 @@ def mean_score(run: Any) -> float:
     from training.recipes.ppo_rollout import sample_responses, score_together
 
     sampled = sample_responses(
-        run.session, run.models, run.prepared.data.train, list(range(PROMPTS)), purpose="benchmark", step=0, each=1
+        run.session,
+        run.models,
+        run.prepared.data.train,
+        list(range(len(run.prepared.data.train))),
+        purpose="benchmark",
+        step=0,
+        each=1,
     )
     return fmean(score_together(run.session, run.models.sources, sampled).total)
 
@@ -68,7 +74,7 @@ def bare_generate(run: Any) -> float:
     """Seconds of plain ``generate`` on the same prompts: sampling, one batch, as many tokens."""
     import torch
 
-    ids = torch.tensor([run.prepared.data.train.ids(number) for number in range(PROMPTS)])
+    ids = torch.tensor([run.prepared.data.train.ids(number) for number in range(len(run.prepared.data.train))])
     whole = run.models.policy.whole
     before = whole.generation_config
     whole.eval()
@@ -95,6 +101,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--reward", required=True)
     parser.add_argument("--prompts", required=True)
+    parser.add_argument("--count", type=int, default=PROMPTS, help="prompts")
     parser.add_argument("--lora-rank", type=int, default=0)
     parser.add_argument("--micro-batch", type=int, default=8, help="rows at once")
     parser.add_argument("--learning-rate", type=float, default=3e-6)

@@ -107,6 +107,21 @@ class Peer:
         self.policy = found.policy_model
         return found
 
+    def mean_score(self, prompts: list[list[int]], options: argparse.Namespace) -> float:
+        """Of responses to all prompts by the policy as it is now, by the reward model."""
+        found = []
+        with torch.no_grad():
+            for start in range(0, len(prompts), options.micro_batch):
+                ids = torch.tensor(prompts[start : start + options.micro_batch])
+                whole = self.policy.generate(
+                    input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0,
+                    top_p=1.0, max_new_tokens=options.response_tokens, eos_token_id=None,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                )  # fmt: skip
+                hidden = self.reward.base_model(input_ids=whole, use_cache=False).last_hidden_state[:, -1]
+                found += self.reward.score(hidden).squeeze(-1).tolist()
+        return sum(found) / len(found)
+
 
 @contextmanager
 def generation_clock(seconds: list[float]) -> Iterator[None]:
@@ -160,6 +175,7 @@ def measure(peer: Peer, prompts: list[list[int]], options: argparse.Namespace) -
         "episodes_per_second": len(prompts) / seconds, "generate_seconds": sum(generating),
         "peak_mb": memory_now("VmHWM"), "before_mb": before,
         "scores": [row["objective/scores"] for row in rows], "kl": [row["objective/kl"] for row in rows],
+        "score_after": peer.mean_score(prompts, options),
     }  # fmt: skip
 
 

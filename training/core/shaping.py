@@ -16,7 +16,7 @@ from training.core.masked import is_last
 
 @dataclass
 class RunningScale:
-    """Mean and variance of all scores so far, to which scores are normalised: (score − mean) / standard deviation.
+    """Mean and variance of all scores so far; scores are divided by their deviation.
 
     Kept in Python floats, which JSON gives back exactly; ``squares`` is the sum of squared distances from the mean.
     Update before use, with the scores of all processes, so that every process has the same.
@@ -50,10 +50,6 @@ class RunningScale:
     def deviation(self) -> float:
         """Population standard deviation; 1 while all scores were equal, so that they become 0."""
         return math.sqrt(self.squares / self.count) if self.squares > 0 else 1.0
-
-    def normalise(self, scores: Tensor) -> Tensor:
-        """(score − mean) / deviation, (N,)."""
-        return (scores - self.mean) / self.deviation
 
     def state(self) -> dict[str, float]:
         """For a checkpoint, as JSON."""

@@ -6,6 +6,8 @@ from training.recipes.common_configs import CommonConfig
 from training.recipes.settings import setting
 
 GROUP_ESTIMATORS = ("rloo", "grpo", "dr-grpo")
+# By which --kl-target moves the weight at most, were the rollout as long as the horizon.
+LARGEST_KL_ERROR = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +191,8 @@ class PpoConfig(CommonConfig):
             found["samples_per_prompt"] = f"must be at least 2 with --advantage {self.advantage}, which compares them"
         if self.prompt_limit + self.max_response_length > self.max_length or self.prompt_limit < 1:
             found["max_length"] = "must hold --max-prompt-length and --max-response-length together"
-        if self.minibatches > self.batch_size * self.samples_per_prompt:
-            found["minibatches"] = "must not be more than the responses of a rollout"
+        if self.minibatches > self.batch_size:
+            found["minibatches"] = "must not be more than the prompts of a rollout"
         if bool(self.ptx_data) != bool(self.ptx_coefficient):
             found["ptx_coefficient"] = "and --ptx-data go together"
         return found | self._kl_conflicts() | self._value_conflicts()
@@ -201,6 +203,8 @@ class PpoConfig(CommonConfig):
             return {"kl_estimator": text}
         if self.kl_place == "reward" and self.kl_kind != "k1":
             return {"kl_estimator": "must be k1 where the KL divergence enters the reward"}
+        if self.kl_target and self.kl_horizon <= LARGEST_KL_ERROR * self.batch_size * self.samples_per_prompt:
+            return {"kl_horizon": "is too short: one rollout could take all of the weight away"}
         return {"kl_target": "needs a --kl-coefficient to move"} if self.kl_target and not self.kl_coefficient else {}
 
     def _value_conflicts(self) -> dict[str, str]:

@@ -138,9 +138,13 @@ class PpoRun(TrainingLoop[PpoConfig]):
     def keep_the_best_if_suspect(self) -> None:
         """Where the alarm was raised, the weights that were judged best are the ones to publish."""
         best = self.watch.alarm.best_step
-        if self.watch.alarm.suspect and best and best != self.progress.step:
-            self.take_weights(best)
-            self.session.say(f"suspect: the weights after step {best}, judged best, are kept")
+        if not self.watch.alarm.suspect or best == self.progress.step:
+            return
+        if not best:
+            self.session.say("suspect: no step was judged better than the start; the last weights are published")
+            return
+        self.take_weights(best)
+        self.session.say(f"suspect: the weights after step {best}, judged best, are kept")
 
     def protected_step(self) -> int | None:
         """The step that was judged best."""

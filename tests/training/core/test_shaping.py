@@ -66,19 +66,13 @@ def test_the_running_scale_is_that_of_all_scores_at_once(parts: list[list[float]
         assert scale.squares == pytest.approx(statistics.pvariance(together) * len(together), rel=1e-9, abs=1e-9)
 
 
-def test_normalised_scores_have_mean_zero_and_deviation_one() -> None:
-    scores = [1.0, 4.0, -2.0, 0.5]
+def test_the_deviation_is_of_the_population_and_one_while_all_scores_are_equal() -> None:
     scale = RunningScale()
-    scale.update(scores)
-    found = scale.normalise(torch.tensor(scores, dtype=torch.float64))
-    assert found.mean().item() == pytest.approx(0, abs=1e-12)
-    assert found.std(correction=0).item() == pytest.approx(1, abs=1e-12)
-
-
-def test_equal_scores_become_zero_and_not_infinite() -> None:
-    scale = RunningScale()
+    assert scale.deviation == 1
     scale.update([2.5, 2.5])
-    assert scale.normalise(torch.tensor([2.5, 3.0])).tolist() == [0.0, 0.5]
+    assert scale.deviation == 1
+    scale.update([1.0, 4.0])
+    assert scale.deviation == pytest.approx(statistics.pstdev([2.5, 2.5, 1.0, 4.0]))
 
 
 def test_the_scale_survives_json_exactly() -> None:

@@ -119,7 +119,7 @@ def test_a_reward_for_length_alone_raises_the_alarm_and_the_best_checkpoint_stay
     assert report["curve"][0]["length"] < 5
     assert report["curve"][-1]["length"] > 1.5 * report["curve"][0]["length"]
     assert report["suspect"] is not None
-    assert "length" in " ".join(report["suspect"]["reasons"]).lower()
+    assert "tokens on average" in " ".join(report["suspect"]["reasons"])
     if report["kept_step"] is not None:
         assert (folder / "checkpoints" / f"step-{report['kept_step']}").is_dir()
         assert report["kept_step"] < report["suspect"]["step"]
