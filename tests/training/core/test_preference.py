@@ -150,6 +150,11 @@ def test_a_pair_is_a_pair_under_either_loss(model: LanguageModel, tmp_path: Path
     assert figures["dpo/margin"] == pytest.approx(sum(margins) / 2, abs=1e-5)
     assert figures["train/accuracy"] == sum(margin > 0 for margin in margins) / 2
     assert figures["dpo/preferred"] - figures["dpo/other"] == pytest.approx(figures["dpo/margin"])
+    budget = MicroBatchBudget(tokens=500, floor=100, world=World(), device=CPU)
+    log_probs = response_log_probs(model, pairs.responses, Layout(True, PAD), budget=budget)
+    assert log_probs is not None
+    ratio = log_probs - reference.values
+    assert figures["dpo/kl"] == pytest.approx(np.mean(np.exp(-ratio) - 1 + ratio), rel=1e-4)
 
 
 def test_what_is_unranked_may_stand_below(model: LanguageModel, tmp_path: Path) -> None:
