@@ -6,20 +6,24 @@ of them must make the same number, in the same order (``even_out``), and none ma
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from training.core.distributed import World, is_sharded, whole_tensor
 from training.core.errors import UsageError
+from training.core.language import LanguageModel
 from training.core.modeling import RewardModel
 
 Batch = TypeVar("Batch")
 
 
-def shard_model(model: RewardModel, world: World) -> None:
+def shard_model(model: RewardModel | LanguageModel, world: World) -> None:
     """Spread the model over the processes, in place, and onto ``model.device``; all of them call it.
+
+    Of a shared trunk one view is sharded, and with it all; its small score heads stay whole in every process.
 
     Before the optimizer is made, after everything that replaces modules or parameters (pad token, LoRA, gradient
     checkpointing). All processes must hold equal weights. Weights stay float32, and nothing is cast on the way: the
@@ -41,14 +45,34 @@ def shard_model(model: RewardModel, world: World) -> None:
         kind = model.whole.config.model_type
         raise UsageError(f"cannot shard a model of architecture {kind}: its decoder layers were not found")
     mesh = init_device_mesh(model.device.type, (world.size,))
+    head = _head_of(model)
+    tied = any(each is getattr(head, "weight", None) for each in base.parameters())
     # The head is called by itself (see ``RewardModel.score``), so it puts its own weight together.
-    for module in (*layers, base, model.head):
+    for module in (*layers, base, *(() if tied else (head,))):
         # Also at the roots: weights left whole after a forward without gradients would be out of date after a load.
         unit = fully_shard(module, mesh=mesh, reshard_after_forward=True)
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)  # gloo has no other reduction
+    if tied:
+        _tie_to_shards(head, model.whole.get_input_embeddings().weight)
     if left := [name for name, value in model.whole.named_parameters() if not is_sharded(value)]:
         raise UsageError(f"cannot shard this model: {left[0]} lies outside its decoder and its head")
+
+
+def _head_of(model: RewardModel | LanguageModel) -> Any:
+    """The head inside ``whole``: a view of a shared trunk may have another one beside it."""
+    to_vocabulary = model.whole.get_output_embeddings()
+    return model.head if to_vocabulary is None else to_vocabulary
+
+
+def _tie_to_shards(head: Any, weight: nn.Parameter) -> None:
+    """Give a head that shares the embedding's weight the sharded one, which it puts together whenever it is called.
+
+    The weight belongs to the decoder, which has let go of it again when the head's turn comes. Training does not call
+    the head but uses its weight (see ``language.whole_head``); this is for ``generate``.
+    """
+    head.weight = weight
+    head.forward = lambda hidden: linear(hidden, head.weight.full_tensor())
 
 
 def decoder_layers(base: nn.Module, *, count: int) -> nn.ModuleList | None:
@@ -65,16 +89,23 @@ def decoder_layers(base: nn.Module, *, count: int) -> nn.ModuleList | None:
 
 
 @torch.no_grad()
-def gather_model(model: RewardModel, world: World) -> None:
+def gather_model(model: RewardModel | LanguageModel, world: World) -> None:
     """Put every weight together again in the main process, on CPU, to be saved; all processes call it.
 
-    The model is then as ``save_reward_model`` wants it, in the main process alone, and can no longer be run.
+    The model is then as ``save_reward_model`` and ``save_policy`` want it, in the main process alone, and can no longer
+    be run.
     """
+    gathered: dict[int, nn.Parameter | None] = {}  # tied weights stay tied
+    old = []  # kept: another parameter must not get the number of one that is gone
     for module in model.whole.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            whole = whole_tensor(parameter, keep=world.is_main)
-            if whole is not None:
-                setattr(module, name, nn.Parameter(whole, requires_grad=parameter.requires_grad))
+            if id(parameter) not in gathered:
+                whole = whole_tensor(parameter, keep=world.is_main)
+                gathered[id(parameter)] = None if whole is None else nn.Parameter(whole, parameter.requires_grad)
+                old.append(parameter)
+            if (found := gathered[id(parameter)]) is not None:
+                setattr(module, name, found)
+    vars(_head_of(model)).pop("forward", None)
 
 
 def even_out(batches: Sequence[Batch], spare: Batch, *, world: World, device: torch.device) -> list[tuple[Batch, bool]]:
