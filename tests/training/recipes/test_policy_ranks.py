@@ -1,4 +1,4 @@
-"""SFT and DPO by two real processes: the same run as by one, to rounding."""
+"""SFT and DPO by two real processes, each with the whole model or with half of it: the run of one, to rounding."""
 
 import json
 from multiprocessing.context import ForkServerContext
@@ -16,27 +16,37 @@ from training.recipes.dpo import train_dpo
 from training.recipes.launch import Session
 from training.recipes.sft import train_sft
 
-COMMON = {"device": "cpu", "batch_size": 5, "learning_rate": 1e-3, "max_steps": 3, "micro_batch_tokens": 150}
+COMMON = {"device": "cpu", "batch_size": 5, "learning_rate": 1e-3, "max_steps": 2, "micro_batch_tokens": 150}
 RUNS: dict[str, dict[str, object]] = {
-    "sft": {"sample_prompts": 3, "max_response_length": 5},
+    "sft": {"sample_prompts": 3, "max_response_length": 5, "lora_rank": 2},
     "dpo": {"loss": "plackett-luce"},
-    "sft-lora": {"sample_prompts": 1, "max_response_length": 5, "lora_rank": 2},
 }
 
 
 def train_all(world: World, model: Path, data: Path, folder: Path) -> dict[str, str]:
-    """What each run says that it did."""
+    """What each run says that it did; sharded ones besides where there are processes to spread a model over."""
+    runs = dict(RUNS)
+    if world.size > 1:
+        runs |= {f"{name}-shard": {**RUNS[name], "shard": True} for name in RUNS}
     done = {}
-    for name, settings in RUNS.items():
-        kind = name.split("-")[0]
+    for name, settings in runs.items():
         output = folder / name
         output.mkdir(parents=True, exist_ok=True)
         values = {**COMMON, **settings, "model": str(model), "data": str(data), "output": str(output)}
-        if kind == "sft":
-            done[name] = train_sft(Session(kind, build(SftConfig, values), output, world=world))
+        if name.startswith("sft"):
+            done[name] = train_sft(Session("sft", build(SftConfig, values), output, world=world))
         else:
-            done[name] = train_dpo(Session(kind, build(DpoConfig, values), output, world=world))
+            done[name] = train_dpo(Session("dpo", build(DpoConfig, values), output, world=world))
     return done
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """Figures, report and samples."""
+    for row, other in zip(metrics_of(found), metrics_of(expected), strict=True):
+        assert_close(comparable(row), comparable(other), found.name)
+    assert_close(report_of(found), report_of(expected), found.name)
+    if (expected / "samples.jsonl").exists():
+        assert (found / "samples.jsonl").read_text() == (expected / "samples.jsonl").read_text()
 
 
 def comparable(row: dict[str, Any]) -> dict[str, Any]:
@@ -65,13 +75,8 @@ def test_two_processes_train_as_one(tiny_model: Path, tmp_path: Path, fork_serve
     data = write_jsonl(tmp_path / "data.jsonl", records(train=15, validation=5))
     alone = train_all(World(), tiny_model, data, tmp_path / "one")
     told = run_ranks(fork_server, train_all, tiny_model, data, tmp_path / "two")
-    assert told == [alone, alone]
-    for name in RUNS:
-        one, two = tmp_path / "one" / name, tmp_path / "two" / name
-        for row, expected in zip(metrics_of(two), metrics_of(one), strict=True):
-            assert_close(comparable(row), comparable(expected), name)
-        assert_close(report_of(two), report_of(one), name)
-        assert json.loads((two / "run.json").read_text())["attempts"][0]["world_size"] == 2
-        if name != "dpo":
-            samples = [(folder / "samples.jsonl").read_text() for folder in (one, two)]
-            assert samples[0] == samples[1]
+    assert told == [alone | {f"{name}-shard": alone[name] for name in RUNS}] * 2
+    for name in told[0]:
+        run = tmp_path / "two" / name
+        assert_same_run(run, tmp_path / "one" / name.removesuffix("-shard"))
+        assert json.loads((run / "run.json").read_text())["attempts"][0]["world_size"] == 2
