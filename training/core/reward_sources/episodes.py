@@ -153,8 +153,15 @@ def _finite(score: Any, place: int) -> float:
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
-        raise ScoreFailure(f"the score {score!r} is no finite number"[:200], place)
+        raise ScoreFailure(f"the score {_brief(score)} is no finite number", place)
     return value
+
+
+def _brief(value: Any) -> str:
+    try:
+        return repr(value)[:80]
+    except Exception:  # a whole number may be too long to be written, and somebody's own class may do anything
+        return f"of type {type(value).__name__}"
 
 
 def _lines(episodes: Sequence[Episode]) -> str:
