@@ -68,13 +68,16 @@ class Preferences:
 
 
 class Reference:
-    """ln π_ref of every response token of a split, four bytes each; ``values`` are those of all examples in order."""
+    """ln π_ref of every response token of a split, or of some of its examples; four bytes each."""
 
-    def __init__(self, preferences: Preferences, values: LogProbs) -> None:
-        """Raises:
-        ValueError: not one value per token.
+    def __init__(self, preferences: Preferences, values: LogProbs, numbers: Sequence[int] | None = None) -> None:
+        """Args: ``values`` as ``response_log_probs`` gives them for ``numbers`` (ascending; all, if None).
+
+        Raises:
+            ValueError: not one value per token.
         """
-        totals = [sum(preferences.sizes(number)) for number in range(len(preferences))]
+        known = set(range(len(preferences)) if numbers is None else numbers)
+        totals = [sum(preferences.sizes(number)) if number in known else 0 for number in range(len(preferences))]
         self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(totals, dtype=np.int64)])
         self.values = values
         if len(values) != self._starts[-1]:
@@ -131,37 +134,44 @@ def response_log_probs(
     layout: Layout,
     *,
     budget: MicroBatchBudget,
+    numbers: Sequence[int] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> LogProbs | None:
     """ln π of every response token, example by example, response by response, in every process; None if
     ``interrupted`` said so in any.
 
+    Args:
+        numbers: the examples; all, if None.
+
     Raises:
         TrainingError: a log-probability is not finite, or out of memory however little goes at once.
     """
 
+    wanted = list(range(len(responses)) if numbers is None else numbers)
+
     def share(tokens: int) -> dict[int, LogProbs]:
-        return dict(_log_probs_of_share(model, responses, layout, budget, tokens, interrupted))
+        return dict(_log_probs_of_share(model, responses, wanted, layout, budget, tokens, interrupted))
 
     found = budget.run(share, drop=lambda: None)
     together = {number: values for part in budget.world.gather(found) for number, values in part.items()}
     if not all(bool(np.isfinite(values).all()) for values in together.values()):
         raise TrainingError("the model gives log-probabilities that are not finite")
-    if len(together) < len(responses):
+    if len(together) < len(wanted):
         return None
-    return np.concatenate([np.zeros(0, np.float32), *(together[number] for number in range(len(responses)))])
+    return np.concatenate([np.zeros(0, np.float32), *(together[number] for number in wanted)])
 
 
 def _log_probs_of_share(
     model: LanguageModel,
     responses: Sequence[TokenisedExample],
+    numbers: Sequence[int],
     layout: Layout,
     budget: MicroBatchBudget,
     tokens: int,
     interrupted: Callable[[], bool],
 ) -> Iterator[tuple[int, LogProbs]]:
     plan = plan_preferences(
-        responses, range(len(responses)), layout,
+        responses, numbers, layout,
         tokens=tokens, world=budget.world, device=model.device, sharded=budget.sharded,
     )  # fmt: skip
     for batch, counts in plan:

@@ -27,6 +27,12 @@ class Course:
         order = permutation(self.prompts, self.seed, epoch)
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 
+    def visited(self) -> list[int]:
+        """The prompts that any step takes, in ascending order."""
+        if self.steps >= self.steps_per_epoch:
+            return list(range(self.prompts))
+        return sorted(permutation(self.prompts, self.seed, 0)[: self.steps * self.batch_size])
+
     def ends_epoch(self, step: int) -> bool:
         """Whether the step (from 1) is the last of its pass."""
         return step % self.steps_per_epoch == 0

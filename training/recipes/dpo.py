@@ -92,8 +92,8 @@ class DpoRun(TrainingLoop[DpoConfig]):
         )
 
     def measure_reference(self) -> None:
-        """Log-probabilities of all responses, while the model is still the reference."""
-        found = {split: self._log_probs(split) for split in self.prepared.splits}
+        """Log-probabilities of the responses that are learned from or held out, while the model is the reference."""
+        found = {split: self._log_probs(split, numbers=self._measured(split)) for split in self.prepared.splits}
         known = {split: values for split, values in found.items() if values is not None}
         self.start.write(known)
         self._set_references(known)
@@ -155,19 +155,26 @@ class DpoRun(TrainingLoop[DpoConfig]):
         beta = self.session.config.beta
         return implicit_rewards(self.prepared.splits[split], log_probs, self.references[split], beta=beta)
 
-    def _log_probs(self, split: str, *, interruptible: bool = False) -> LogProbs | None:
+    def _measured(self, split: str) -> list[int] | None:
+        """Of the train split, what the steps will come to."""
+        return self.course.visited() if split == "train" else None
+
+    def _log_probs(
+        self, split: str, *, numbers: list[int] | None = None, interruptible: bool = False
+    ) -> LogProbs | None:
         stop = self.session.stop
         return response_log_probs(
             self.learner.model,
             self.prepared.splits[split].responses,
             self.prepared.layout,
             budget=self.prepared.budget,
+            numbers=numbers,
             interrupted=lambda: interruptible and stop.requested,
         )
 
     def _set_references(self, values: Mapping[str, LogProbs]) -> None:
         self.references = {
-            split: Reference(data, np.asarray(values[split], np.float32))
+            split: Reference(data, np.asarray(values[split], np.float32), self._measured(split))
             for split, data in self.prepared.splits.items()
         }
 

@@ -233,6 +233,16 @@ def test_responses_end_with_the_stop_token(preferences: Preferences) -> None:
     assert preferences.responses[1:] == [preferences.responses[1], preferences.responses[2]]
 
 
+def test_a_reference_may_be_of_some_examples(model: LanguageModel, preferences: Preferences) -> None:
+    budget, layout = MicroBatchBudget(tokens=300, floor=100, world=World(), device=CPU), Layout(True, PAD)
+    every = response_log_probs(model, preferences.responses, layout, budget=budget)
+    some = response_log_probs(model, preferences.responses, layout, budget=budget, numbers=[0, 2])
+    assert every is not None and some is not None
+    whole, part = Reference(preferences, every), Reference(preferences, some, [0, 2])
+    torch.testing.assert_close(part.of([2, 0]), whole.of([2, 0]), atol=1e-5, rtol=0)
+    assert not len(part.of([1]))
+
+
 def test_a_reference_of_other_tokens_is_refused(preferences: Preferences) -> None:
     with pytest.raises(ValueError, match="3 log-probabilities of"):
         Reference(preferences, np.zeros(3, np.float32))

@@ -55,3 +55,10 @@ def test_no_step_is_spent_at_rate_zero_even_in_the_shortest_runs() -> None:
         for warmup in (0.0, 0.05, 1.0):
             for steps in (1, 2, 3):
                 assert min(rates(schedule, steps, warmup)) > 0
+
+
+def test_what_a_course_visits_is_what_its_steps_take() -> None:
+    for steps in (1, 2, 3, 5):
+        course = make_course(prompts=7, batch_size=3, epochs=1, max_steps=steps, seed=1)
+        taken = {prompt for step in range(1, steps + 1) for prompt in course.batch(step)}
+        assert course.visited() == sorted(taken)
