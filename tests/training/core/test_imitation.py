@@ -116,7 +116,8 @@ def test_a_weight_scales_the_gradient_alone(llama: LanguageModel) -> None:
 
 
 def test_packed_documents_do_not_see_one_another(gpt2: LanguageModel) -> None:
-    """Other neighbours, other lengths before it, another place in the row: the same log-probs."""
+    """Other neighbours, other lengths before it, another place in the row: the same log-probs (AReaL #1442, TRL #3910:
+    packed samples attended to each other under SDPA)."""
 
     def log_probs(*around: tuple[int, int], seed: int) -> torch.Tensor:
         documents = documents_of((6, 9), seed=1)
@@ -141,7 +142,7 @@ def test_the_check_at_the_start_sees_whether_packing_is_sound(gpt2: LanguageMode
 
 
 def test_the_check_at_the_start_sees_positions_that_go_on(gpt2: LanguageModel, monkeypatch: Any) -> None:
-    """As where padding or neighbours are counted into the positions."""
+    """As where padding or neighbours are counted into the positions (LLaMA-Factory #10736)."""
 
     def going_on(*inputs: Any, **settings: Any) -> Any:
         rows = collate(*inputs, **settings)
