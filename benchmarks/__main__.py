@@ -7,7 +7,7 @@ import sys
 import benchmarks
 
 HELPERS = {
-    "__main__", "learning_data", "learning_figures", "learning_models", "policies_data", "ppo_ours", "ppo_peer",
+    "__main__", "learning_data", "learning_figures", "learning_models", "policies_data", "policies_runs", "ppo_ours", "ppo_peer",
     "servers",
 }  # fmt: skip
 
