@@ -86,7 +86,7 @@ class SftRun(TrainingLoop[SftConfig]):
         self, session: Session[SftConfig], prepared: Prepared, metrics: MetricsFile | None, progress: Progress
     ) -> None:
         self.prepared, self.learner = prepared, prepared.learner
-        self.samples = SampleTable(session, prepared, from_step=progress.step or None)
+        self.samples = SampleTable(session, prepared, from_step=progress.step)
         self.start = StartFile(session)
         self.before: Losses = {}
         self._validation: Floats | None = None

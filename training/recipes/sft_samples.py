@@ -32,14 +32,15 @@ class SamplePrompt:
 class SampleTable:
     """The prompts, the sampler and the file; all processes sample, the main one writes."""
 
-    def __init__(self, session: Session[SftConfig], prepared: Prepared, *, from_step: int | None) -> None:
-        """Args: ``from_step`` is where the run goes on, None at its start: what the file holds is then of no run."""
+    def __init__(self, session: Session[SftConfig], prepared: Prepared, *, from_step: int) -> None:
+        """Args: ``from_step`` is where the run goes on."""
         config = session.config
         self._session, self._encoder = session, prepared.encoder
         self._prompts = choose_prompts(config, prepared)
         self.file: StepFile | None = None
         if session.world.is_main:
-            self.file = StepFile(session.folder / SAMPLES_NAME, from_step=-1 if from_step is None else from_step)
+            # Rows of a step are written behind its checkpoint: those of the last one are of an end that was not reached.
+            self.file = StepFile(session.folder / SAMPLES_NAME, from_step=from_step - 1)
         settings = SamplingSettings(
             temperature=1.0,
             max_length=config.max_response_length,

@@ -148,6 +148,10 @@ def test_stopped_and_resumed_it_is_the_same_run(train: Train) -> None:
     first, second = (load_file(folder / "model" / "model.safetensors") for folder in (out, straight))
     assert all(torch.equal(first[name], second[name]) for name in second)
     assert [each["from_step"] for each in json.loads((out / "run.json").read_text())["attempts"]] == [0, 5, 7]
+    # Ended between its last samples and the saved model.
+    (out / "report.json").unlink()
+    train(folder=out, resume=True)
+    assert (samples_of(out), report_of(out)) == (samples_of(straight), report_of(straight))
 
 
 def test_what_was_measured_at_the_start_must_be_there_to_go_on(train: Train) -> None:
