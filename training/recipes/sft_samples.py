@@ -39,7 +39,7 @@ class SampleTable:
         self._prompts = choose_prompts(config, prepared)
         self.file: StepFile | None = None
         if session.world.is_main:
-            # Rows of a step are written behind its checkpoint: those of the last one are of an end that was not reached.
+            # Rows are written behind a checkpoint: those of its own step are of an end that was not reached.
             self.file = StepFile(session.folder / SAMPLES_NAME, from_step=from_step - 1)
         settings = SamplingSettings(
             temperature=1.0,
