@@ -77,6 +77,20 @@ def test_neither_batches_nor_order_nor_budgets_leave_a_trace(model: LanguageMode
     same(draw(sampler(model, max_length=40), PROMPTS, NUMBERS)[:1], alone[:1])  # it ends before
 
 
+def test_a_prompt_that_several_samples_share_is_computed_once(model: LanguageModel) -> None:
+    """And every sample is what it is alone, whatever shares its batch: other lengths, prompts that stand once."""
+    prompts = [PROMPTS[2], PROMPTS[3], PROMPTS[2], PROMPTS[6], PROMPTS[2], PROMPTS[3]]
+    numbers = [7, 1, 8, 2, 0, 5]
+    alone = [draw(sampler(model), [prompt], [number])[0] for prompt, number in zip(prompts, numbers, strict=True)]
+    widths: list[tuple[int, ...]] = []
+    embed = model.whole.get_input_embeddings()
+    handle = embed.register_forward_hook(lambda _, inputs, __: widths.append(tuple(inputs[0].shape)))
+    same(draw(sampler(model), prompts, numbers), alone)
+    handle.remove()
+    assert widths[0] == (3, 29), "three distinct prompts, but for their last token"
+    assert widths[1] == (6, 1), "of all rows the last token alone"
+
+
 def test_each_part_of_the_occasion_decides(model: LanguageModel) -> None:
     first = draw(sampler(model))
     differ(draw(sampler(model, seed=4)), first)
