@@ -135,7 +135,7 @@ def _print_run(run: Path, report: Mapping[str, Any]) -> None:
     rows = read_metrics(run)
     print(f"\n{report['steps']} steps in {seconds_of(run) / 60:.1f} minutes; suspect: {report['suspect']}")
     _print_curve(rows)
-    _print_held_out(rows)
+    _print_held_out(report["curve"])
     if "before" not in report:
         return
     before, after, change = report["before"], report["after"], report["change"]
@@ -167,14 +167,12 @@ def _print_curve(rows: Sequence[Mapping[str, Any]], *, points: int = 10) -> None
         print(f"| {part[0]['step']}–{part[-1]['step']} | " + " | ".join(cells) + " |")
 
 
-def _print_held_out(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The evaluations on held-out prompts along the run."""
-    names = ("score", "judge", "kl", "length_mean", "eos_rate")
+def _print_held_out(curve: Sequence[Mapping[str, Any]]) -> None:
+    """The evaluations on held-out prompts along the run, the first before any step."""
+    names = ("score", "judge", "kl", "length")
     print("\n| held out, after step | " + " | ".join(names) + " |\n|---|" + "---:|" * len(names))
-    for row in rows:
-        if "validation/score" in row:
-            cells = [_mean([row.get(f"validation/{name}")]) for name in names]
-            print(f"| {row['step']} | " + " | ".join(cells) + " |")
+    for point in curve:
+        print(f"| {point['step']} | " + " | ".join(_mean([point[name]]) for name in names) + " |")
 
 
 def _mean(values: Sequence[float | None]) -> str:
