@@ -107,7 +107,7 @@ def imitate(
         def loss_of(figures: TokenFigures, place: slice, scale: float = scale) -> Tensor:
             return -scale * figures.log_probs.sum()
 
-        _, figures = backward_through(model, *part.tensors(layout, model.device), loss_of)
+        _, figures = backward_through(model, *part.tensors(layout, model.device), loss_of, entropy=False)
         if part.counts:
             totals[0] -= figures.log_probs.double().sum() / learned
             totals[1] += part.batch.tokens
@@ -159,7 +159,9 @@ def _losses_of_share(
         if budget.world.any(interrupted(), device=model.device) if budget.sharded else interrupted():
             return
         rows, places = part.tensors(layout, model.device)
-        log_probs = torch.split(token_figures(model, rows, places).log_probs.double(), list(places.counts))
+        log_probs = torch.split(
+            token_figures(model, rows, places, entropy=False).log_probs.double(), list(places.counts)
+        )
         if part.counts:
             yield from zip(part.documents, (-float(each.sum()) for each in log_probs), strict=True)
 
@@ -190,6 +192,6 @@ def _log_probs_by_document(
     found: dict[int, Tensor] = {}
     for part in plan_documents(documents, numbers, layout, tokens=tokens, world=World(), device=model.device):
         rows, places = part.tensors(layout, model.device)
-        pieces = torch.split(token_figures(model, rows, places).log_probs, list(places.counts))
+        pieces = torch.split(token_figures(model, rows, places, entropy=False).log_probs, list(places.counts))
         found.update(zip(part.documents, pieces, strict=True))
     return found

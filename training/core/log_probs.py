@@ -24,7 +24,8 @@ CHUNK_BYTES = 64 * 2**20
 class TokenFigures:
     """Of flat response tokens, under softmax(logits / temperature), float32 (M,).
 
-    ``log_probs``: ln p(target); ``entropy``: −Σ p ln p over the whole vocabulary; both in nats.
+    ``log_probs``: ln p(target); ``entropy``: −Σ p ln p over the whole vocabulary, zeros where nobody asked for it; both
+    in nats.
     """
 
     log_probs: Tensor
@@ -33,14 +34,14 @@ class TokenFigures:
 
 @torch.no_grad()
 def token_figures(
-    model: LanguageModel, rows: PackedRows, places: TokenPlaces, *, temperature: float = 1.0
+    model: LanguageModel, rows: PackedRows, places: TokenPlaces, *, temperature: float = 1.0, entropy: bool = True
 ) -> TokenFigures:
-    """The figures of all places, without a graph."""
+    """The figures of all places, without a graph; the entropy costs two more passes over the logits."""
     hidden = model.hidden(rows)[places.row, places.column]
     head = whole_head(model)
     return _joined(
         [
-            _figures(model, head, hidden[part], places.target[part], temperature)
+            _figures(model, head, hidden[part], places.target[part], temperature, entropy=entropy)
             for part in chunks(len(places.target), vocabulary=len(head.weight))
         ]
     )
@@ -53,19 +54,21 @@ def backward_through(
     loss_of: Callable[[TokenFigures, slice], Tensor],
     *,
     temperature: float = 1.0,
+    entropy: bool = True,
 ) -> tuple[Tensor, TokenFigures]:
     """Forward and backward of a loss that is a sum over tokens; gradients are added to what is there.
 
     Args:
         loss_of: the loss of some tokens, a scalar, from their figures (with graph) and from which of the flat places
             they are. The losses of all chunks add up to that of the micro-batch, so denominators must be the whole's.
+        entropy: whether the loss reads it.
 
     Returns:
         The loss and the figures of all places, detached. Of a sharded model all processes call it, those without
         tokens too (``loss_of`` then gets empty figures, and their sum is a loss).
     """
     picked = model.hidden(rows)[places.row, places.column]
-    return _backward(model, whole_head(model), picked, places.target, loss_of, temperature)
+    return _backward(model, whole_head(model), picked, places.target, loss_of, temperature, entropy=entropy)
 
 
 def backward_by_weights(
@@ -86,9 +89,14 @@ def backward_by_weights(
     head = whole_head(model)
     parts = chunks(len(places.target), vocabulary=len(head.weight))
     with torch.no_grad():
-        figures = _joined([_figures(model, head, picked[part], places.target[part], 1.0) for part in parts])
+        found = [_figures(model, head, picked[part], places.target[part], 1.0, entropy=False) for part in parts]
+    figures = _joined(found)
     weights = weights_of(figures.log_probs)
-    _backward(model, head, picked, places.target, lambda found, part: (weights[part] * found.log_probs).sum(), 1.0)
+
+    def loss_of(found: TokenFigures, part: slice) -> Tensor:
+        return (weights[part] * found.log_probs).sum()
+
+    _backward(model, head, picked, places.target, loss_of, 1.0, entropy=False)
     return figures.log_probs
 
 
@@ -99,6 +107,8 @@ def _backward(
     target: Tensor,
     loss_of: Callable[[TokenFigures, slice], Tensor],
     temperature: float,
+    *,
+    entropy: bool,
 ) -> tuple[Tensor, TokenFigures]:
     """Through the head chunk by chunk, then through the trunk; ``picked`` (M, d) are its states at the places."""
     total = torch.zeros((), device=picked.device)
@@ -106,7 +116,7 @@ def _backward(
     for part in chunks(len(target), vocabulary=len(head.weight)):
         # A leaf for each chunk: the gradient of a slice would be as large as the whole, filled with zeros.
         leaf = picked[part].detach().requires_grad_()
-        found = _figures(model, head, leaf, target[part], temperature)
+        found = _figures(model, head, leaf, target[part], temperature, entropy=entropy)
         loss = loss_of(found, part)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
@@ -124,11 +134,13 @@ def chunks(count: int, *, vocabulary: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, max(count, 1), size)]
 
 
-def _figures(model: LanguageModel, head: WholeHead, hidden: Tensor, target: Tensor, temperature: float) -> TokenFigures:
+def _figures(
+    model: LanguageModel, head: WholeHead, hidden: Tensor, target: Tensor, temperature: float, *, entropy: bool
+) -> TokenFigures:
     logits = model.logits(hidden, head)
     if temperature != 1.0:
         logits = logits / temperature
-    return TokenFigures(*LogProbAndEntropy.apply(logits, target))  # type: ignore[no-untyped-call]
+    return TokenFigures(*LogProbAndEntropy.apply(logits, target, entropy))  # type: ignore[no-untyped-call]
 
 
 def _joined(parts: list[TokenFigures]) -> TokenFigures:
@@ -143,16 +155,16 @@ class LogProbAndEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, target: Tensor, wants_entropy: bool) -> tuple[Tensor, Tensor]:
         """(M, V), (M,) → (M,), (M,)."""
         log_p = torch.log_softmax(logits, dim=-1)
         # A logit of −inf has p = 0, and 0 · ln 0 = 0.
-        entropy = torch.special.entr(log_p.exp()).sum(-1)
+        entropy = torch.special.entr(log_p.exp()).sum(-1) if wants_entropy else log_p.new_zeros(len(log_p))
         ctx.save_for_backward(log_p, entropy, target)
         return log_p.gather(-1, target[:, None]).squeeze(-1), entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """The gradient of the logits, (M, V)."""
         of_log_prob, of_entropy = gradients
         log_p, entropy, target = ctx.saved_tensors
@@ -161,4 +173,4 @@ class LogProbAndEntropy(torch.autograd.Function):
         found.scatter_add_(-1, target[:, None], of_log_prob[:, None])
         if of_entropy.any():
             found -= torch.where(p > 0, p * (log_p + entropy[:, None]), 0.0) * of_entropy[:, None]
-        return found, None
+        return found, None, None

@@ -178,8 +178,8 @@ def _log_probs_of_share(
         if budget.world.any(interrupted(), device=model.device) if budget.sharded else interrupted():
             return
         parts = parts_within(batch, tokens=tokens, sharded=budget.sharded)
-        flat = torch.cat([token_figures(model, *tensors_of(responses, part, layout, model.device)).log_probs
-                          for part in parts]).cpu()  # fmt: skip
+        tensors = (tensors_of(responses, part, layout, model.device) for part in parts)
+        flat = torch.cat([token_figures(model, *each, entropy=False).log_probs for each in tensors]).cpu()
         sizes = [sum(map(len, responses[number].responses)) for number in batch.examples]
         if counts:
             yield from zip(batch.examples, (part.numpy() for part in torch.split(flat, sizes)), strict=True)
@@ -209,7 +209,7 @@ def packing_error(model: LanguageModel, longest: TokenisedExample, *, pad_id: in
     for packed in (True, False):
         layout = Layout(packed, pad_id)
         (batch,) = plan_micro_batches(some, [0], packed=packed, budget=some[0].tokens)
-        found.append(token_figures(exact, *tensors_of(some, batch, layout, model.device)).log_probs)
+        found.append(token_figures(exact, *tensors_of(some, batch, layout, model.device), entropy=False).log_probs)
     gaps = (found[0] - found[1]).abs() / found[1].abs().clamp(min=1)
     # A NaN compares as no gap at all.
     return float(gaps.max()) if bool(gaps.isfinite().all()) else float("inf")

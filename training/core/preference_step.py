@@ -67,13 +67,13 @@ def _backward_row_by_row(
     model: LanguageModel, tensors: Sequence[tuple[PackedRows, TokenPlaces]], judged: "_Judged"
 ) -> None:
     """Rows of one prompt that do not fit together: one more forward, and the gradient row by row (``halving``)."""
-    weights = judged.weights_of(torch.cat([token_figures(model, *each).log_probs for each in tensors]))
+    weights = judged.weights_of(torch.cat([token_figures(model, *each, entropy=False).log_probs for each in tensors]))
     for each, own in zip(tensors, torch.split(weights, [len(places.target) for _, places in tensors]), strict=True):
 
         def loss_of(figures: TokenFigures, place: slice, own: Tensor = own) -> Tensor:
             return (own[place] * figures.log_probs).sum()
 
-        backward_through(model, *each, loss_of)
+        backward_through(model, *each, loss_of, entropy=False)
 
 
 class _Judged:

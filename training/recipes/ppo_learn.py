@@ -15,6 +15,7 @@ from torch import Tensor
 
 from training.core.advantages import estimate_advantages, token_weights
 from training.core.distributed import clip_gradients
+from training.core.errors import TrainingError
 from training.core.kl import KlController, kl_estimate, kl_loss
 from training.core.log_probs import TokenFigures, backward_through
 from training.core.masked import row_sums
@@ -49,9 +50,14 @@ def make_lesson(config: PpoConfig, rollout: Rollout, *, kl_coefficient: float, s
 
     Args:
         scale: the running scale of all scores so far, with --normalise-reward; takes in this rollout's.
+
+    Raises:
+        TrainingError: a score is beyond what float32 holds.
     """
     k1, mask = rollout.rows(rollout.log_probs - rollout.reference_log_probs)
     scores = torch.tensor(rollout.scores.total, dtype=torch.float32)
+    if not scores.isfinite().all():
+        raise TrainingError(f"a reward of {max(rollout.scores.total, key=abs):g} is too large to learn from")
     if scale is not None:
         scale.update(rollout.scores.total)
         # Divided, not centred: what is worth nothing stays worth nothing.
@@ -217,7 +223,10 @@ class Minibatch:
             return (per_token * weights[chunk]).sum()
 
         rows, at = self.models.rows.forward(lesson.rollout.sampled.examples, part)
-        loss, found = backward_through(self.models.policy, rows, at, loss_of, temperature=config.temperature)
+        loss, found = backward_through(
+            self.models.policy, rows, at, loss_of, temperature=config.temperature,
+            entropy=config.entropy_coefficient != 0,
+        )  # fmt: skip
         sums[Sum.POLICY] += loss.item()
         if part.counts:
             sums[Sum.APART] += kl_estimate(old - found.log_probs, "k3").sum().item()

@@ -49,7 +49,7 @@ class PtxData:
         for part in rows.parts(laid.examples, range(len(laid.examples)), tokens=tokens):
             packed, places = rows.forward(laid.examples, part, skip=laid.skip)
             weight = self.coefficient * share * part.counts
-            loss, _ = backward_through(models.policy, packed, places, _weighted(weight))
+            loss, _ = backward_through(models.policy, packed, places, _weighted(weight), entropy=False)
             total += loss.item() / self.coefficient
         return total
 

@@ -206,7 +206,12 @@ def policy_figures(
 
 def reference_log_probs(session: Session[PpoConfig], models: Models, sampled: Sampled) -> Tensor:
     """ln π_ref of all response tokens, (M,)."""
-    return policy_figures(session, models.reference, models, sampled)[0]
+    temperature, reference = session.config.temperature, models.reference
+
+    def of(rows: PackedRows, places: TokenPlaces) -> list[Tensor]:
+        return [token_figures(reference, rows, places, temperature=temperature, entropy=False).log_probs]
+
+    return models.rows.figures(sampled.examples, of)[0]
 
 
 def flat_places(sampled: Sampled, responses: Sequence[tuple[int, int]]) -> Tensor:

@@ -149,12 +149,13 @@ def test_both_gradients_against_finite_differences() -> None:
     logits = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     target = torch.tensor([0, 4, 2, 2])
     apply: Callable[..., Any] = LogProbAndEntropy.apply
-    assert torch.autograd.gradcheck(lambda z: apply(z, target), logits)
+    assert torch.autograd.gradcheck(lambda z: apply(z, target, True), logits)
+    assert torch.autograd.gradcheck(lambda z: apply(z, target, False)[0], logits)
 
 
 def test_a_logit_of_minus_infinity_makes_nothing_infinite() -> None:
     logits = torch.tensor([[0.0, float("-inf"), 0.0]], requires_grad=True)
-    found, entropy = LogProbAndEntropy.apply(logits, torch.tensor([2]))  # type: ignore[no-untyped-call]
+    found, entropy = LogProbAndEntropy.apply(logits, torch.tensor([2]), True)  # type: ignore[no-untyped-call]
     (found + entropy).sum().backward()
     assert entropy.item() == pytest.approx(torch.tensor(2.0).log().item())
     assert logits.grad is not None
