@@ -16,8 +16,9 @@ WATCHED_DEBATES = 40
 
 # --- sums -------------------------------------------------------------------------------------------------------------
 
-# A sum done, so that the model answers with a number; it is no problem itself.
-SHOWN = (817, 1)
+# Sums done, so that the model answers with a number; they are no problems themselves. One of each kind, for with the
+# first alone the model takes every sum for one more, and nearly none of its samples shows the other way.
+SHOWN = ((817, 1), (340, 2))
 
 
 def make_sums(seed: int) -> list[dict[str, Any]]:
@@ -25,14 +26,15 @@ def make_sums(seed: int) -> list[dict[str, Any]]:
 
     No two lines have the same two numbers, in whatever order.
     """
-    sums = [(a, b) for a in range(100, 1000) for b in (1, 2) if (a, b) != SHOWN]
+    sums = [(a, b) for a in range(100, 1000) for b in (1, 2) if (a, b) not in SHOWN]
     random.Random(seed).shuffle(sums)
     splits = ["test"] * TEST_SUMS + ["validation"] * WATCHED_SUMS
     splits += ["train"] * (len(sums) - len(splits))
     # An empty system message keeps out the template's own, which would be half of the prompt.
-    shown = [("system", ""), ("user", "{} + {} =".format(*SHOWN)), ("assistant", str(sum(SHOWN)))]
+    shown = [turn for a, b in SHOWN for turn in (("user", f"{a} + {b} ="), ("assistant", str(a + b)))]
     return [
-        _prompt([*shown, ("user", f"{a} + {b} =")], split=split, group=f"{a} {b}") | {"answer": str(a + b)}
+        _prompt([("system", ""), *shown, ("user", f"{a} + {b} =")], split=split, group=f"{a} {b}")
+        | {"answer": str(a + b)}
         for (a, b), split in zip(sums, splits, strict=True)
     ]
 
