@@ -1,12 +1,14 @@
 """``--reward KIND[:ARG][*WEIGHT]``: where an argument ends and a weight begins, and names that tell sources apart."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from training.core.errors import UsageError
-from training.core.reward_sources.grammar import names_of, parse_reward
+from training.core.reward_sources.grammar import KINDS, names_of, parse_reward
 
 
 @pytest.mark.parametrize(
@@ -102,3 +104,12 @@ def test_names_are_short_and_no_two_alike(texts: list[str], names: list[str]) ->
 def test_the_grammar_needs_no_torch() -> None:
     code = "import sys, training.core.reward_sources.grammar; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_examples_of_the_documentation_are_of_the_grammar() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    table = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
+    flags = [flag for cell in table for flag in re.findall("`(.+?)`", cell)]
+    flags += [flag.strip("'") for flag in re.findall(r"--reward ('[^']+'|[\w:./,*]+)", page)]
+    assert {parse_reward(flag).kind for flag in flags} == set(KINDS)
+    assert {parse_reward(flag).weight for flag in flags} >= {1.0, -0.5, 0.2, 0.5}
