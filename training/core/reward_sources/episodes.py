@@ -124,7 +124,16 @@ def score_all(sources: Sequence[RewardSource], episodes: Sequence[Episode]) -> S
         TrainingError: a source failed, or gave a score that is no finite number, or too few or too many of them; the
             message names the source, the prompt's line and the reason.
     """
-    by_name = {source.name: _scores_of(source, episodes) for source in sources}
+    by_name: dict[str, list[float]] = {}
+    faults: list[TrainingError] = []
+    for source in sources:
+        try:
+            by_name[source.name] = _scores_of(source, episodes)
+        except TrainingError as error:
+            # The other sources are asked all the same: in other processes they may wait for this one.
+            faults.append(error)
+    if faults:
+        raise faults[0]
     total = [math.fsum(source.weight * by_name[source.name][place] for source in sources)
              for place in range(len(episodes))]  # fmt: skip
     for place, value in enumerate(total):

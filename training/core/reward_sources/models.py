@@ -63,7 +63,15 @@ class ModelReward:
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
         """The combined score of each episode; the same however they are packed, rounding aside."""
-        columns = [judge.score(episodes) for judge in self.judges]
+        columns: list[list[float]] = []
+        faults: list[ScoreFailure] = []
+        for judge in self.judges:
+            try:
+                columns.append(judge.score(episodes))
+            except ScoreFailure as failure:
+                faults.append(failure)  # the others are still asked: in other processes they may be waiting
+        if faults:
+            raise faults[0]
         if len(columns) == 1:
             return columns[0]
         return [fmean(row) - self.spread * pstdev(row) for row in zip(*columns, strict=True)]
@@ -103,8 +111,14 @@ class Judge:
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
         """What the model says of each episode, less its mean; all processes call this together."""
-        examples, places = self._examples(episodes)
+        fault, examples, places = None, list[TokenisedExample](), list[tuple[int, int]]()
+        try:
+            examples, places = self._examples(episodes)
+        except ScoreFailure as failure:
+            fault = failure  # told after the meeting, at which the other processes count on this one
         found = self._reading.budget.run(lambda tokens: self._forward(examples, tokens), drop=lambda: None)
+        if fault is not None:
+            raise fault
         return [found[number][place] - self._scorer.mean for number, place in places]
 
     def _examples(self, episodes: Sequence[Episode]) -> tuple[list[TokenisedExample], list[tuple[int, int]]]:

@@ -110,6 +110,6 @@ def test_the_examples_of_the_documentation_are_of_the_grammar() -> None:
     page = (Path(__file__).parents[4] / "docs" / "rewards.md").read_text(encoding="utf-8")
     table = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
     flags = [flag for cell in table for flag in re.findall("`(.+?)`", cell)]
-    flags += [flag.strip("'") for flag in re.findall(r"--reward ('[^']+'|[\w:./,*]+)", page)]
+    flags += [flag.strip("'") for flag in re.findall(r"--reward ('[^']+'|[a-z][\w:./,*]+)", page)]
     assert {parse_reward(flag).kind for flag in flags} == set(KINDS)
     assert {parse_reward(flag).weight for flag in flags} >= {1.0, -0.5, 0.2, 0.5}

@@ -214,6 +214,11 @@ def test_no_episodes_have_no_scores_but_meet_the_others(reward_folder: Path) -> 
     model._reading.budget.world = Counted()
     assert model.score([]) == []
     assert Counted.met == 1
+    # Nor does a failure keep a process from meeting the others, as often as they expect it.
+    unknown = replace(sampled("And?", "Four"), response_ids=(5000,), ended=False)
+    with pytest.raises(ScoreFailure, match="id 5000"):
+        ModelReward("model", 1.0, [model, model]).score([unknown])
+    assert Counted.met == 3
 
 
 # --- thinking ---------------------------------------------------------------------------------------------------------

@@ -99,6 +99,21 @@ def test_a_failing_source_is_named_with_line_and_reason(failure: Exception, word
     assert str(error.value) == words
 
 
+def test_a_failing_source_does_not_keep_the_others_from_being_asked() -> None:
+    # In another process nothing may have failed, and a model there waits for the same model here.
+    asked = []
+
+    def function(prompts: Any, responses: Any, records: Any) -> list[float]:
+        asked.append(len(responses))
+        return [0.0] * len(responses)
+
+    sources = [Fixed("a", 1.0, ScoreFailure("first")), FunctionReward("f", 1.0, function, show_thinking=False),
+               Fixed("b", 1.0, [math.nan] * 3)]  # fmt: skip
+    with pytest.raises(TrainingError, match="reward a, .*: first"):
+        score_all(sources, THREE)
+    assert asked == [3]
+
+
 # --- functions --------------------------------------------------------------------------------------------------------
 
 
