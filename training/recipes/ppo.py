@@ -29,7 +29,7 @@ from training.recipes.configs import PpoConfig
 from training.recipes.launch import Session, is_finished, launch
 from training.recipes.loop import Progress, Row, StepResult, TrainingLoop, open_run, progress_at, set_rates
 from training.recipes.ppo_finish import finish_policy
-from training.recipes.ppo_judge import get_judge
+from training.recipes.ppo_judge import given_judge, made_judge
 from training.recipes.ppo_learn import LearningFigures, Lesson, divergence, learn, make_controller, make_lesson
 from training.recipes.ppo_rollout import make_rollout
 from training.recipes.ppo_setup import Prepared, check_inputs, open_samples, prepare
@@ -50,6 +50,8 @@ def train_ppo(session: Session[PpoConfig]) -> str:
     prepared = prepare(session, inputs)
     checkpoint = newest_good_checkpoint(session.folder / "checkpoints")
     progress = progress_at(checkpoint)
+    judging = (session, prepared.data, prepared.encoder, prepared.models.budgets["scoring"])
+    given = given_judge(*judging)
     metrics = open_run(
         session,
         data_sha256=inputs.file.sha256,
@@ -57,7 +59,7 @@ def train_ppo(session: Session[PpoConfig]) -> str:
         facts=prepared.facts,
         from_step=progress.step,
     )
-    judge, judge_facts = get_judge(session, prepared.data, prepared.encoder, prepared.models.budgets["scoring"])
+    judge, judge_facts = given or made_judge(*judging)
     run = PpoRun(session, prepared, judge, metrics, progress)
     if checkpoint is not None:
         run.load(checkpoint)

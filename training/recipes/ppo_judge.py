@@ -44,28 +44,44 @@ class JudgeFacts:
     accuracy: dict[str, Any] | None = None
 
 
-def get_judge(
+def given_judge(
     session: Session[PpoConfig], data: PromptData, encoder: ChatEncoder, budget: MicroBatchBudget
-) -> tuple[RewardSource | None, JudgeFacts]:
-    """The judge, trained if need be; None with the reason where there can be none.
+) -> tuple[RewardSource, JudgeFacts] | None:
+    """That of --judge, or None without the flag; asked before the run begins, so that the flag can be mended.
 
     Raises:
         UsageError: --judge cannot be used.
+    """
+    if session.config.judge is None:
+        return None
+    return _load(session, session.config.judge, data, encoder, budget), JudgeFacts("given")
+
+
+def made_judge(
+    session: Session[PpoConfig], data: PromptData, encoder: ChatEncoder, budget: MicroBatchBudget
+) -> tuple[RewardSource | None, JudgeFacts]:
+    """The judge that is trained where none is given; None with the reason where there can be none.
+
+    Raises:
         StopRequested: asked to stop while it was trained; it goes on from its own checkpoints.
     """
-    config = session.config
-    if config.judge is not None:
-        folder, facts = config.judge, JudgeFacts("given")
-    else:
-        made = make_judge(session)
-        if isinstance(made, str):
-            session.say(f"no judge: {made}")
-            return None, JudgeFacts(made)
-        folder, facts = str(made[0]), made[1]
+    made = make_judge(session)
+    if isinstance(made, str):
+        session.say(f"no judge: {made}")
+        return None, JudgeFacts(made)
+    return _load(session, str(made[0]), data, encoder, budget), made[1]
+
+
+def _load(
+    session: Session[PpoConfig], folder: str, data: PromptData, encoder: ChatEncoder, budget: MicroBatchBudget
+) -> RewardSource:
     spec = RewardSpec("model", folder, 1.0, f"model:{folder}")
-    (judge,) = make_sources([spec], (), reading=make_reading(session, data, encoder, budget), say=session.say)
+    try:
+        (judge,) = make_sources([spec], (), reading=make_reading(session, data, encoder, budget), say=session.say)
+    except UsageError as error:
+        raise UsageError(str(error).replace(f"--reward {spec.text}", "--judge", 1)) from None
     judge.name = JUDGE
-    return judge, facts
+    return judge
 
 
 def make_judge(session: Session[PpoConfig]) -> tuple[Path, JudgeFacts] | str:

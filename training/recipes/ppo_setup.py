@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.core.conversations import PromptFile, read_prompts
+from training.core.errors import UsageError
 from training.core.files import model_fingerprint, sha256_of
 from training.core.modeling import estimate_peak_bytes, load_tokenizer
 from training.core.records import SPLITS
@@ -72,7 +73,8 @@ def prepare(session: Session[PpoConfig], inputs: Inputs) -> Prepared:
     """Encode the prompts and load the models.
 
     Raises:
-        UsageError: no prompt to train on, or a model or a reward that cannot be used.
+        UsageError: no prompt to train on or, with --evaluate-split test, to report on, or a model or a reward that
+            cannot be used.
     """
     config = session.config
     compute_repeatably(session.device)
@@ -80,6 +82,8 @@ def prepare(session: Session[PpoConfig], inputs: Inputs) -> Prepared:
     splits = tuple(split for split in SPLITS if split != "test" or config.evaluate_split == "test")
     limit = min(config.prompt_limit, usable_length(config) - config.max_response_length)
     data = choose_prompts(inputs.file, encoder, limit=limit, splits=splits)
+    if config.evaluate_split == "test" and not len(data.splits["test"]):
+        raise UsageError(f"{config.data} has no prompt in its test split, which --evaluate-split asks for")
     models = make_models(session, data, encoder)
     course = course_of(config, prompts=len(data.train), seed=config.seed)
     prepared = Prepared(data, encoder, models, load_ptx(session, encoder, models), course)
@@ -138,5 +142,7 @@ def facts_of(prepared: Prepared, inputs: Inputs) -> dict[str, Any]:
 
 
 def open_samples(session: Session[PpoConfig], *, from_step: int) -> StepFile | None:
-    """``samples.jsonl`` behind ``from_step``; None where others write."""
-    return StepFile(session.folder / SAMPLES_NAME, from_step=from_step) if session.world.is_main else None
+    """``samples.jsonl`` behind ``from_step``, empty where the run begins anew; None where others write."""
+    # The table of step 0 is written again, too.
+    behind = from_step or -1
+    return StepFile(session.folder / SAMPLES_NAME, from_step=behind) if session.world.is_main else None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.core.errors import StopRequested
 from training.core.kl import kl_estimate
 from training.core.masked import row_sums, to_rows
 from training.core.overoptimisation import Evaluation, OveroptimisationAlarm
@@ -136,7 +137,11 @@ class Watch:
         }
 
     def write_table(self, step: int) -> None:
-        """What a few prompts were answered before training, and are now; nothing if asked to stop."""
+        """What a few prompts were answered before training, and are now.
+
+        Raises:
+            StopRequested: asked to stop; the step is dropped, or the table would lack it for good.
+        """
         prompts = self.data.validation if self.numbers else self.data.train
         numbers = (self.numbers or list(range(len(prompts))))[:TABLE_PROMPTS]
         if self._before is None:
@@ -144,7 +149,10 @@ class Watch:
                 self.session, self.models, prompts, numbers, judge=None, purpose=TABLE, reference=True
             )
         after = answer(self.session, self.models, prompts, numbers, judge=None, purpose=TABLE)
-        if self._before is None or after is None or self.table is None:
+        if self._before is None or after is None:
+            reason = self.session.stop.reason or "stopped with another process"
+            raise StopRequested(f"{reason} while samples of step {step} were written, the step dropped")
+        if self.table is None:
             return
         for place, episode in enumerate(after.sampled.episodes):
             before = self._before.sampled.episodes[place]

@@ -21,7 +21,7 @@ from training.core import checkpoints, runfolder
 from training.core.distributed import World
 from training.core.errors import StopRequested, TrainingError, UsageError
 from training.core.language import LanguageModel
-from training.recipes import loop, ppo_learn, ppo_rollout
+from training.recipes import loop, ppo_learn, ppo_rollout, ppo_watch
 from training.recipes.configs import PpoConfig, build
 from training.recipes.launch import Session
 from training.recipes.ppo import train_ppo
@@ -193,6 +193,33 @@ def test_a_request_to_stop_in_a_rollout_drops_it_and_saves_the_step_before(
         assert {k: v for k, v in row.items() if not k.startswith(dropped)} == {
             k: v for k, v in expected.items() if not k.startswith(dropped)
         }
+
+
+def test_stopped_before_the_first_checkpoint_in_a_table_and_in_an_evaluation_it_is_the_same_run(
+    tiny_model: Path, tmp_path: Path, straight_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row of figures or samples is there twice, and none is missing."""
+    values = values_of(tiny_model, tmp_path)
+    original = ppo_rollout.sample_responses
+    # What is sampled when the request comes: the first rollout, the table of step 4, the evaluation behind it.
+    for purpose, occasion in (("rollout", 1), ("table", 4), ("evaluation", 1)):
+        calls = {"left": occasion}
+
+        def sample(session: Any, *inputs: Any, purpose_then: str = purpose, left: Any = calls, **named: Any) -> Any:
+            left["left"] -= named["purpose"] == purpose_then
+            if not left["left"]:
+                session.stop.reason = "stopped by SIGTERM"
+            return original(session, *inputs, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ppo_rollout, "sample_responses", sample)
+            patch.setattr(ppo_watch, "sample_responses", sample)
+            with pytest.raises(StopRequested, match="SIGTERM"):
+                run(values, resume=True)
+    folder = run(values, resume=True)
+    attempts = json.loads((folder / "run.json").read_text())["attempts"]
+    assert [attempt["from_step"] for attempt in attempts] == [0, 0, 2, 2]
+    assert_same_run(folder, straight_run)
 
 
 def test_out_of_memory_halves_and_changes_no_result(train_policy: TrainPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
