@@ -93,7 +93,7 @@ def make_models(session: Session[PpoConfig], data: PromptData, encoder: ChatEnco
     actors = make_actors(session, encoder)
     policy, reference, value = actors.policy, actors.reference, actors.value
     budgets = make_budgets(session, longest=data.longest + config.max_response_length)
-    rows = choose_rows(session, policy, data, actors.pad_id, budgets["rows"])
+    rows = choose_rows(session, policy, value, data, actors.pad_id, budgets["rows"])
     if config.shard:
         for model in {id(each.whole): each for each in (policy, reference, value) if each is not None}.values():
             shard_model(model, session.world)
@@ -187,9 +187,14 @@ def make_budgets(session: Session[PpoConfig], *, longest: int) -> dict[str, Micr
 
 
 def choose_rows(
-    session: Session[PpoConfig], policy: LanguageModel, data: PromptData, pad_id: int, budget: MicroBatchBudget
+    session: Session[PpoConfig],
+    policy: LanguageModel,
+    value: RewardModel | None,
+    data: PromptData,
+    pad_id: int,
+    budget: MicroBatchBudget,
 ) -> Rows:
-    """Several samples of a prompt go behind it in one row, where the architecture allows it and log-probs agree."""
+    """Several samples of a prompt go behind it in one row, where the architectures allow it and log-probs agree."""
     config = session.config
 
     def rows(packed: bool) -> Rows:
@@ -198,7 +203,9 @@ def choose_rows(
     if config.samples_per_prompt == 1:
         return rows(False)
     longest = data.longest + config.max_response_length
-    reason = packing_refusal(policy.whole.config.get_text_config(), longest=longest)
+    models = [model for model in (policy, value) if model is not None]
+    refusals = [packing_refusal(model.whole.config.get_text_config(), longest=longest) for model in models]
+    reason = next((refusal for refusal in refusals if refusal is not None), None)
     if reason is None:
         gap = packing_gap(policy, rows, length=min(config.max_response_length, 64), prompt=data.train.ids(0))
         if gap <= PACKING_TOLERANCE or policy.autocast_dtype != torch.float32:

@@ -10,6 +10,8 @@ from tests.training.snapshots import prompts, write_jsonl
 from training.recipes.configs import PpoConfig, RewardConfig, build
 from training.recipes.launch import Session
 from training.recipes.ppo import train_ppo
+from training.recipes.ppo_rollout import Rollout, make_rollout
+from training.recipes.ppo_setup import Prepared, check_inputs, prepare
 from training.recipes.reward import train_reward
 
 
@@ -49,3 +51,21 @@ def train_policy(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return run
+
+
+@pytest.fixture
+def begin(tiny_model: Path, tmp_path: Path) -> Callable[..., tuple[Session[PpoConfig], Prepared, Rollout]]:
+    """A run of PPO just begun, with its first rollout."""
+
+    def start(**settings: object) -> tuple[Session[PpoConfig], Prepared, Rollout]:
+        data = write_jsonl(tmp_path / "prompts.jsonl", prompts())
+        values = {
+            "model": str(tiny_model), "data": str(data), "output": str(tmp_path / "out"), "device": "cpu",
+            "batch_size": 8, "max_response_length": 8, "reward": ["python:tests.training.toy_rewards.lowercase"],
+        }  # fmt: skip
+        session = Session("ppo", build(PpoConfig, values | settings), tmp_path / "out")
+        prepared = prepare(session, check_inputs(session))
+        rollout = make_rollout(session, prepared.models, prepared.data.train, prepared.course.batch(1), 1)
+        return session, prepared, rollout
+
+    return start

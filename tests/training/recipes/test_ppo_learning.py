@@ -9,14 +9,10 @@ import pytest
 import torch
 
 from tests.training.run_files import metrics_of, report_of
-from tests.training.snapshots import prompts, write_jsonl
 from training.core.reward_sources.episodes import Scores
 from training.recipes import ppo_learn
-from training.recipes.configs import PpoConfig, build
-from training.recipes.launch import Session
 from training.recipes.ppo_learn import learn, make_lesson
-from training.recipes.ppo_rollout import Rollout, make_rollout
-from training.recipes.ppo_setup import Prepared, check_inputs, prepare
+from training.recipes.ppo_rollout import Rollout
 
 TrainPolicy = Callable[..., Path]
 MOST = 1.0  # eight lower-case letters
@@ -75,24 +71,6 @@ def test_an_adaptive_weight_moves_towards_its_target(train_policy: TrainPolicy) 
 
 
 # --- invariants of a step ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def begin(tiny_model: Path, tmp_path: Path) -> Callable[..., tuple[Session[PpoConfig], Prepared, Rollout]]:
-    """A run just begun, with its first rollout."""
-
-    def start(**settings: object) -> tuple[Session[PpoConfig], Prepared, Rollout]:
-        data = write_jsonl(tmp_path / "prompts.jsonl", prompts())
-        values = {
-            "model": str(tiny_model), "data": str(data), "output": str(tmp_path / "out"), "device": "cpu",
-            "batch_size": 8, "max_response_length": 8, "reward": ["python:tests.training.toy_rewards.lowercase"],
-        }  # fmt: skip
-        session = Session("ppo", build(PpoConfig, values | settings), tmp_path / "out")
-        prepared = prepare(session, check_inputs(session))
-        rollout = make_rollout(session, prepared.models, prepared.data.train, prepared.course.batch(1), 1)
-        return session, prepared, rollout
-
-    return start
 
 
 @pytest.mark.parametrize("settings", [{}, {"lora_rank": 4}, {"samples_per_prompt": 3}, {"temperature": 0.7}])
