@@ -21,3 +21,8 @@ def broken(prompts: Sequence[Any], responses: Sequence[str], records: Sequence[A
 
 
 broken.calls = 0  # type: ignore[attr-defined]
+
+
+def unspeakable(prompts: Sequence[Any], responses: Sequence[str], records: Sequence[Any]) -> list[float]:
+    """Fails."""
+    raise ValueError("no words for this")

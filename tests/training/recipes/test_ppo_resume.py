@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
@@ -16,10 +15,10 @@ from safetensors.torch import load_file
 from tests.training.conftest import flags_from, run_as_main
 from tests.training.ranks import run_ranks
 from tests.training.run_files import metrics_of, report_of
-from tests.training.snapshots import prompts, record, write_jsonl
+from tests.training.snapshots import prompts, write_jsonl
 from training.core import checkpoints, runfolder
 from training.core.distributed import World
-from training.core.errors import StopRequested, TrainingError, UsageError
+from training.core.errors import StopRequested
 from training.core.language import LanguageModel
 from training.recipes import loop, ppo_learn, ppo_rollout, ppo_watch
 from training.recipes.configs import PpoConfig, build
@@ -284,39 +283,3 @@ def test_two_processes_are_one(
         assert row.keys() == expected.keys()
         for name, value in expected.items():
             assert row[name] == (None if value is None else pytest.approx(value, rel=1e-4, abs=1e-5)), name
-
-
-# --- what it refuses --------------------------------------------------------------------------------------------------
-
-
-def test_a_reward_that_is_no_number_ends_the_run(train_policy: TrainPolicy) -> None:
-    with pytest.raises(TrainingError, match=r"python-broken, prompt line \d+: the score nan"):
-        train_policy(max_steps=3, reward=["python:tests.training.toy_rewards.broken"], evaluate_every=3)
-
-
-def test_a_resume_with_another_reward_model_is_refused(
-    train_policy: TrainPolicy, train: Callable[..., Path], tmp_path: Path
-) -> None:
-    reward = train([record(number, split="train") for number in range(4)], max_steps=1)
-    folder = train_policy(max_steps=3, stop_after=1, reward=[f"model:{reward}"], evaluate_every=3)
-    config = reward / "model" / "config.json"
-    config.write_text(config.read_text().replace('"plackett_score_mean"', '"plackett_score_mean_"'))
-    with pytest.raises(UsageError, match=f"what --reward model:{reward} names has changed"):
-        train_policy(folder, max_steps=3, reward=[f"model:{reward}"], evaluate_every=3, resume=True)
-    shutil.rmtree(reward)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"reward": ["numeric", "tests"]}, "needs --allow-code-execution"),
-        ({"reward": ["guess"]}, "'guess' is none of"),
-        ({"max_prompt_length": 3}, "no prompt to train on"),
-        ({"reward": ["tests"], "allow_code_execution": True}, "prompt line 1"),
-    ],
-)
-def test_what_cannot_be_rewarded_is_refused_at_the_start(
-    train_policy: TrainPolicy, changes: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UsageError, match=words):
-        train_policy(max_steps=1, **changes)
