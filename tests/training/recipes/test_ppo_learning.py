@@ -16,6 +16,8 @@ from training.recipes.ppo_rollout import Rollout
 
 TrainPolicy = Callable[..., Path]
 MOST = 1.0  # eight lower-case letters
+# Enough to reach nearly all where nothing holds the policy.
+QUICK = {"learning_rate": 3e-2, "inner_epochs": 2, "max_steps": 20, "evaluate_every": 20}
 
 
 def column(folder: Path, name: str) -> list[float]:
@@ -37,9 +39,9 @@ def column(folder: Path, name: str) -> list[float]:
 def test_a_countable_property_of_the_text_rises_to_nearly_all(
     train_policy: TrainPolicy, settings: dict[str, Any]
 ) -> None:
-    folder = train_policy(max_steps=40, kl_coefficient=0.0, evaluate_every=40, **settings)
+    folder = train_policy(kl_coefficient=0.0, **QUICK, **settings)
     scores = column(folder, "ppo/score_mean")
-    assert sum(scores[:3]) / 3 < 0.25 * MOST
+    assert scores[0] < 0.25 * MOST
     assert sum(scores[-3:]) / 3 > 0.8 * MOST
     report = report_of(folder)
     assert report["before"]["score"] < 0.25 * MOST < 0.8 * MOST < report["after"]["score"]
@@ -47,14 +49,14 @@ def test_a_countable_property_of_the_text_rises_to_nearly_all(
 
 def test_a_high_weight_of_the_divergence_holds_the_policy_where_it_was(train_policy: TrainPolicy) -> None:
     """At the same rate and steps that reach nearly all without it."""
-    folder = train_policy(max_steps=30, kl_coefficient=2.0, evaluate_every=30, missing_eos_penalty=3.0)
+    folder = train_policy(kl_coefficient=2.0, **QUICK)
     scores = column(folder, "ppo/score_mean")
     assert sum(scores[-5:]) / 5 < 0.3 * MOST
 
 
 def test_the_entropy_bonus_shows_in_the_entropy(train_policy: TrainPolicy) -> None:
     entropy = {
-        bonus: column(train_policy(max_steps=20, kl_coefficient=0.0, evaluate_every=20, entropy_coefficient=bonus),
+        bonus: column(train_policy(**QUICK | {"max_steps": 10}, kl_coefficient=0.0, entropy_coefficient=bonus),
                       "ppo/entropy")
         for bonus in (0.0, 0.1)
     }  # fmt: skip

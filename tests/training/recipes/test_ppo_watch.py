@@ -112,8 +112,8 @@ def test_a_reward_for_length_alone_raises_the_alarm_and_the_best_checkpoint_stay
     train_policy: TrainPolicy, terse_model: Path
 ) -> None:
     folder = train_policy(
-        model=str(terse_model), reward=["python:tests.training.toy_rewards.length"], max_steps=24, evaluate_every=4,
-        checkpoint_every=4, kl_coefficient=0.0, max_response_length=16,
+        model=str(terse_model), reward=["python:tests.training.toy_rewards.length"], max_steps=12, evaluate_every=2,
+        checkpoint_every=4, kl_coefficient=0.0, max_response_length=16, inner_epochs=2, learning_rate=3e-2,
     )  # fmt: skip
     report = report_of(folder)
     assert report["curve"][0]["length"] < 5
