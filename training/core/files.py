@@ -10,6 +10,14 @@ from pathlib import Path
 from typing import Any
 
 
+def shown_name(model: str) -> str:
+    """What a model is called in titles: a hub id as it is; of a folder its name, of a run's model the run's, too."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return model
+    return f"{folder.parent.name}/model" if folder.name == "model" and folder.parent.name else folder.name
+
+
 @contextmanager
 def published_folder(target: Path) -> Iterator[Path]:
     """Yield ``target``.tmp to fill; afterwards it is synced and renamed to ``target``, replacing what was there."""

@@ -58,7 +58,7 @@ def load_tokenizer(name: str) -> Any:
         UsageError: there is none.
     """
     if ("/" in name[:2] or name.count("/") > 1 or name.startswith("~")) and not Path(name).is_dir():
-        raise UsageError(f"there is no folder {name} (--model takes a model folder, or owner/name on the hub)")
+        raise UsageError(f"there is no folder {name} (a model is a folder, or owner/name on the hub)")
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the loader raises anything from OSError to KeyError

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from training.core.files import shown_name
 from training.core.report_parts import Part, parts_of
 from training.core.reports import plain
 
@@ -50,7 +50,7 @@ def policy_card(*, kind: str, base: str, report: Mapping[str, Any], config: Mapp
         config: the run's settings; those that name places are left out.
         data_sha256: of the data.
     """
-    base = " ".join((Path(base).name if Path(base).is_dir() else base).replace("`", "").split())
+    base = " ".join(shown_name(base).replace("`", "").split())
     shown = {name: value for name, value in config.items() if name not in ("model", "data", "output", "resume")}
     settings = "\n".join(f"- `{name}`: {plain(_without_places(value))}" for name, value in shown.items())
     warnings = "\n".join(f"- {plain(warning)}" for warning in report.get("warnings") or ()) or "- none"

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+from training.core.files import shown_name
 from training.core.wording import ENGLISH
 
 _USE = """```python
@@ -152,7 +152,8 @@ def _about_calibration(split: str, section: Mapping[str, Any]) -> list[str]:
         # A model at chance has no temperature either, and was warned of already.
         if _includes_chance(section):
             return []
-        return [f"No temperature fits the {split} scores: pairs are all right, or wrong as often as right."]
+        why = "nearly all pairs are right, or as many wrong as right, or the scores lie very close together"
+        return [f"No temperature from 0.01 to 100 fits the {split} scores: {why}."]
     beyond_noise = gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0)
     if not beyond_noise or abs(gap["value"]) < MISCALIBRATED:
         return []
@@ -197,7 +198,7 @@ def reward_model_card(*, base: str, report: dict[str, Any], config: dict[str, An
         data_sha256: of the snapshot.
     """
     counts = report["counts"]
-    base = " ".join((Path(base).name if Path(base).is_dir() else base).replace("`", "").split())
+    base = " ".join(shown_name(base).replace("`", "").split())
     shown = {name: value for name, value in config.items() if name not in ("model", "data", "output", "resume")}
     settings = "\n".join(f"- `{name}`: {plain(value)}" for name, value in shown.items())
     warnings = "\n".join(f"- {plain(warning)}" for warning in report["warnings"]) or "- none"

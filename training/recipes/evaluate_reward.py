@@ -16,7 +16,7 @@ from training.core.dataset import Dataset
 from training.core.encoding import Encoded, Rules
 from training.core.errors import UsageError
 from training.core.evaluation import evaluate
-from training.core.files import model_fingerprint, write_json
+from training.core.files import model_fingerprint, shown_name, write_json
 from training.core.foreign import is_foreign, write_native
 from training.core.halving import MicroBatchBudget
 from training.core.modeling import choose_autocast
@@ -89,7 +89,7 @@ def evaluate_reward(session: Session[EvaluateRewardConfig]) -> str:
         )  # fmt: skip
         report = report_of(snapshot, split, scored, section)
         write_scores(session.folder / SCORES_NAME, means, scored, source_lines)
-        name = Path(config.model).name if Path(config.model).is_dir() else config.model
+        name = shown_name(config.model)
         write_report_files(session.folder, report, title=f"{name} on {Path(config.data).name}")
         write_json(session.folder / REPORT_NAME, report)
     return accuracy_words(section, split=split)

@@ -1,9 +1,8 @@
 """The end of ``recipes.sft`` and ``recipes.dpo`` alike: report, page, and the model as an ordinary folder."""
 
-from pathlib import Path
 from typing import Any
 
-from training.core.files import write_json
+from training.core.files import shown_name, write_json
 from training.core.language import LanguageModel
 from training.core.policy_cards import policy_card
 from training.core.policy_saving import save_policy
@@ -36,8 +35,7 @@ def publish_policy(
         gather_model(model, session.world)
     if not session.world.is_main:
         return
-    base = Path(config.model)
-    name = base.name if base.is_dir() else str(base)
+    name = shown_name(config.model)
     write_report_files(session.folder, report, title=f"{kind.upper()} policy from {name}")
     write_json(session.folder / REPORT_NAME, report)
     card = policy_card(kind=kind, base=config.model, report=report, config=to_values(config), data_sha256=data_sha256)

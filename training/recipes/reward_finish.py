@@ -9,7 +9,7 @@ import numpy as np
 
 from training.core.dataset import Dataset
 from training.core.evaluation import evaluate
-from training.core.files import published_folder, read_json, write_json
+from training.core.files import published_folder, read_json, shown_name, write_json
 from training.core.randomness import derive_seed, permutation
 from training.core.report_page import write_report_files
 from training.core.reports import reward_model_card, warnings_about
@@ -216,7 +216,6 @@ def ensemble_section(
 
 def finish_report(session: Session[RewardConfig], report: dict[str, Any]) -> None:
     """Write report.json, its page and its plots."""
-    base = Path(session.config.model)
-    name = base.name if base.is_dir() else str(base)
+    name = shown_name(session.config.model)
     write_report_files(session.folder, report, title=f"Reward model from {name}")
     write_json(session.folder / REPORT_NAME, report)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from training.core.errors import UsageError
-from training.core.files import published_folder, read_json, write_json
+from training.core.files import published_folder, read_json, shown_name, write_json
 from training.core.process import FolderLock, is_unused, write_exit
 from training.core.runfolder import MetricsFile, read_run, write_run
 
@@ -119,3 +119,11 @@ def hold(folder: Path, pipe: "multiprocessing.connection.Connection[str, str]") 
     pipe.send("locked")
     pipe.recv()
     lock.release()
+
+
+def test_a_model_inside_a_run_is_called_by_the_run(tmp_path):
+    for name in ("runs/sft/model", "base"):
+        (tmp_path / name).mkdir(parents=True)
+    assert shown_name(str(tmp_path / "runs" / "sft" / "model")) == "sft/model"
+    assert shown_name(str(tmp_path / "base")) == "base"
+    assert shown_name("owner/model") == "owner/model"
