@@ -57,11 +57,12 @@ def check_inputs(session: Session[PpoConfig]) -> Inputs:
         spec = parse_reward(text)
         if spec.kind in ("model", "ensemble"):
             models[f"--reward {text}"] = spec.argument
-    others = {
-        flag: " ".join(model_fingerprint(folder) for folder in member_folders(name))
-        for flag, name in models.items()
-        if name is not None
-    }
+    members = {flag: [model_fingerprint(folder) for folder in member_folders(name)]
+               for flag, name in models.items() if name is not None}  # fmt: skip
+    for flag, found in members.items():
+        if flag.startswith("--reward") and set(found) & set(members.get("--judge", ())):
+            raise UsageError(f"--judge {config.judge} is what {flag} rewards: a judge is never trained against")
+    others = {flag: " ".join(found) for flag, found in members.items()}
     if config.ptx_data is not None and Path(config.ptx_data).is_file():
         others["--ptx-data"] = sha256_of(Path(config.ptx_data))
     fingerprint = model_fingerprint(config.model)

@@ -66,6 +66,11 @@ def test_what_cannot_be_done_is_exit_two_in_one_line_and_can_be_mended_in_the_sa
     assert {path.name for path in (tmp_path / "out").iterdir()} <= {"exit.json", ".lock"}
 
 
+def test_a_reward_model_is_not_its_own_judge(train_policy: TrainPolicy, tiny_model: Path) -> None:
+    with pytest.raises(UsageError, match="a judge is never trained against"):
+        train_policy(max_steps=1, reward=[f"model:{tiny_model}*2"], judge=str(tiny_model))
+
+
 def test_a_reward_that_cannot_be_had_is_exit_three_and_names_reward_and_line(
     command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

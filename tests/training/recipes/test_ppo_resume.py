@@ -87,6 +87,22 @@ def straight_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return run(values_of(tiny_model, tmp_path_factory.mktemp("straight")))
 
 
+def test_every_row_has_the_figures_of_the_contract_and_validation_where_it_stood(straight_run: Path) -> None:
+    names = {
+        "train/loss", "train/learning_rate", "train/grad_norm", "train/skipped_steps", "train/value_loss",
+        "train/ptx_loss", "ppo/score_mean", "ppo/reward_mean", "ppo/reward/python-lowercase", "ppo/kl", "ppo/kl_k3",
+        "ppo/kl_coefficient", "ppo/entropy", "ppo/clip_fraction", "ppo/value_clip_fraction", "ppo/ratio_max",
+        "ppo/inner_kl", "ppo/explained_variance", "ppo/length_mean", "ppo/eos_rate", "ppo/sampler_gap_mean",
+        "ppo/sampler_gap_max", "time/sample_seconds", "time/score_seconds", "time/forward_seconds",
+        "time/learn_seconds", "time/step_seconds",
+    }  # fmt: skip
+    rows = metrics_of(straight_run)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    for row in rows:
+        assert all(isinstance(row[name], float | int) for name in names)
+        assert ("validation/score" in row) == (row["step"] % 2 == 0)
+
+
 # --- killed at named points -------------------------------------------------------------------------------------------
 
 
