@@ -161,8 +161,9 @@ class OveroptimisationAlarm:
     def _kl_sign(self, found: Evaluation) -> str | None:
         if self.kl_target is None or found.kl <= KL_EXCEEDS * self.kl_target:
             return None
-        times = f"{found.kl / self.kl_target:.1f} times its target"
-        return f"At step {found.step} the KL to the reference is {found.kl:.1f} nats, {times}."
+        times = found.kl / self.kl_target
+        words = f"{times:.1f}" if times < 100 else f"{times:,.0f}"
+        return f"At step {found.step} the KL to the reference is {found.kl:.3g} nats, {words} times its target."
 
     def _take_if_best(self, found: Evaluation, score: Floats, judge: Floats | None) -> None:
         worth = float(score.mean()) - self.kl_coefficient * found.kl if judge is None else float(judge.mean())

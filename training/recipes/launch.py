@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ class Session(Generic[Config]):
             self.record(FAILED, failed)
         else:
             self.record(STOPPED, f"{reason}, the step under way dropped" if self.stop.grace_seconds else reason)
-        self.say(f"stopped: {reason}")
+        self.say(reason)
 
     def say(self, message: str) -> None:
         """One line on stderr, from the main process alone."""
@@ -114,13 +115,14 @@ def launch(
     session.stop.close()
     session.record(code, reason)
     if session.world.is_main:
-        log(f"{'done' if code == DONE else 'error' if code != STOPPED else 'stopped'}: {reason}")
+        log(reason if code == STOPPED else f"{'done' if code == DONE else 'error'}: {reason}")
     session.world.leave()
     return code
 
 
 def quieten_transformers() -> None:
-    """Its loading bars and its report of the head that we draw ourselves would bury our own lines."""
+    """Its loading bars, its report of the head that we draw and what PEFT calls in it would bury our own lines."""
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
