@@ -129,7 +129,8 @@ def learn(
                               learns_policy=step > config.value_warmup, ptx=ptx)  # fmt: skip
             key = (step * config.inner_epochs + epoch) * config.minibatches + part
             sums = models.rows.budget.run(lambda tokens: batch.accumulate(tokens, key=key), drop=models.drop_gradients)  # noqa: B023
-            sums = session.world.total(sums)
+            # NCCL adds up nothing that is not on its device.
+            sums = session.world.total(sums.to(session.device)).cpu()
             apart = float(sums[Sum.APART]) / max(1.0, float(sums[Sum.TOKENS]))
             if config.inner_kl_limit is not None and figures.updates and apart > config.inner_kl_limit:
                 models.drop_gradients()
