@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
 from training.core.adapters import recompute_alike
 from training.core.errors import UsageError
 from training.core.language import LanguageModel, load_language_model
@@ -82,13 +80,11 @@ def make_policy(session: Session[PpoConfig], encoder: ChatEncoder) -> tuple[Lang
     if config.lora_rank:
         session.say("reference: the policy without its adapter")
         return policy, replace(policy, adapter_name=None), pad_id
-    frozen = _frozen_dtype(policy.autocast_dtype)
-    reference = load_language_model(
-        config.model, device=session.device, autocast_dtype=policy.autocast_dtype, weights_dtype=frozen
-    )
+    # In bfloat16 it would take half the memory and round otherwise than the policy: a divergence before any step.
+    reference = load_language_model(config.model, device=session.device, autocast_dtype=policy.autocast_dtype)
     set_pad_token(reference, pad_id)
     reference.whole.requires_grad_(False).eval()
-    session.say(f"reference: a frozen copy in {str(frozen).removeprefix('torch.')}")
+    session.say("reference: a frozen copy")
     return policy, reference, pad_id
 
 
@@ -140,7 +136,3 @@ def _only_reward_model(config: PpoConfig) -> str | None:
     """The reward model, where there is one alone."""
     found = _reward_models(config)
     return found[0] if len(found) == 1 else None
-
-
-def _frozen_dtype(autocast: torch.dtype) -> torch.dtype:
-    return autocast if autocast == torch.bfloat16 else torch.float32

@@ -140,6 +140,13 @@ def test_neither_reference_nor_reward_move_while_policy_and_value_learn(
     assert score_together(session, models.sources, rollout.sampled) == rollout.scores
 
 
+@pytest.mark.parametrize("settings", [{}, {"lora_rank": 4}])
+def test_in_half_precision_too_the_policy_begins_as_its_reference(begin: Begin, settings: dict[str, Any]) -> None:
+    _, _, rollout = begin(dtype="bfloat16", **settings)
+    assert torch.equal(rollout.log_probs, rollout.reference_log_probs)
+    assert not torch.equal(rollout.log_probs, rollout.sampler_log_probs)
+
+
 def test_a_reward_model_with_another_tokenizer_reads_texts_and_is_no_value_model(
     begin: Begin, reward_folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
