@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from training.core.distributed import World, join_world
-from training.core.errors import StopRequested, UsageError
+from training.core.errors import StopRequested, TrainingError, UsageError
 from training.core.modeling import choose_device
 from training.core.process import (
     DONE,
@@ -42,7 +42,7 @@ class Session(Generic[Config]):
     """What a recipe is given: its config, its folder (locked), where it runs, and the word to stop.
 
     ``step`` is the last finished step; ``owns`` says whether this process may write the folder's ``exit.json``;
-    ``results`` are the files and folders of a run that came to its end.
+    ``results`` are the files and folders of a run that came to its end. ``prefix`` stands before what it says.
     """
 
     recipe: str
@@ -55,6 +55,7 @@ class Session(Generic[Config]):
     owns: bool = False
     results: tuple[str, ...] = RESULTS
     lock: FolderLock | None = None
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         self.stop = StopWatch(on_deadline=self._give_up)
@@ -86,7 +87,7 @@ class Session(Generic[Config]):
     def say(self, message: str) -> None:
         """One line on stderr, from the main process alone."""
         if self.world.is_main:
-            log(message)
+            log(self.prefix + message)
 
 
 def launch(
@@ -138,6 +139,8 @@ def _run(session: Session[Config], train: Callable[[Session[Config]], str]) -> t
         return REFUSED, one_line(error)
     except StopRequested as error:
         return STOPPED, one_line(error)
+    except TrainingError as error:
+        return FAILED, one_line(error)
     except Exception as error:
         traceback.print_exc()
         return FAILED, f"{type(error).__name__}: {one_line(error)}"

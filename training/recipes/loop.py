@@ -19,7 +19,7 @@ from training.core.checkpoints import Checkpoint, CheckpointSaver, load_checkpoi
 from training.core.errors import StoppedBeforeStep, StopRequested, TrainingError
 from training.core.files import read_json
 from training.core.halving import MicroBatchBudget
-from training.core.process import STOP_SECONDS, log
+from training.core.process import STOP_SECONDS
 from training.core.runfolder import MetricsFile, StepFile, write_run
 from training.core.schedule import Course, learning_rate
 from training.recipes.configs import CommonConfig, Config, to_values
@@ -290,7 +290,7 @@ class TrainingLoop(ABC, Generic[Config]):
         words = {name: f"{value:.4f}" for name, value in self.shown(row).items() if value is not None}
         if bar.disable:
             figures = " ".join(f"{name} {value}" for name, value in words.items())
-            log(f"step {step}/{self.steps_in_all} {figures} {row['time/step_seconds']} s")
+            self.session.say(f"step {step}/{self.steps_in_all} {figures} {row['time/step_seconds']} s")
         else:
             bar.set_postfix(words)
 

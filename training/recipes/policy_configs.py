@@ -151,6 +151,10 @@ class PpoConfig(CommonConfig):
         None,
         help="second reward model that is never trained on (unset: one is made from the other half of the rankings)",
     )
+    evaluate_every: int | None = setting(
+        10, help="rollouts between evaluations on the validation prompts, one behind the last besides", unit="steps",
+        minimum=1,
+    )  # fmt: skip
     evaluation_prompts: int = setting(
         128, help="validation prompts answered at each evaluation", unit="prompts", minimum=1
     )
@@ -190,7 +194,8 @@ class PpoConfig(CommonConfig):
         if self.advantage in GROUP_ESTIMATORS and self.samples_per_prompt < 2:
             found["samples_per_prompt"] = f"must be at least 2 with --advantage {self.advantage}, which compares them"
         if self.prompt_limit + self.max_response_length > self.max_length or self.prompt_limit < 1:
-            found["max_length"] = "must hold --max-prompt-length and --max-response-length together"
+            needed = max(1, self.prompt_limit) + self.max_response_length
+            found["max_length"] = f"must be at least {needed}: a prompt and --max-response-length together"
         if self.minibatches > self.batch_size:
             found["minibatches"] = "must not be more than the prompts of a rollout"
         if bool(self.ptx_data) != bool(self.ptx_coefficient):
@@ -210,6 +215,7 @@ class PpoConfig(CommonConfig):
     def _value_conflicts(self) -> dict[str, str]:
         if self.advantage == "gae":
             return {}
-        idle = {"value_model": self.value_model, "value_warmup": self.value_warmup,
-                "value_learning_rate": self.value_learning_rate}  # fmt: skip
-        return {name: "is for --advantage gae, which has a value model" for name, value in idle.items() if value}
+        of_gae = ("gamma", "gae_lambda", "value_clip", "value_coefficient", "value_model", "value_warmup",
+                  "value_learning_rate")  # fmt: skip
+        given = [name for name in of_gae if getattr(self, name) != getattr(PpoConfig, name)]
+        return dict.fromkeys(given, "is for --advantage gae, which has a value model")

@@ -11,6 +11,7 @@ step, finish. ``ppo_setup`` is what stands before a step, ``ppo_rollout`` and ``
 is looked at between steps, and ``ppo_finish`` what stands behind the last.
 """
 
+import math
 import sys
 from collections.abc import Mapping
 from statistics import fmean
@@ -20,7 +21,7 @@ import torch
 
 from training.core.advantages import explained_variance
 from training.core.checkpoints import newest_good_checkpoint
-from training.core.errors import StopRequested
+from training.core.errors import StopRequested, TrainingError
 from training.core.masked import row_sums
 from training.core.reward_sources.episodes import RewardSource
 from training.core.runfolder import MetricsFile
@@ -107,9 +108,11 @@ class PpoRun(TrainingLoop[PpoConfig]):
         prompts = self.course.batch(step)
         rollout = make_rollout(session, models, self.prepared.data.train, prompts, step)
         beta = self.controller.coefficient
+        kl, k3 = divergence(rollout)
+        if not math.isfinite(kl):
+            raise TrainingError(f"the divergence of step {step} from the reference is {kl}: the policy has diverged")
         lesson = make_lesson(config, rollout, kl_coefficient=beta, scale=self.scale)
         learned = learn(session, models, lesson, step=step, kl_coefficient=beta, ptx=self.prepared.ptx)
-        kl, k3 = divergence(lesson)
         self.controller.update(kl, episodes=len(rollout.sampled.episodes))
         row = figures_of(lesson, learned, kl=kl, k3=k3, beta=beta) | {"train/learning_rate": rate}
         if step % config.sample_every == 0 or step == self.course.steps:
@@ -198,7 +201,9 @@ def figures_of(lesson: Lesson, learned: LearningFigures, *, kl: float, k3: float
         "ppo/kl_coefficient": beta,
         "ppo/entropy": rollout.entropy.mean().item(),
         "ppo/clip_fraction": learned.clipped / tokens,
-        "ppo/value_clip_fraction": learned.value_clipped / tokens if rollout.values is not None else None,
+        "ppo/value_clip_fraction": learned.value_clipped / max(1.0, learned.value_tokens)
+        if rollout.values is not None
+        else None,
         "ppo/ratio_max": learned.ratio_max,
         "ppo/inner_kl": learned.apart / tokens,
         "ppo/inner_epochs": learned.epochs,

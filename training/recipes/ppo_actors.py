@@ -48,7 +48,8 @@ def make_actors(session: Session[PpoConfig], encoder: ChatEncoder) -> Actors:
         assert name is not None
         base, pad_id = load_policy(session, encoder, bare=True)
         trunk = make_shared_trunk(base, lora_rank=config.lora_rank, seed=config.seed, reward_run=Path(name))
-        session.say("shared trunk: one frozen base, with adapters for policy, value and reward; the reference is none")
+        session.say("shared trunk: one frozen base, with adapters for policy, value and reward")
+        session.say("reference: that base, without an adapter")
         scorer = trunk_scorer(trunk, Path(name), show_thinking=config.thinking == "show")
         expecting = trunk.value if config.advantage == "gae" else None
         return Actors(trunk.policy, trunk.reference, expecting, trunk.score_mean, pad_id, {name: scorer}, trunk)

@@ -4,6 +4,7 @@ from typing import Any
 
 from training.core.blind_pairs import BlindPair, write_blind_pairs
 from training.core.errors import StopRequested
+from training.core.files import shown_name
 from training.core.policy_reports import policy_warnings
 from training.core.policy_statistics import compare_answers, describe_answers
 from training.core.tokens import PLAIN_TEMPLATE_NAME
@@ -41,7 +42,7 @@ def finish_policy(
     prompts = prepared.data.splits[session.config.evaluate_split]
     numbers = watch.numbers_of(prompts)
     if numbers:
-        report |= compare(session, prepared, watch, prompts, numbers)
+        report |= compare(session, prepared, watch, prompts, numbers, step=kept_step or progress.step)
     report["warnings"] = policy_warnings(
         report,
         skipped_steps=progress.skipped_steps,
@@ -63,9 +64,9 @@ def finish_policy(
 
 
 def compare(
-    session: Session[PpoConfig], prepared: Prepared, watch: Watch, prompts: Prompts, numbers: list[int]
+    session: Session[PpoConfig], prepared: Prepared, watch: Watch, prompts: Prompts, numbers: list[int], *, step: int
 ) -> dict[str, Any]:
-    """``before``, ``after`` and what lies between them; writes the blind pairs."""
+    """``before``, ``after`` (the weights of ``step``) and what lies between them; writes the blind pairs."""
 
     def ask(purpose: str, *, each: int = 1, reference: bool) -> Answered:
         found = answer(
@@ -81,11 +82,12 @@ def compare(
     candidates = ask(CANDIDATES, each=BEST_OF, reference=True)
     records = [prompts.record(number) for number in numbers]
     if session.world.is_main:
+        makers = {"start": shown_name(session.config.model), "trained": f"{session.folder.name}, step {step}"}
         pairs = [
             BlindPair(record.prompt, record.split, record.split_group, trained=new.text, start=old.text)
             for record, new, old in zip(records, after.sampled.episodes, before.sampled.episodes, strict=True)
         ]
-        written = write_blind_pairs(session.folder, pairs, seed=session.config.seed)
+        written = write_blind_pairs(session.folder, pairs, seed=session.config.seed, makers=makers)
     else:
         written = {}
     groups = [record.split_group for record in records]

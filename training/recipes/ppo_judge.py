@@ -36,7 +36,8 @@ ITS_OWN = ("model", "data", "output", "seed", "half", "resume", "stop_after", "e
 @dataclass(frozen=True)
 class JudgeFacts:
     """Where the judge is from: ``source`` ("given", "made" or why there is none), and whether nothing that it learned
-    from taught the reward model; None where that is not known. ``accuracy`` on validation rankings, where it was made.
+    from taught the reward model; None where that is not known. ``accuracy`` is that on the validation rankings of its
+    run, None where it is no run of ours.
     """
 
     source: str
@@ -54,7 +55,9 @@ def given_judge(
     """
     if session.config.judge is None:
         return None
-    return _load(session, session.config.judge, data, encoder, budget), JudgeFacts("given")
+    run, reward = _run_of(session.config.judge), reward_run(session.config)
+    facts = JudgeFacts("given", are_disjoint(run, reward), _accuracy_of(session, session.config.judge))
+    return _load(session, session.config.judge, data, encoder, budget), facts
 
 
 def made_judge(
@@ -77,7 +80,10 @@ def _load(
 ) -> RewardSource:
     spec = RewardSpec("model", folder, 1.0, f"model:{folder}")
     try:
-        (judge,) = make_sources([spec], (), reading=make_reading(session, data, encoder, budget), say=session.say)
+        (judge,) = make_sources(
+            [spec], (), reading=make_reading(session, data, encoder, budget),
+            say=lambda message: session.say(f"{JUDGE}: {message.partition(': ')[2]}"),
+        )  # fmt: skip
     except UsageError as error:
         raise UsageError(str(error).replace(f"--reward {spec.text}", "--judge", 1)) from None
     judge.name = JUDGE
@@ -89,7 +95,7 @@ def make_judge(session: Session[PpoConfig]) -> tuple[Path, JudgeFacts] | str:
     config = session.config
     rankings = len(read_rankings(Path(config.data)).used_lines)
     if rankings < FEWEST_RANKINGS:
-        return f"{rankings} rankings in --data are too few to train one from"
+        return f"{rankings} rankings in --data are too few to train one from; --judge can name one"
     run = reward_run(config)
     learned_from = (run or {}).get("config", {}).get("half", "all")
     half = "first" if learned_from == "second" else "second"
@@ -97,6 +103,7 @@ def make_judge(session: Session[PpoConfig]) -> tuple[Path, JudgeFacts] | str:
     judging = Session("reward", judge_config(config, run, half=half, folder=folder), folder)
     # It is stopped, and ended in time, with the run that it belongs to.
     judging.stop, judging.device, judging.world = session.stop, session.device, session.world
+    judging.prefix = f"{JUDGE}: "
     if not is_finished(judging):
         session.say(f"training a judge from the {half} half of the rankings")
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,10 +113,33 @@ def make_judge(session: Session[PpoConfig]) -> tuple[Path, JudgeFacts] | str:
         return f"it could not be trained ({error})"
     except StopRequested as error:
         raise StopRequested(f"{error} of the judge") from None
-    report = session.world.from_main(read_json(folder / REPORT_NAME))
-    # Of a reward model that is no run of ours nobody knows what it learned from.
-    disjoint = None if run is None else learned_from != "all"
-    return folder / "model", JudgeFacts("made", disjoint, (report.get("validation") or {}).get("accuracy"))
+    disjoint = are_disjoint(session.world.from_main(read_run(folder)), run)
+    return folder / "model", JudgeFacts("made", disjoint, _accuracy_of(session, str(folder)))
+
+
+def are_disjoint(judge: dict[str, Any] | None, reward: dict[str, Any] | None) -> bool | None:
+    """Whether two runs learned from different halves of one file; None where that is not known: one of them is no run
+    of ours, or the files are not the same."""
+    if judge is None or reward is None or judge["data_sha256"] != reward["data_sha256"]:
+        return None
+    halves = {run["config"].get("half", "all") for run in (judge, reward)}
+    return halves == {"first", "second"}
+
+
+def _run_of(name: str) -> dict[str, Any] | None:
+    """``run.json`` of the reward run whose folder, or whose model, a flag names."""
+    for place in (Path(name), Path(name).parent):
+        if (run := read_run(place)) is not None and run.get("recipe") == "reward":
+            return run
+    return None
+
+
+def _accuracy_of(session: Session[PpoConfig], name: str) -> dict[str, Any] | None:
+    """On the validation rankings of its own run."""
+    reports = (read_json(place / REPORT_NAME) for place in (Path(name), Path(name).parent))
+    found = next((report for report in reports if isinstance(report, dict) and report.get("kind") == "reward"), {})
+    accuracy: dict[str, Any] | None = session.world.from_main((found.get("validation") or {}).get("accuracy"))
+    return accuracy
 
 
 def judge_config(config: PpoConfig, run: dict[str, Any] | None, *, half: str, folder: Path) -> RewardConfig:
@@ -132,9 +162,6 @@ def reward_run(config: PpoConfig) -> dict[str, Any] | None:
     """``run.json`` of the run that made the reward model, where the flag names a folder of it."""
     for text in config.rewards:
         spec = parse_reward(text)
-        if spec.kind in ("model", "ensemble"):
-            folder = Path(spec.argument)
-            for place in (folder, folder.parent):
-                if (run := read_run(place)) is not None and run.get("recipe") == "reward":
-                    return run
+        if spec.kind in ("model", "ensemble") and (run := _run_of(spec.argument)) is not None:
+            return run
     return None

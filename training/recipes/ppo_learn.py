@@ -7,11 +7,12 @@ whole minibatch, so micro-batches and processes add up to it.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.core.advantages import estimate_advantages, token_weights
 from training.core.distributed import clip_gradients
@@ -98,6 +99,7 @@ class LearningFigures:
     skipped: int = 0
     epochs: int = 0
     tokens: float = 0.0
+    value_tokens: float = 0.0
     policy_loss: float = 0.0
     value_loss: float = 0.0
     ptx_loss: float = 0.0
@@ -109,6 +111,18 @@ class LearningFigures:
     value_norms: list[float] = field(default_factory=list)
     forwarded: int = 0
     seconds: float = 0.0
+
+    def add(self, sums: Tensor) -> None:
+        """Take in what a minibatch came to."""
+        self.policy_loss += float(sums[Sum.POLICY])
+        self.value_loss += float(sums[Sum.VALUE])
+        self.ptx_loss += float(sums[Sum.PTX])
+        self.clipped += float(sums[Sum.CLIPPED])
+        self.value_clipped += float(sums[Sum.VALUE_CLIPPED])
+        self.apart += float(sums[Sum.APART])
+        self.tokens += float(sums[Sum.TOKENS])
+        self.value_tokens += float(sums[Sum.VALUE_TOKENS])
+        self.forwarded += int(sums[Sum.FORWARDED])
 
 
 def learn(
@@ -128,16 +142,8 @@ def learn(
             batch = Minibatch(session, models, lesson, prompts, kl_coefficient=kl_coefficient,
                               learns_policy=step > config.value_warmup, ptx=ptx)  # fmt: skip
             key = (step * config.inner_epochs + epoch) * config.minibatches + part
-            sums = models.rows.budget.run(lambda tokens: batch.accumulate(tokens, key=key), drop=models.drop_gradients)  # noqa: B023
-            # NCCL adds up nothing that is not on its device.
-            sums = session.world.total(sums.to(session.device)).cpu()
-            apart = float(sums[Sum.APART]) / max(1.0, float(sums[Sum.TOKENS]))
-            if config.inner_kl_limit is not None and figures.updates and apart > config.inner_kl_limit:
-                models.drop_gradients()
+            if not batch.learn(figures, key=key):
                 break
-            _update(session, models, figures, learns_policy=batch.learns_policy)
-            _add(figures, sums)
-            figures.ratio_max = max(figures.ratio_max, *session.world.gather(batch.ratio_max))
         else:
             figures.epochs += 1
             continue
@@ -154,10 +160,18 @@ def minibatches(lesson: Lesson, config: PpoConfig, *, step: int, epoch: int) -> 
     return [order[part * count // parts : (part + 1) * count // parts] for part in range(parts)]
 
 
-class Sum:
+class Sum(IntEnum):
     """Places in the sums of a minibatch."""
 
-    POLICY, VALUE, PTX, CLIPPED, VALUE_CLIPPED, APART, TOKENS, FORWARDED = range(8)
+    POLICY = 0
+    VALUE = 1
+    PTX = 2
+    CLIPPED = 3
+    VALUE_CLIPPED = 4
+    APART = 5
+    TOKENS = 6
+    VALUE_TOKENS = 7
+    FORWARDED = 8
 
 
 class Minibatch:
@@ -185,21 +199,69 @@ class Minibatch:
         self.token_share = 1.0 / max(1, int(mine.sum()))
         self.responses = int(chosen.sum())
 
-    def accumulate(self, tokens: int, *, key: int) -> Tensor:
-        """Gradients of this process's share of the losses, ``tokens`` forwarded at once; its part of the sums."""
-        self.ratio_max = 1.0
-        sums = torch.zeros(8, dtype=torch.float64)
-        rows = self.models.rows
-        for part in rows.parts(self.lesson.rollout.sampled.examples, self.prompts, tokens=tokens):
-            places = flat_places(self.lesson.rollout.sampled, responses_of(part.batch))
+    def learn(self, figures: LearningFigures, *, key: int) -> bool:
+        """One optimiser step of the policy and one of the value model; False where the policy has gone too far already.
+
+        One after the other: the gradients of both are never in memory together.
+        """
+        limit = self.session.config.inner_kl_limit
+        if self.learns_policy:
+            sums = self._gradients(lambda tokens: self._policy_gradients(tokens, key=key))
+            apart = float(sums[Sum.APART]) / max(1.0, float(sums[Sum.TOKENS]))
+            if limit is not None and figures.updates and apart > limit:
+                self.models.drop_gradients()
+                return False
+            figures.add(sums)
+            figures.ratio_max = max(figures.ratio_max, *self.session.world.gather(self.ratio_max))
+            figures.policy_norms.append(self._step(self.models.policy_parameters))
+        finite = not self.learns_policy or math.isfinite(figures.policy_norms[-1])
+        # What is wrong with the policy's part of a rollout may be wrong with the other: both are left alone.
+        if self.models.value is not None and finite:
+            figures.add(self._gradients(self._value_gradients))
+            figures.value_norms.append(self._step(self.models.value_parameters))
+            finite = math.isfinite(figures.value_norms[-1])
+        figures.updates += 1
+        figures.skipped += not finite
+        return True
+
+    def _gradients(self, accumulate: Callable[[int], Tensor]) -> Tensor:
+        """Gradients of this process's share, in smaller parts where memory does not suffice; the sums of all."""
+        sums = self.models.rows.budget.run(accumulate, drop=self.models.drop_gradients)
+        # NCCL adds up nothing that is not on its device.
+        total: Tensor = self.session.world.total(sums.to(self.session.device))
+        return total.cpu()
+
+    def _step(self, parameters: Sequence[nn.Parameter]) -> float:
+        """The optimiser's step on these parameters, unless a gradient is not finite; the norm before it was clipped."""
+        self.session.world.sum_gradients(parameters)
+        norm = clip_gradients(parameters, self.session.config.max_grad_norm)
+        if math.isfinite(norm):
+            self.models.optimizer.step()
+        self.models.drop_gradients()
+        return norm
+
+    def _parts(self, tokens: int, sums: Tensor) -> Iterator[tuple[Part, Tensor]]:
+        """What is forwarded at once, and where its tokens stand among all."""
+        sampled = self.lesson.rollout.sampled
+        for part in self.models.rows.parts(sampled.examples, self.prompts, tokens=tokens):
             sums[Sum.FORWARDED] += part.batch.tokens
-            if self.learns_policy:
-                self._policy_part(part, places, sums)
-            if self.models.value is not None:
-                self._value_part(part, places, sums)
+            yield part, flat_places(sampled, responses_of(part.batch))
+
+    def _policy_gradients(self, tokens: int, *, key: int) -> Tensor:
+        self.ratio_max = 1.0
+        sums = torch.zeros(len(Sum), dtype=torch.float64)
+        for part, places in self._parts(tokens, sums):
+            self._policy_part(part, places, sums)
             sums[Sum.TOKENS] += len(places) * part.counts
-        if self.ptx is not None and self.learns_policy:
+        if self.ptx is not None:
             sums[Sum.PTX] += self.ptx.backward(self.models, self.responses, key=key, tokens=tokens)
+        return sums
+
+    def _value_gradients(self, tokens: int) -> Tensor:
+        sums = torch.zeros(len(Sum), dtype=torch.float64)
+        for part, places in self._parts(tokens, sums):
+            self._value_part(part, places, sums)
+            sums[Sum.VALUE_TOKENS] += len(places) * part.counts
         return sums
 
     def _policy_part(self, part: Part, places: Tensor, sums: Tensor) -> None:
@@ -246,43 +308,8 @@ class Minibatch:
         sums[Sum.VALUE_CLIPPED] += found.clipped.sum().item() * part.counts
 
 
-def _update(session: Session[PpoConfig], models: Models, figures: LearningFigures, *, learns_policy: bool) -> None:
-    """One optimiser step, unless a gradient is not finite; policy and value are clipped each by itself."""
-    groups = {"policy": models.policy_parameters, "value": models.value_parameters}
-    norms = {}
-    for name, parameters in groups.items():
-        session.world.sum_gradients(parameters)
-        norms[name] = clip_gradients(parameters, session.config.max_grad_norm)
-    figures.updates += 1
-    if all(map(math.isfinite, norms.values())):
-        if not learns_policy:
-            # Zeros would still move weights by what the moments hold.
-            for parameter in models.policy_parameters:
-                parameter.grad = None
-        models.optimizer.step()
-    else:
-        figures.skipped += 1
-    if learns_policy:
-        figures.policy_norms.append(norms["policy"])
-    if models.value_parameters:
-        figures.value_norms.append(norms["value"])
-    models.drop_gradients()
-
-
-def _add(figures: LearningFigures, sums: Tensor) -> None:
-    figures.policy_loss += float(sums[Sum.POLICY])
-    figures.value_loss += float(sums[Sum.VALUE])
-    figures.ptx_loss += float(sums[Sum.PTX])
-    figures.clipped += float(sums[Sum.CLIPPED])
-    figures.value_clipped += float(sums[Sum.VALUE_CLIPPED])
-    figures.apart += float(sums[Sum.APART])
-    figures.tokens += float(sums[Sum.TOKENS])
-    figures.forwarded += int(sums[Sum.FORWARDED])
-
-
-def divergence(lesson: Lesson) -> tuple[float, float]:
+def divergence(rollout: Rollout) -> tuple[float, float]:
     """``ppo/kl``, the mean over responses of Σ k1, and ``ppo/kl_k3``, the mean over tokens; nats."""
-    rollout = lesson.rollout
     apart = rollout.log_probs - rollout.reference_log_probs
     k1, mask = rollout.rows(apart)
     return row_sums(k1, mask).mean().item(), kl_estimate(apart, "k3").mean().item()

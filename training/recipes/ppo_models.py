@@ -154,6 +154,25 @@ def make_rewards(
     )
 
 
+def check_rewards(session: Session[PpoConfig], data: PromptData, encoder: ChatEncoder) -> None:
+    """Refuse rewards that cannot be, as far as that shows without a model: flags, patterns, functions, answers.
+
+    Raises:
+        UsageError: naming the flag, and the line.
+    """
+    config = session.config
+    specs = [parse_reward(text) for text in config.rewards]
+    plain = [spec for spec in specs if spec.kind not in ("model", "ensemble")]
+    budget = make_budgets(session, longest=data.longest + config.max_response_length)["scoring"]
+    make_sources(
+        plain,
+        (record for prompts in data.splits.values() for record in prompts.records()),
+        reading=make_reading(session, data, encoder, budget),
+        allow_code_execution=config.allow_code_execution,
+        allowed_functions=None,
+    )
+
+
 def make_reading(
     session: Session[PpoConfig], data: PromptData, encoder: ChatEncoder, budget: MicroBatchBudget
 ) -> Reading:

@@ -17,7 +17,7 @@ from training.core.scorer import member_folders
 from training.core.tokens import ChatEncoder
 from training.recipes.configs import PpoConfig
 from training.recipes.launch import Session, check_same_run
-from training.recipes.ppo_models import Models, make_models
+from training.recipes.ppo_models import Models, check_rewards, make_models
 from training.recipes.ppo_prompts import PromptData, choose_prompts
 from training.recipes.ppo_ptx import PtxData, load_ptx
 from training.recipes.preparing import compute_repeatably, course_of, usable_length, words_of
@@ -57,6 +57,8 @@ def check_inputs(session: Session[PpoConfig]) -> Inputs:
         spec = parse_reward(text)
         if spec.kind in ("model", "ensemble"):
             models[f"--reward {text}"] = spec.argument
+    for flag, name in models.items():
+        refuse_missing_folder(flag, name)
     members = {flag: [model_fingerprint(folder) for folder in member_folders(name)]
                for flag, name in models.items() if name is not None}  # fmt: skip
     for flag, found in members.items():
@@ -68,6 +70,16 @@ def check_inputs(session: Session[PpoConfig]) -> Inputs:
     fingerprint = model_fingerprint(config.model)
     check_same_run(session, data_sha256=file.sha256, model_fingerprint=fingerprint, others=others)
     return Inputs(file, fingerprint, others)
+
+
+def refuse_missing_folder(flag: str, name: str | None) -> None:
+    """What a flag names has to be a folder, or look like owner/name on the hub.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    if name is not None and not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+        raise UsageError(f"{flag}: there is no folder {name} (a model is a folder, or owner/name on the hub)")
 
 
 def prepare(session: Session[PpoConfig], inputs: Inputs) -> Prepared:
@@ -85,6 +97,10 @@ def prepare(session: Session[PpoConfig], inputs: Inputs) -> Prepared:
     data = choose_prompts(inputs.file, encoder, limit=limit, splits=splits)
     if config.evaluate_split == "test" and not len(data.splits["test"]):
         raise UsageError(f"{config.data} has no prompt in its test split, which --evaluate-split asks for")
+    if config.shard and session.world.size == 1:
+        raise UsageError("--shard spreads models over several processes, and this is one alone: start them by torchrun")
+    # What needs no model is looked at before one is loaded.
+    check_rewards(session, data, encoder)
     models = make_models(session, data, encoder)
     course = course_of(config, prompts=len(data.train), seed=config.seed)
     prepared = Prepared(data, encoder, models, load_ptx(session, encoder, models), course)

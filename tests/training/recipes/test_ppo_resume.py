@@ -114,7 +114,7 @@ def die_at(point: str, arguments: list[str], stderr: str) -> None:
     """Run the recipe in this process, which kills itself at ``point`` of step 4 or 5."""
     original_json, original_row = checkpoints.write_json, runfolder.MetricsFile.write
     original_score, original_save = ppo_rollout.score_together, checkpoints.save_checkpoint
-    original_update = ppo_learn._update
+    original_step = ppo_learn.Minibatch._step
     calls = {"score": 0, "update": 0}
 
     def write_json(path: Path, value: Any) -> None:
@@ -134,11 +134,11 @@ def die_at(point: str, arguments: list[str], stderr: str) -> None:
         calls["score"] += len(sampled.examples) == 8 and session.step == 4
         return _die() if calls["score"] == 1 else original_score(session, sources, sampled)
 
-    def update(session: Any, *inputs: Any, **named: Any) -> None:
-        calls["update"] += session.step == 4
-        if calls["update"] == 3:
+    def update(self: ppo_learn.Minibatch, parameters: Any) -> float:
+        calls["update"] += self.session.step == 4
+        if calls["update"] == 4:  # the policy of the second minibatch is updated, its value model is not
             _die()
-        original_update(session, *inputs, **named)
+        return original_step(self, parameters)
 
     match point:
         case "half-written checkpoint":
@@ -150,7 +150,7 @@ def die_at(point: str, arguments: list[str], stderr: str) -> None:
         case "mid-rollout":
             ppo_rollout.score_together = score
         case "between two updates":
-            ppo_learn._update = update
+            ppo_learn.Minibatch._step = update  # type: ignore[method-assign]
     run_as_main(arguments, {}, stderr, "ppo")
 
 
