@@ -64,6 +64,7 @@ def policy_facts(report: Section, words: Wording = ENGLISH) -> list[Fact]:
     """The other figures that are one number, each with what it is; those there are."""
     return [
         *_suspicion(report, words),
+        *_rewards(report, words),
         *_kept(report, words),
         *_wins(report, words),
         *_judge(report, words),
@@ -123,6 +124,15 @@ def policy_plot_notes(report: Section, words: Wording = ENGLISH) -> dict[str, st
 
 
 # --- facts -----------------------------------------------------------------------------------------------------------
+
+
+def _rewards(report: Section, words: Wording) -> Iterator[Fact]:
+    """What the policy was trained towards, where the report says it."""
+    found = report.get("rewards")
+    if found:
+        told = [one["name"] if one["weight"] == 1 else f"{one['name']} × {words.figure(one['weight'])}" for one in found]
+        about = words.gettext("What the policy was trained towards, summed with these weights.")
+        yield Fact(words.gettext("rewarded"), ", ".join(told), about)
 
 
 def _suspicion(report: Section, words: Wording) -> Iterator[Fact]:

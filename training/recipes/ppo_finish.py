@@ -34,6 +34,7 @@ def finish_policy(
         "kind": "ppo",
         "steps": progress.step,
         "counts": prepared.data.counts(),
+        "rewards": [{"name": source.name, "weight": source.weight} for source in prepared.models.sources],
         "judge": vars(judge),
         "suspect": watch.alarm.suspect,
         "kept_step": kept_step,

@@ -58,6 +58,7 @@ def ppo_report(*, exploited: bool = True) -> dict[str, Any]:
         "before": describe_answers(before),
         "after": describe_answers(after),
         **compare_answers(before, after, groups, seed=4, candidates=candidates),
+        "rewards": [{"name": "model", "weight": 1.0}, {"name": "format", "weight": 0.2}],
         "judge": {
             "source": "made",
             "disjoint": True,

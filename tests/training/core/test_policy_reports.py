@@ -188,6 +188,7 @@ def test_every_figure_of_a_policy_is_told(exploited):
     facts = {fact.name: fact for fact in part.facts}
     assert facts["suspect since step"].value == "80" and "judge" in facts["suspect since step"].meaning
     assert facts["weights of step"].value == "50"
+    assert facts["rewarded"].value == "model, format × 0.200"
     assert "in 81\xa0% of the pairs" in facts["wins at equal lengths"].meaning
     assert facts["the judge's held-out accuracy"].value.startswith("68.3\xa0% (64.1")
     assert "no prompt in common" in facts["the judge's held-out accuracy"].meaning
