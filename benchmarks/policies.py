@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.learning_figures import over_groups
+from benchmarks.learning_models import read_records
 from benchmarks.policies_data import make_debates, make_sums, write_lines
 from benchmarks.policies_runs import answers, read_metrics, run_answer, run_recipe, seconds_of
 
@@ -56,11 +57,14 @@ def sums(options: argparse.Namespace) -> None:
             name: answers(model, data, split="test", way=way, kept=folder / f"{name}-{way}.json")
             for name, model in models.items()
         }
-        _compare_sums(found, way=way)
+        addends = [record["split_group"].split()[1] for record in read_records(data, split="test")]
+        _compare_sums(found, addends, way=way)
 
 
-def _compare_sums(found: Mapping[str, Sequence[Mapping[str, Any]]], *, way: str) -> None:
-    """Shares of right answers with a paired interval over problems, and what became of each."""
+def _compare_sums(
+    found: Mapping[str, Sequence[Mapping[str, Any]]], addends: Sequence[str], *, way: str
+) -> None:  # fmt: skip
+    """Shares of right answers with a paired interval over problems, of all and by what is added."""
     before, after = (np.array([each["right"] for each in found[name]], dtype=float) for name in ("before", "after"))
     problems = [str(place) for place in range(len(before))]
     columns = over_groups([before, after, after - before], problems)
@@ -70,6 +74,11 @@ def _compare_sums(found: Mapping[str, Sequence[Mapping[str, Any]]], *, way: str)
     print("| | right |\n|---|---|")
     for name, share in zip(("before", "after", "after − before, paired"), columns, strict=True):
         print(f"| {name} | {share} |")
+    for addend in sorted(set(addends)):
+        kind = np.array(addends) == addend
+        print(
+            f"of the {kind.sum()} sums with {addend}: {before[kind].mean():.3f} before, {after[kind].mean():.3f} after"
+        )
     ended = [np.mean([each["ended"] for each in found[name]]) for name in ("before", "after")]
     print(f"ended by itself: {ended[0]:.3f} before, {ended[1]:.3f} after; "
           f"{int((after > before).sum())} sums gained, {int((after < before).sum())} lost")  # fmt: skip
@@ -136,7 +145,7 @@ def _shared(options: argparse.Namespace) -> dict[str, Any]:
 def _print_run(run: Path, report: Mapping[str, Any]) -> None:
     """The curves of a run, and its report's figures before and after."""
     rows = read_metrics(run)
-    print(f"\n{report['steps']} steps in {seconds_of(run) / 60:.1f} minutes; suspect: {report['suspect']}")
+    print(f"\n{report['steps']} steps in {seconds_of(run) / 60:.1f} minutes; suspect: {report['suspect'] or 'no'}")
     _print_curve(rows)
     _print_held_out(report["curve"])
     if "before" not in report:
