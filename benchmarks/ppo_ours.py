@@ -44,7 +44,8 @@ def prepare_run(options: argparse.Namespace, folder: Path) -> Any:
 
 def warm_up(run: Any) -> None:
     """All that a step does, over a few prompts."""
-    from training.recipes.ppo_learn import learn, make_lesson
+    from training.recipes.ppo_learn import learn
+    from training.recipes.ppo_lesson import make_lesson
     from training.recipes.ppo_rollout import make_rollout
 
     rollout = make_rollout(run.session, run.models, run.prepared.data.train, list(range(WARM_UP_PROMPTS)), 0)

@@ -130,9 +130,10 @@ def _rewards(report: Section, words: Wording) -> Iterator[Fact]:
     """What the policy was trained towards, where the report says it."""
     found = report.get("rewards")
     if found:
-        told = [one["name"] if one["weight"] == 1 else f"{one['name']} × {words.figure(one['weight'])}" for one in found]
+        weights = ["" if one["weight"] == 1 else f" × {words.figure(one['weight'])}" for one in found]
+        told = ", ".join(one["name"] + weight for one, weight in zip(found, weights, strict=True))
         about = words.gettext("What the policy was trained towards, summed with these weights.")
-        yield Fact(words.gettext("rewarded"), ", ".join(told), about)
+        yield Fact(words.gettext("rewarded"), told, about)
 
 
 def _suspicion(report: Section, words: Wording) -> Iterator[Fact]:

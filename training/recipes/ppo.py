@@ -31,7 +31,8 @@ from training.recipes.launch import Session, is_finished, launch
 from training.recipes.loop import Progress, Row, StepResult, TrainingLoop, open_run, progress_at, set_rates
 from training.recipes.ppo_finish import finish_policy
 from training.recipes.ppo_judge import given_judge, made_judge
-from training.recipes.ppo_learn import LearningFigures, Lesson, divergence, learn, make_controller, make_lesson
+from training.recipes.ppo_learn import LearningFigures, learn
+from training.recipes.ppo_lesson import Lesson, divergence, make_controller, make_lesson
 from training.recipes.ppo_rollout import make_rollout
 from training.recipes.ppo_setup import Prepared, check_inputs, open_samples, prepare
 from training.recipes.ppo_watch import Watch

@@ -14,75 +14,19 @@ from enum import IntEnum
 import torch
 from torch import Tensor, nn
 
-from training.core.advantages import estimate_advantages, token_weights
+from training.core.advantages import token_weights
 from training.core.distributed import clip_gradients
-from training.core.errors import TrainingError
-from training.core.kl import KlController, kl_estimate, kl_loss
+from training.core.kl import kl_estimate, kl_loss
 from training.core.log_probs import TokenFigures, backward_through
-from training.core.masked import row_sums
-from training.core.policy_losses import importance_weights, policy_loss, value_loss
+from training.core.policy_losses import policy_loss, value_loss
 from training.core.randomness import derive_seed, permutation
-from training.core.shaping import RunningScale, clip_scores, penalise_missing_eos, shape_rewards
 from training.recipes.configs import PpoConfig
 from training.recipes.launch import Session
+from training.recipes.ppo_lesson import Lesson
 from training.recipes.ppo_models import Models
 from training.recipes.ppo_ptx import PtxData
-from training.recipes.ppo_rollout import Rollout, flat_places
+from training.recipes.ppo_rollout import flat_places
 from training.recipes.ppo_rows import Part, responses_of
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A rollout with what is to be learned from it; flat tensors (M,) as in ``Rollout``.
-
-    ``rewards`` (N, T) are shaped; ``returns`` and ``values`` are None where the others of a group take their place;
-    ``importance`` makes up for a sampler that computes otherwise than the trainer.
-    """
-
-    rollout: Rollout
-    rewards: Tensor
-    advantages: Tensor
-    returns: Tensor | None
-    importance: Tensor
-
-
-def make_lesson(config: PpoConfig, rollout: Rollout, *, kl_coefficient: float, scale: RunningScale | None) -> Lesson:
-    """Shape the rewards of a rollout and estimate advantages from them.
-
-    Args:
-        scale: the running scale of all scores so far, with --normalise-reward; takes in this rollout's.
-
-    Raises:
-        TrainingError: a score is beyond what float32 holds.
-    """
-    k1, mask = rollout.rows(rollout.log_probs - rollout.reference_log_probs)
-    scores = torch.tensor(rollout.scores.total, dtype=torch.float32)
-    if not scores.isfinite().all():
-        raise TrainingError(f"a reward of {max(rollout.scores.total, key=abs):g} is too large to learn from")
-    if scale is not None:
-        scale.update(rollout.scores.total)
-        # Divided, not centred: what is worth nothing stays worth nothing.
-        scores = scores / scale.deviation
-    if config.clip_reward is not None:
-        scores = clip_scores(scores, config.clip_reward)
-    scores = penalise_missing_eos(scores, rollout.ended, penalty=config.missing_eos_penalty)
-    rewards = shape_rewards(scores, k1, mask, kl_coefficient=kl_coefficient, kl_in_reward=config.kl_place == "reward")
-    found = estimate_advantages(
-        config.advantage,  # type: ignore[arg-type]
-        rewards=rewards,
-        mask=mask,
-        groups=rollout.groups,
-        values=None if rollout.values is None else rollout.rows(rollout.values)[0],
-        gamma=config.gamma,
-        gae_lambda=config.gae_lambda,
-    )
-    return Lesson(
-        rollout,
-        rewards,
-        found.advantages[mask],
-        None if found.returns is None else found.returns[mask],
-        importance_weights(rollout.log_probs, rollout.sampler_log_probs, cap=config.importance_cap),
-    )
 
 
 @dataclass
@@ -138,16 +82,15 @@ def learn(
     config, started = session.config, time.monotonic()
     figures = LearningFigures()
     for epoch in range(config.inner_epochs):
-        for part, prompts in enumerate(minibatches(lesson, config, step=step, epoch=epoch)):
-            batch = Minibatch(session, models, lesson, prompts, kl_coefficient=kl_coefficient,
-                              learns_policy=step > config.value_warmup, ptx=ptx)  # fmt: skip
-            key = (step * config.inner_epochs + epoch) * config.minibatches + part
-            if not batch.learn(figures, key=key):
-                break
-        else:
-            figures.epochs += 1
-            continue
-        break
+        batches = [
+            Minibatch(session, models, lesson, prompts, kl_coefficient=kl_coefficient,
+                      learns_policy=step > config.value_warmup, ptx=ptx)
+            for prompts in minibatches(lesson, config, step=step, epoch=epoch)
+        ]  # fmt: skip
+        first_key = (step * config.inner_epochs + epoch) * config.minibatches
+        if not all(batch.learn(figures, key=first_key + place) for place, batch in enumerate(batches)):
+            break
+        figures.epochs += 1
     figures.seconds = time.monotonic() - started
     return figures
 
@@ -306,15 +249,3 @@ class Minibatch:
         (config.value_coefficient * loss).backward()  # type: ignore[no-untyped-call]
         sums[Sum.VALUE] += loss.item()
         sums[Sum.VALUE_CLIPPED] += found.clipped.sum().item() * part.counts
-
-
-def divergence(rollout: Rollout) -> tuple[float, float]:
-    """``ppo/kl``, the mean over responses of Σ k1, and ``ppo/kl_k3``, the mean over tokens; nats."""
-    apart = rollout.log_probs - rollout.reference_log_probs
-    k1, mask = rollout.rows(apart)
-    return row_sums(k1, mask).mean().item(), kl_estimate(apart, "k3").mean().item()
-
-
-def make_controller(config: PpoConfig) -> KlController:
-    """Of the weight of the KL divergence."""
-    return KlController(config.kl_coefficient, config.kl_target, config.kl_horizon)

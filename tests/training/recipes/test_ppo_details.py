@@ -17,7 +17,8 @@ from training.core.modeling import load_reward_model
 from training.core.reward_sources.episodes import Scores
 from training.core.saving import ScoreScale, fold_scale, save_reward_model
 from training.core.shaping import RunningScale
-from training.recipes.ppo_learn import Lesson, Minibatch, learn, make_lesson
+from training.recipes.ppo_learn import Minibatch, learn
+from training.recipes.ppo_lesson import Lesson, make_lesson
 from training.recipes.ppo_rollout import Rollout, reference_log_probs, score_together
 
 Begin = Callable[..., Any]

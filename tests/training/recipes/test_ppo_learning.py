@@ -11,7 +11,8 @@ import torch
 from tests.training.run_files import metrics_of, report_of
 from training.core.reward_sources.episodes import Scores
 from training.recipes import ppo_learn
-from training.recipes.ppo_learn import learn, make_lesson
+from training.recipes.ppo_learn import learn
+from training.recipes.ppo_lesson import make_lesson
 from training.recipes.ppo_rollout import Rollout
 
 TrainPolicy = Callable[..., Path]
