@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.learning_figures import over_groups
 from benchmarks.learning_models import read_records
-from benchmarks.policies_data import make_debates, make_sums, write_lines
+from benchmarks.policies_data import kind_of, make_debates, make_sums, write_lines
 from benchmarks.policies_runs import answers, read_metrics, run_answer, run_recipe, seconds_of
 
 WAYS = ("sampled", "greedy")
@@ -57,14 +57,14 @@ def sums(options: argparse.Namespace) -> None:
             name: answers(model, data, split="test", way=way, kept=folder / f"{name}-{way}.json")
             for name, model in models.items()
         }
-        addends = [record["split_group"].split()[1] for record in read_records(data, split="test")]
-        _compare_sums(found, addends, way=way)
+        kinds = [kind_of(record["split_group"]) for record in read_records(data, split="test")]
+        _compare_sums(found, kinds, way=way)
 
 
 def _compare_sums(
-    found: Mapping[str, Sequence[Mapping[str, Any]]], addends: Sequence[str], *, way: str
+    found: Mapping[str, Sequence[Mapping[str, Any]]], kinds: Sequence[str], *, way: str
 ) -> None:  # fmt: skip
-    """Shares of right answers with a paired interval over problems, of all and by what is added."""
+    """Shares of right answers with a paired interval over problems, of all and by kind."""
     before, after = (np.array([each["right"] for each in found[name]], dtype=float) for name in ("before", "after"))
     problems = [str(place) for place in range(len(before))]
     columns = over_groups([before, after, after - before], problems)
@@ -74,11 +74,10 @@ def _compare_sums(
     print("| | right |\n|---|---|")
     for name, share in zip(("before", "after", "after − before, paired"), columns, strict=True):
         print(f"| {name} | {share} |")
-    for addend in sorted(set(addends)):
-        kind = np.array(addends) == addend
-        print(
-            f"of the {kind.sum()} sums with {addend}: {before[kind].mean():.3f} before, {after[kind].mean():.3f} after"
-        )
+    for kind in sorted(set(kinds)):
+        these = np.array(kinds) == kind
+        shares = [column[these].mean() for column in (before, after)]
+        print(f"of {these.sum()} sums with {kind}: {shares[0]:.3f} before, {shares[1]:.3f} after")
     ended = [np.mean([each["ended"] for each in found[name]]) for name in ("before", "after")]
     print(f"ended by itself: {ended[0]:.3f} before, {ended[1]:.3f} after; "
           f"{int((after > before).sum())} sums gained, {int((after < before).sum())} lost")  # fmt: skip

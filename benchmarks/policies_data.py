@@ -39,6 +39,12 @@ def make_sums(seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def kind_of(group: str) -> str:
+    """What is hard about a sum ``a b``: how much is added, and whether that passes a ten."""
+    a, b = map(int, group.split())
+    return f"+{b}, over a ten" if a % 10 + b >= 10 else f"+{b}"
+
+
 # --- debates ----------------------------------------------------------------------------------------------------------
 
 INSTRUCTION = "Answer in one sentence."
