@@ -40,8 +40,15 @@ BETA = 0.3
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model: Path) -> LanguageModel:
+def loaded(tiny_model: Path) -> LanguageModel:
     return load_language_model(str(tiny_model), device=CPU, autocast_dtype=torch.float32)
+
+
+@pytest.fixture
+def model(loaded: LanguageModel) -> LanguageModel:
+    """Without what another test left in its gradients."""
+    loaded.whole.zero_grad(set_to_none=True)
+    return loaded
 
 
 def preferences_of(folder: Path, *sizes: int, below: bool = False) -> Preferences:
