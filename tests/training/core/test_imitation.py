@@ -29,12 +29,12 @@ CPU = torch.device("cpu")
 PAD = 258
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def llama(tiny_model: Path) -> LanguageModel:
     return load_language_model(str(tiny_model), device=CPU, autocast_dtype=torch.float32)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     """A model with absolute positions: rotary ones cannot tell where a document begins."""
     folder = tmp_path_factory.mktemp("models") / "gpt2"
