@@ -55,8 +55,8 @@ def warm_up(run: Any) -> None:
     learn(run.session, run.models, lesson, step=0, kl_coefficient=0.05, ptx=None)
 
 
-def mean_score(run: Any) -> float:
-    """Of responses to all prompts, by the policy as it is now."""
+def mean_score(run: Any, reward: Path) -> float:
+    """Of responses to all prompts, by the policy as it is now; as the reward model says it, our zero not taken off."""
     from training.recipes.ppo_rollout import sample_responses, score_together
 
     sampled = sample_responses(
@@ -68,7 +68,8 @@ def mean_score(run: Any) -> float:
         step=0,
         each=1,
     )
-    return fmean(score_together(run.session, run.models.sources, sampled).total)
+    zero = json.loads((reward / "model" / "config.json").read_text())["plackett_score_mean"]
+    return fmean(score_together(run.session, run.models.sources, sampled).total) + float(zero)
 
 
 def bare_generate(run: Any) -> float:
@@ -114,7 +115,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         run = prepare_run(options, Path(scratch))
         warm_up(run)
-        before = mean_score(run)
+        before = mean_score(run, Path(options.reward))
         bare = bare_generate(run)
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
@@ -122,7 +123,7 @@ def main() -> None:
         row = run.take_step(1).row
         seconds = time.perf_counter() - started
         peak = memory_now("VmHWM")
-        after = mean_score(run)
+        after = mean_score(run, Path(options.reward))
     phases = {name: row[f"time/{name}_seconds"] for name in ("sample", "score", "forward", "learn")}
     print(json.dumps({
         "seconds": seconds, "peak_mb": peak, "score_before": before, "score_after": after, "phases": phases,
