@@ -175,6 +175,31 @@ class Run(models.Model):
         return Path(settings.RUNS_ROOT) / str(self.pk)
 
 
+class RunInput(models.Model):
+    """A model besides the base that a run reads: the reward model of PPO, or the judge that nothing learns from."""
+
+    class Role(models.TextChoices):
+        REWARD = "reward", pgettext_lazy("what a model is to a run", "Reward model")
+        JUDGE = "judge", pgettext_lazy("what a model is to a run", "Judge")
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="inputs")
+    role = models.CharField(max_length=10, choices=Role)
+    name = models.CharField(max_length=300, help_text="As it was named: registry:ID, run:ID, folder or hub id.")
+    version = models.ForeignKey(
+        "training.ModelVersion", on_delete=models.PROTECT, null=True, blank=True, related_name="runs_that_read_it"
+    )
+
+    class Meta:
+        ordering = ["run", "role"]
+        constraints = [
+            models.UniqueConstraint(name="one_input_per_role", fields=["run", "role"]),
+            models.CheckConstraint(name="input_role_known", condition=Q(role__in=["reward", "judge"])),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} of run {self.run_id}: {self.name}"
+
+
 class RunAttempt(models.Model):
     """One worker's try at a run: one claim, at most one trainer process."""
 
