@@ -1,4 +1,4 @@
-"""Runs and models over REST. Everything here needs the engineer right in the project."""
+"""Runs over REST. Everything here needs the engineer right in the project."""
 
 from typing import Any
 
@@ -14,14 +14,12 @@ from annotate.api.idempotency import idempotent
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
 from annotate.api.queries import whole_number
 from annotate.errors import Invalid
-from annotate.models import Project, Snapshot, User
+from annotate.models import Snapshot
 from annotate.selectors.projects import get_project_for
+from training.api.asked import OF_PROJECT, project_asked
 from training.api.serializers import (
     MAX_STEP,
     MetricsAnswer,
-    ModelAnswer,
-    ModelDetails,
-    ModelPage,
     RunAnswer,
     RunDetails,
     RunPage,
@@ -29,24 +27,17 @@ from training.api.serializers import (
     StartShape,
     StepAnswer,
 )
-from training.models import ModelVersion, Run
+from training.models import Run
 from training.selectors import (
-    accuracy_of,
-    get_model_for,
     get_run_for,
-    lineage_of,
     metrics_since,
-    models_for,
     runs_for,
     seconds_left,
-    withdrawn_among,
 )
 from training.services.runs import cancel_run, resume_run, start_run
 
 TRAIN = {"GET": Scope.READ, "POST": Scope.TRAIN}
 ROWS_A_REPLY = 5_000
-
-OF_PROJECT = OpenApiParameter("project", str, description="Slug: only this project's.")
 
 
 class Runs(Endpoint):
@@ -60,7 +51,7 @@ class Runs(Endpoint):
     def get(self, request: Request) -> Response:
         """The runs of the projects whose engineer the caller is, oldest first."""
         user = asking(request)
-        runs = runs_for(user, project=_project(request, user))
+        runs = runs_for(user, project=project_asked(request, user))
         if (state := request.query_params.get("state")) is not None:
             if state not in Run.State.values:
                 raise ValidationError({"state": [f"One of {', '.join(Run.State.values)}."]})
@@ -144,43 +135,6 @@ class Metrics(Endpoint):
         )
 
 
-class Models(Endpoint):
-    @extend_schema(operation_id="list_models", parameters=[*PAGE_PARAMETERS, OF_PROJECT], responses=ModelPage)
-    def get(self, request: Request) -> Response:
-        """The registry: models of the projects whose engineer the caller is, and shared ones, oldest first."""
-        user = asking(request)
-        models = models_for(user, project=_project(request, user))
-        return Response(page_of(models, request, model_rows))
-
-
-class OneModel(Endpoint):
-    @extend_schema(operation_id="read_model", responses=ModelAnswer)
-    def get(self, request: Request, model: int) -> Response:
-        """The model, what it scored on held-out data, and where it came from."""
-        found = get_model_for(asking(request), model)
-        lineage = [one.pk for one in lineage_of(found)]
-        return Response({**model_rows([found])[0], "lineage": lineage, "report": found.report})
-
-
 def run_content(run: Run) -> dict[str, Any]:
     """What RunAnswer describes."""
     return {**RunDetails(run).data, "seconds_left": seconds_left(run)}
-
-
-def model_rows(models: list[ModelVersion]) -> list[dict[str, Any]]:
-    """What ModelRow describes, for each."""
-    withdrawn = withdrawn_among(models)
-    return [
-        {
-            **ModelDetails(model).data,
-            "withdrawn": model.pk in withdrawn,
-            "accuracy": accuracy_of(model.report),
-            "length_baseline": accuracy_of(model.report, what="length_baseline"),
-        }
-        for model in models
-    ]
-
-
-def _project(request: Request, user: User) -> Project | None:
-    slug = request.query_params.get("project")
-    return None if slug is None else get_project_for(user, slug, engineer=True)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.pages import views
+from training.pages import models, views
 
 urlpatterns = [
     path("runs/", views.runs, name="runs"),
@@ -11,6 +11,6 @@ urlpatterns = [
     path("runs/<int:run_id>/cancel/", views.cancel, name="run-cancel"),
     path("runs/<int:run_id>/resume/", views.resume, name="run-resume"),
     path("p/<slug:slug>/train/", views.train, name="train"),
-    path("models/", views.models, name="models"),
-    path("models/<int:model_id>/", views.model, name="model"),
+    path("models/", models.models, name="models"),
+    path("models/<int:model_id>/", models.model, name="model"),
 ]

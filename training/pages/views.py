@@ -1,4 +1,4 @@
-"""Runs, the form that starts one, and the registry of models. Everything needs the engineer right in the project."""
+"""Runs and the form that starts one. Everything needs the engineer right in the project."""
 
 import hashlib
 import json
@@ -10,33 +10,27 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from annotate.errors import Invalid, NotFound, Refused
+from annotate.errors import Invalid, Refused
 from annotate.models import Snapshot
 from annotate.pages.access import page, page_data, visitor
 from annotate.selectors.projects import get_project_for
 from training.models import ModelVersion, Run
 from training.pages.curves import curves_of, latest_of
 from training.pages.forms import TrainForm
-from training.pages.report import report_figures, report_parts
+from training.pages.older import newest
+from training.pages.report import report_figures
 from training.recipes.configs import RECIPES, describe
 from training.selectors import (
     accuracy_of,
     engineered_projects,
-    get_model_for,
     get_run_for,
     health_of,
     latest_metrics,
-    lineage_of,
-    models_for,
     runs_for,
     seconds_left,
     trainable_snapshots,
-    withdrawn_among,
 )
 from training.services.runs import cancel_run, resume_run, start_run
-
-ROWS_A_PAGE = 50
-MAX_ID = 2**63 - 1
 
 COLOUR_OF_STATE = {
     Run.State.SUCCEEDED: "good",
@@ -52,7 +46,7 @@ COLOUR_OF_STATE = {
 def runs(request: HttpRequest) -> HttpResponse:
     """The runs of the visitor's projects, the newest first."""
     user = visitor(request)
-    found, older = _newest(runs_for(user), request)
+    found, older = newest(runs_for(user), request)
     context = {
         "rows": [
             {"run": run, "colour": COLOUR_OF_STATE.get(Run.State(run.state), ""), "accuracy": accuracy_of(run.report)}
@@ -130,28 +124,6 @@ def train(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "training/train.html", context, status=422 if form.errors else 200)
 
 
-@require_safe
-@page
-def models(request: HttpRequest) -> HttpResponse:
-    """The registry: models of the visitor's projects and shared ones, the newest first."""
-    found, older = _newest(models_for(visitor(request)), request)
-    return render(request, "training/models.html", {"rows": _model_rows(found), "older": older})
-
-
-@require_safe
-@page
-def model(request: HttpRequest, model_id: int) -> HttpResponse:
-    """One model: what it scored on held-out data, and where it came from."""
-    found = get_model_for(visitor(request), model_id)
-    context = {
-        **_model_rows([found])[0],
-        "lineage": lineage_of(found),
-        "children": found.children.all(),
-        "report_parts": report_parts(found.report),
-    }
-    return render(request, "training/model.html", context)
-
-
 def _live(run: Run) -> dict[str, Any]:
     """What moves on a run's page, and `seen`, which changes when something of it does."""
     health = health_of(run)
@@ -195,27 +167,3 @@ def _settings_of(run: Run) -> list[dict[str, Any]]:
         for name, value in run.config.items()
     ]
     return sorted(rows, key=lambda row: not row["changed"])
-
-
-def _model_rows(models: list[ModelVersion]) -> list[dict[str, Any]]:
-    withdrawn = withdrawn_among(models)
-    return [
-        {
-            "model": model,
-            "withdrawn": model.pk in withdrawn,
-            "accuracy": accuracy_of(model.report),
-            "length_baseline": accuracy_of(model.report, what="length_baseline"),
-        }
-        for model in models
-    ]
-
-
-def _newest(rows: Any, request: HttpRequest) -> tuple[list[Any], int | None]:
-    """A page of rows that come newest first, and where the next older page begins."""
-    before = request.GET.get("before", "")
-    if before:
-        if not before.isascii() or not before.isdecimal() or int(before[:20]) > MAX_ID:
-            raise NotFound(_("There is no such page."))
-        rows = rows.filter(pk__lt=int(before))
-    found = list(rows[: ROWS_A_PAGE + 1])
-    return found[:ROWS_A_PAGE], found[ROWS_A_PAGE - 1].pk if len(found) > ROWS_A_PAGE else None
