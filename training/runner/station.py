@@ -1,6 +1,7 @@
 """The thread of a worker that looks for runs: when the doorbell rings, and every 15 seconds without one."""
 
 import logging
+import os
 import socket
 import threading
 
@@ -8,11 +9,15 @@ from django.db import DatabaseError, InterfaceError
 
 from training.runner.attempt import Attempt
 from training.runner.lease import clock, forget_connection
+from training.runner.machine import version
+from training.runner.presence import Presence
 from training.services.claims import claim_run, release_expired
+from training.services.workers import Identity, forget_workers
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 15.0
+GOODBYE_SECONDS = 1.0
 
 
 class Station:
@@ -26,11 +31,17 @@ class Station:
         self._closing = threading.Event()
         self._worker = threading.Thread(target=self._work, name="runs")
         self._sweeper = threading.Thread(target=self._sweep, name="expired-runs", daemon=True)
+        self._presence = Presence(
+            Identity(
+                name=worker, host=self._host, process_id=os.getpid(), queues=tuple(sorted(queues)), version=version()
+            )
+        )
 
     def open(self) -> None:
         """Starts looking, at once."""
         self._worker.start()
         self._sweeper.start()
+        self._presence.open()
 
     def ring(self) -> None:
         """Makes it look now, or right after the run it is at."""
@@ -42,8 +53,9 @@ class Station:
         self._bell.set()
 
     def join(self, seconds: float) -> None:
-        """Waits for the end after `close`."""
+        """Waits for the end after `close`, and says goodbye."""
         self._worker.join(seconds)
+        self._presence.close(GOODBYE_SECONDS)
 
     def _work(self) -> None:
         while not self._closing.is_set():
@@ -79,6 +91,7 @@ class Station:
             try:
                 if count := release_expired():
                     logger.warning("%s runs were taken from workers that were lost", count)
+                forget_workers()
             except (DatabaseError, InterfaceError) as error:
                 logger.warning("cannot look for lost workers: %s", error)
             forget_connection()
