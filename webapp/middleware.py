@@ -1,5 +1,6 @@
-"""The one place where the content security policy is looser than on our own pages; and the language of a request."""
+"""What is done around every request: it is counted, it gets its content security policy, and its language."""
 
+import time
 from collections.abc import Callable
 
 from csp.constants import SELF, UNSAFE_EVAL, UNSAFE_INLINE
@@ -10,6 +11,8 @@ from django.utils import translation
 from django.utils.cache import patch_vary_headers
 from django.utils.translation.trans_real import parse_accept_lang_header
 
+from webapp.metrics import count_request
+
 # The admin's theme brings inline styles, data: images and expressions evaluated by Alpine.
 ADMIN_POLICY = {
     "script-src": [SELF, UNSAFE_INLINE, UNSAFE_EVAL],
@@ -19,6 +22,19 @@ ADMIN_POLICY = {
 
 # The API browser's stylesheet holds its icons.
 DOCS_POLICY = {"img-src": [SELF, "data:"]}
+
+
+class CountRequests:
+    """Counts requests and their time for /metrics; static files are answered before and are not counted."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        began = time.perf_counter()
+        response = self.get_response(request)
+        count_request(request, status=response.status_code, seconds=time.perf_counter() - began)
+        return response
 
 
 class LooserPolicyForTools:

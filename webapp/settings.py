@@ -54,6 +54,7 @@ CSRF_COOKIE_HTTPONLY = False  # our own scripts read it to send the header
 CSRF_FAILURE_VIEW = "webapp.csrf.refused"
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+METRICS_TOKEN = env.text("PLACKETT_METRICS_TOKEN")  # without one, /metrics answers this machine alone
 
 # htmx never evaluates and adds no style of its own (see base.html), so nothing inline is needed anywhere.
 CONTENT_SECURITY_POLICY: dict[str, Any] = {
@@ -97,6 +98,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "webapp.middleware.CountRequests",  # whatever comes after it is in the time; files of the pages are not counted
     "csp.middleware.CSPMiddleware",
     "webapp.middleware.LooserPolicyForTools",
     "django.contrib.sessions.middleware.SessionMiddleware",

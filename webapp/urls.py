@@ -12,7 +12,7 @@ from annotate.api import errors
 from annotate.api.docs import ApiDocs
 from annotate.pages.first_admin import first_admin
 from annotate.pages.invitations import invitation, password_link
-from webapp import health
+from webapp import health, metrics
 
 Routes = list[URLPattern | URLResolver]
 
@@ -27,6 +27,7 @@ api: Routes = [
 urlpatterns: Routes = [
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("metrics", metrics.metrics, name="metrics"),
     path("api/v1/", include(api)),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", login_required(ApiDocs.as_view()), name="api-docs"),

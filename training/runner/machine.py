@@ -1,4 +1,4 @@
-"""What this machine has and how much of it is in use, as a worker tells it. GPUs are asked through NVML, never torch."""
+"""What this machine has and how much of it is in use, as a worker tells it. GPUs are asked through NVML, not torch."""
 
 import logging
 import os
