@@ -33,7 +33,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 # What a proxy adds: behind one that runs on this machine, everybody's address is this machine's.
 FORWARDED = ("forwarded", "via", "x-forwarded-", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip")
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 _shared = os.environ.get(VARIABLE)  # prometheus_client looked at it in the import above
 _own = CollectorRegistry()
 REQUESTS = Counter(
@@ -92,7 +92,7 @@ def _requests() -> bytes:
     if _shared is None:
         return generate_latest(_own)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, _shared)
+    MultiProcessCollector(registry, _shared)  # type: ignore[no-untyped-call]
     try:
         return generate_latest(registry)
     except FileNotFoundError:  # a process has just taken over the file of one that ended
