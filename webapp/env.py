@@ -3,7 +3,20 @@
 import os
 import secrets
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+# What a database address may say besides where and who: libpq's own parameters, passed on as they are.
+CONNECTION_PARAMETERS = {
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "target_session_attrs",
+}
 
 
 class BadSetting(SystemExit):
@@ -16,6 +29,25 @@ class BadSetting(SystemExit):
 def text(name: str, default: str = "") -> str:
     """The variable's value without surrounding blanks; empty counts as absent."""
     return os.environ.get(name, "").strip() or default
+
+
+def private(name: str) -> str:
+    """A variable that holds a secret: its value, or what stands in the file that NAME_FILE names; empty if neither.
+
+    A file keeps the secret out of the process list and out of what `docker inspect` and crash reports show.
+    """
+    value, path = text(name), text(f"{name}_FILE")
+    if not path:
+        return value
+    if value:
+        raise BadSetting(name, f"and {name}_FILE are both set: keep one")
+    try:
+        content = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise BadSetting(f"{name}_FILE", f"names a file that cannot be read, {path}: {error}") from None
+    if not content:
+        raise BadSetting(f"{name}_FILE", f"names an empty file, {path}")
+    return content
 
 
 def flag(name: str, default: bool) -> bool:
@@ -46,8 +78,8 @@ def listing(name: str) -> list[str]:
 
 
 def secret(name: str, folder: Path, filename: str) -> str:
-    """The variable's value, else a secret generated once and kept in the folder with mode 600."""
-    if value := text(name):
+    """The variable's value or its file's content, else a secret generated once and kept in the folder, mode 600."""
+    if value := private(name):
         return value
     path = folder / filename
     try:
@@ -73,8 +105,12 @@ def _publish(path: Path, content: str) -> None:
         draft.unlink()
 
 
-def database(url: str) -> dict[str, str | int]:
-    """Django's connection parameters from postgresql://user:password@host:port/name, or with ?host=/socket/folder."""
+def database(url: str, *, password: str = "") -> dict[str, Any]:
+    """Django's connection parameters from postgresql://user:password@host:port/name, or with ?host=/socket/folder.
+
+    Args:
+        password: used where the address has none.
+    """
     parts = urlsplit(url)
     if parts.scheme not in {"postgres", "postgresql"}:
         raise BadSetting("DATABASE_URL", "must start with postgresql:// (Plackett runs on PostgreSQL only)")
@@ -83,10 +119,23 @@ def database(url: str) -> dict[str, str | int]:
         port = parts.port
     except ValueError:
         raise BadSetting("DATABASE_URL", "has a port that is no number") from None
+    options = {key: value for key, value in query.items() if key not in {"user", "password", "host", "port"}}
+    if unknown := sorted(set(options) - CONNECTION_PARAMETERS):
+        raise BadSetting("DATABASE_URL", f"has a parameter that is not known: {unknown[0]}")
     return {
         "NAME": unquote(parts.path.lstrip("/")) or "plackett",
         "USER": unquote(parts.username or query.get("user", "")),
-        "PASSWORD": unquote(parts.password or query.get("password", "")),
+        "PASSWORD": unquote(parts.password or query.get("password", "")) or password,
         "HOST": unquote(parts.hostname or "") or query.get("host", ""),
         "PORT": port or query.get("port", ""),
+        "OPTIONS": options,
     }
+
+
+def with_password(url: str, password: str) -> str:
+    """The address with this password in it, unless it has one already or there is none to add."""
+    parts = urlsplit(url)
+    if not password or parts.password is not None:
+        return url
+    user, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from celery.schedules import crontab
 from csp.constants import NONE, SELF
 
 from webapp import env
@@ -32,8 +33,10 @@ def _embedded_services() -> dict[str, str]:
 
 
 _services = _embedded_services()
-DATABASE_URL = env.text("DATABASE_URL") or _services.get("database_url", "postgresql://plackett@/plackett")
-REDIS_URL = env.text("REDIS_URL") or _services.get("redis_url", "redis://127.0.0.1:6379/0")
+DATABASE_URL = env.private("DATABASE_URL") or _services.get("database_url", "postgresql://plackett@/plackett")
+REDIS_URL = env.with_password(
+    env.private("REDIS_URL") or _services.get("redis_url", "redis://127.0.0.1:6379/0"), env.private("REDIS_PASSWORD")
+)
 
 # --- who may reach us ------------------------------------------------------------------------------------------------
 _scheme = "https" if env.flag("PLACKETT_TLS", False) else "http"
@@ -54,7 +57,7 @@ CSRF_COOKIE_HTTPONLY = False  # our own scripts read it to send the header
 CSRF_FAILURE_VIEW = "webapp.csrf.refused"
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-METRICS_TOKEN = env.text("PLACKETT_METRICS_TOKEN")  # without one, /metrics answers this machine alone
+METRICS_TOKEN = env.private("PLACKETT_METRICS_TOKEN")  # without one, /metrics answers this machine alone
 
 # htmx never evaluates and adds no style of its own (see base.html), so nothing inline is needed anywhere.
 CONTENT_SECURITY_POLICY: dict[str, Any] = {
@@ -132,11 +135,15 @@ TEMPLATES = [
 
 # --- data ------------------------------------------------------------------------------------------------------------
 DATABASES: dict[str, dict[str, Any]] = {
-    "default": {"ENGINE": "django.db.backends.postgresql", "ATOMIC_REQUESTS": False, **env.database(DATABASE_URL)}
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "ATOMIC_REQUESTS": False,
+        **env.database(DATABASE_URL, password=env.private("DATABASE_PASSWORD")),
+    }
 }
 if env.text("PLACKETT_PROCESS") == "web":
     # Only the web keeps a pool: a forked worker that inherits one would share its sockets.
-    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 2, "max_size": PLACKETT_WEB_THREADS + 2, "timeout": 20}}
+    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 2, "max_size": PLACKETT_WEB_THREADS + 2, "timeout": 20}
     # Without it, every pooled connection would fail one request after the database was restarted.
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -164,6 +171,11 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# What `beat` sends; a message that no worker took within its hour is dropped, the next day brings another.
+CELERY_BEAT_SCHEDULE = {
+    name: {"task": f"webapp.{name}", "schedule": crontab(hour="3", minute=minute), "options": {"expires": 3600}}
+    for name, minute in (("forget_sessions", "10"), ("forget_keys", "20"))
+}
 
 STATIC_URL = "static/"
 STATIC_ROOT = PLACKETT_HOME / "static"
@@ -174,6 +186,9 @@ STORAGES: dict[str, dict[str, Any]] = {
 }
 RUNS_ROOT = PLACKETT_HOME / "runs"
 MODELS_ROOT = PLACKETT_HOME / "models"
+# Rewards of PPO that run code on the workers and may be named by whoever may start a run: "python:module.function" for
+# functions of the operator's own, "tests" for the policy's answers run against unit tests.
+REWARD_FUNCTIONS = tuple(env.listing("PLACKETT_REWARD_FUNCTIONS"))
 
 # --- people ----------------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "annotate.User"

@@ -14,6 +14,9 @@ from annotate.errors import Invalid
 from annotate.models import IdempotencyKey, User
 from annotate.prepared import prepared_cursor
 
+#: How long a request can be repeated with its key.
+KEPT_DAYS = 90
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -89,7 +92,7 @@ def _remember(answer: Answer, *, user: User, endpoint: str, key: str) -> None:
         )
 
 
-def forget_keys(*, days: int, dry_run: bool = False) -> int:
+def forget_keys(*, days: int = KEPT_DAYS, dry_run: bool = False) -> int:
     """Deletes the keys whose first answer is older than this many days, and returns how many there are.
 
     Whoever repeats a request after that is answered as if it were new; a submit is then refused, as a second answer.

@@ -17,7 +17,7 @@ import pytest
 from tests.stack.running import REPOSITORY, RunningStack, free_port, home_folder, processes_of
 
 pytestmark = pytest.mark.stack
-PARTS = {"Postgres", "Valkey", "web", "worker-default", "worker-gpu"}
+PARTS = {"Postgres", "Valkey", "web", "beat", "worker-default", "worker-gpu"}
 
 
 def get(url: str) -> int:

@@ -41,8 +41,8 @@ class StackConfig:
             port=env.integer("PLACKETT_PORT", 8000, 1, 65535),
             demo=env.flag("PLACKETT_DEMO", True),
             web_threads=env.integer("PLACKETT_WEB_THREADS", 8, 1, 256),
-            database_url=env.text("DATABASE_URL"),
-            redis_url=env.text("REDIS_URL"),
+            database_url=env.private("DATABASE_URL"),
+            redis_url=env.private("REDIS_URL"),
         )
 
     @property
@@ -90,6 +90,21 @@ class StackConfig:
         pool = ["--pool", "threads", "--concurrency", "1"] if queue == "gpu" else ["--concurrency", "2"]
         command = [sys.executable, "-m", "celery", "-A", "webapp", "worker", "-Q", queue, "-n", f"{queue}@%h", *pool]
         return [*command, "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
+
+    def beat_command(self) -> list[str]:
+        """Celery's clock: sends what is due by the schedule of webapp.settings; one of them is enough."""
+        folder = self.home / "beat"
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "celery", "-A", "webapp", "beat", "-n", "beat@%h", "--enable-remote-control"]
+        return [*command, "--schedule", str(folder / "schedule"), "--loglevel", "INFO"]
+
+    def ping_command(self, part: str) -> list[str]:
+        """Asks, over the broker, whether the worker of a queue (or `beat`) on this host still hears.
+
+        Its exit status is 0 if it answered.
+        """
+        command = [sys.executable, "-m", "celery", "-A", "webapp", "inspect", "ping", "--timeout", "10"]
+        return [*command, "--destination", f"{part}@{socket.gethostname()}"]
 
     def check_port(self) -> None:
         """Makes sure that the web can listen.

