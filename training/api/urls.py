@@ -13,4 +13,6 @@ urlpatterns = [
     path("workers/", workers.Workers.as_view(), name="api-workers"),
     path("models/", models.Models.as_view(), name="api-models"),
     path("models/<int:model>/", models.OneModel.as_view(), name="api-model"),
+    path("models/<int:model>/promote/", models.Promotion.as_view(), name="api-model-promote"),
+    path("models/<int:model>/download/", models.Download.as_view(), name="api-model-download"),
 ]

@@ -21,10 +21,10 @@ KEPT = """
 -- its way: whichever comes second finds the other.
 CREATE FUNCTION plackett_run_of_kept_model() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    wanted bigint := CASE TG_TABLE_NAME WHEN 'training_run' THEN (to_jsonb(NEW) ->> 'base_version_id')::bigint
-                     ELSE (to_jsonb(NEW) ->> 'version_id')::bigint END;
+    key text := TG_ARGV[0];
+    wanted bigint := (to_jsonb(NEW) ->> key)::bigint;
 BEGIN
-    IF wanted IS NOT NULL THEN
+    IF wanted IS NOT NULL AND (TG_OP = 'INSERT' OR to_jsonb(OLD) -> key IS DISTINCT FROM to_jsonb(NEW) -> key) THEN
         PERFORM 1 FROM training_modelversion WHERE id = wanted AND deleted_at IS NULL FOR SHARE;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'model % was deleted: no run begins from it', wanted USING ERRCODE = 'restrict_violation';
@@ -33,9 +33,9 @@ BEGIN
     RETURN NEW;
 END $$;
 CREATE TRIGGER run_of_kept_model BEFORE INSERT OR UPDATE OF base_version_id ON training_run
-    FOR EACH ROW EXECUTE FUNCTION plackett_run_of_kept_model();
+    FOR EACH ROW EXECUTE FUNCTION plackett_run_of_kept_model('base_version_id');
 CREATE TRIGGER input_of_kept_model BEFORE INSERT OR UPDATE OF version_id ON training_runinput
-    FOR EACH ROW EXECUTE FUNCTION plackett_run_of_kept_model();
+    FOR EACH ROW EXECUTE FUNCTION plackett_run_of_kept_model('version_id');
 """
 DROP_KEPT = """
 DROP TRIGGER run_of_kept_model ON training_run;

@@ -22,6 +22,11 @@ def report_figures(report: Mapping[str, Any] | None) -> list[Figure]:
     return main_figures(report or {}, _words())
 
 
+def report_headline(report: Mapping[str, Any] | None) -> Figure | None:
+    """What a list says of a report: its first main figure; None where nothing was held out."""
+    return next(iter(report_figures(report)), None)
+
+
 def _words() -> Wording:
     return Wording(gettext, get_format("DECIMAL_SEPARATOR"), get_format("THOUSAND_SEPARATOR"))
 

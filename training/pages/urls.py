@@ -15,4 +15,6 @@ urlpatterns = [
     path("p/<slug:slug>/train/", views.train, name="train"),
     path("models/", models.models, name="models"),
     path("models/<int:model_id>/", models.model, name="model"),
+    path("models/<int:model_id>/promote/", models.promote, name="model-promote"),
+    path("models/<int:model_id>/delete/", models.delete, name="model-delete"),
 ]

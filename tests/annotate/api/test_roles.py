@@ -162,6 +162,8 @@ def world(cast: Cast, project: Project) -> World:
     model = ModelVersion.objects.create(
         project=project, name="m", kind="reward", run=other, folder="runs/1/model", size_bytes=1
     )
+    model.path.mkdir(parents=True, exist_ok=True)
+    (model.path / "config.json").write_text("{}")
     people: dict[str, User | None] = {
         "Anonymous": None,
         "Outsider": cast.charlie,
@@ -220,6 +222,8 @@ BODIES: dict[tuple[str, str], Body] = {
     ),
     ("POST", "/api/v1/projects/{slug}/snapshots/"): lambda world, slot: {"name": "s"},
     ("POST", "/api/v1/runs/"): lambda world, slot: START | {"project": "tales", "snapshot": world.snapshot},
+    ("POST", "/api/v1/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
+    ("POST", "/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
     ("POST", "/api/v1/leases/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},
     ("POST", "/p/{slug}/rank/submit/"): lambda world, slot: {"lease": str(slot.lease_id)} | ranking_body(slot),
     ("POST", "/p/{slug}/rank/read/"): lambda world, slot: {"version": 1},

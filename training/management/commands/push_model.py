@@ -1,0 +1,83 @@
+"""`manage.py push_model`: a model of the registry into a repository of a hub, with the caller's own token.
+
+The token comes from the environment (HF_TOKEN) and is neither stored nor shown. HF_ENDPOINT names another hub than
+huggingface.co. The package huggingface_hub comes with transformers; a server without the trainer lacks it.
+"""
+
+import importlib
+import os
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from annotate.errors import Refused
+from training.base_models import HUB_ID
+from training.models import ModelVersion
+from training.selectors_models import doubts_about, files_to_take
+from training.services.registry import note_push
+
+
+class Command(BaseCommand):
+    help = (
+        "Push a model of the registry into a repository of a hub, as one commit. The token is read from HF_TOKEN. A "
+        "new repository is private."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("model", type=int, metavar="ID", help="id of the model, as in /models/ID/")
+        parser.add_argument("repository", metavar="OWNER/NAME", help="made if it does not exist")
+        parser.add_argument("--public", action="store_true", help="everybody may read a repository made by this")
+        parser.add_argument(
+            "--despite-doubts", action="store_true", help="although its run is suspect or its data was withdrawn"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="check everything here, send nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not HUB_ID.fullmatch(options["repository"]):
+            raise CommandError("The repository is named OWNER/NAME.")
+        model = ModelVersion.objects.filter(pk=options["model"]).first()
+        if model is None:
+            raise CommandError(f"There is no model {options['model']}.")
+        doubts = doubts_about(model)
+        if doubts and not options["despite_doubts"]:
+            raise CommandError(f"{' '.join(doubts)} --despite-doubts pushes it nevertheless.")
+        try:
+            files = files_to_take(model)
+        except Refused as refused:
+            raise CommandError(refused.message) from None
+        told = f"{len(files)} files, {sum(one.size_bytes for one in files):,} bytes, of {model}"
+        token, hub = _token(), _hub()
+        if options["dry_run"]:
+            self.stdout.write(f"Would be pushed to {options['repository']}: {told}. 0 files were sent (dry run).")
+            return
+        try:
+            api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
+            api.create_repo(options["repository"], private=not options["public"], exist_ok=True)
+            operations = [hub.CommitOperationAdd(one.name, str(one.path)) for one in files]
+            commit = api.create_commit(
+                options["repository"], operations, commit_message=f"Model {model.pk} of Plackett: {model.name}"
+            )
+        except (hub.errors.HfHubHTTPError, OSError, ValueError, RuntimeError) as problem:
+            raise CommandError(f"The hub did not take it: {problem}") from None
+        note_push(model, where=str(commit.commit_url))
+        self.stdout.write(f"Pushed to {commit.commit_url}: {told}.")
+
+
+def _token() -> str:
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if not token:
+        raise CommandError("Put a token of the hub that may write into the variable HF_TOKEN.")
+    return token
+
+
+def _hub() -> Any:
+    """The package, imported here alone: it is heavy, and only this command wants it.
+
+    Raises:
+        CommandError: it is not installed.
+    """
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError:
+        raise CommandError("This needs the Python package huggingface-hub, which comes with the trainer.") from None
