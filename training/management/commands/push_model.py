@@ -14,7 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from annotate.errors import Refused
 from training.base_models import HUB_ID
 from training.models import ModelVersion
-from training.selectors_models import doubts_about, files_to_take
+from training.selectors_models import ModelFile, doubts_about, files_to_take
 from training.services.registry import note_push
 
 
@@ -27,7 +27,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("model", type=int, metavar="ID", help="id of the model, as in /models/ID/")
         parser.add_argument("repository", metavar="OWNER/NAME", help="made if it does not exist")
-        parser.add_argument("--public", action="store_true", help="everybody may read a repository made by this")
+        parser.add_argument("--public", action="store_true", help="everybody may read the repository")
         parser.add_argument(
             "--despite-doubts", action="store_true", help="although its run is suspect or its data was withdrawn"
         )
@@ -51,17 +51,29 @@ class Command(BaseCommand):
         if options["dry_run"]:
             self.stdout.write(f"Would be pushed to {options['repository']}: {told}. 0 files were sent (dry run).")
             return
-        try:
-            api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
-            api.create_repo(options["repository"], private=not options["public"], exist_ok=True)
-            operations = [hub.CommitOperationAdd(one.name, str(one.path)) for one in files]
-            commit = api.create_commit(
-                options["repository"], operations, commit_message=f"Model {model.pk} of Plackett: {model.name}"
-            )
-        except (hub.errors.HfHubHTTPError, OSError, ValueError, RuntimeError) as problem:
-            raise CommandError(f"The hub did not take it: {problem}") from None
-        note_push(model, where=str(commit.commit_url))
-        self.stdout.write(f"Pushed to {commit.commit_url}: {told}.")
+        where = _push(hub, token, model, files, repository=options["repository"], public=options["public"])
+        note_push(model, where=where)
+        self.stdout.write(f"Pushed to {where}: {told}.")
+
+
+def _push(hub: Any, token: str, model: ModelVersion, files: list[ModelFile], *, repository: str, public: bool) -> str:
+    """Makes the repository where it is missing, and one commit with the files; returns the commit's address.
+
+    Raises:
+        CommandError: the hub refused or could not be reached, or everybody may read what is there.
+    """
+    title = f"Model {model.pk} of Plackett: {model.name}"
+    try:
+        api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
+        api.create_repo(repository, private=not public, exist_ok=True)
+        if not public and not api.model_info(repository).private:
+            raise CommandError(f"Everybody may read {repository}; --public says that this is meant.")
+        operations = [hub.CommitOperationAdd(one.name, str(one.path)) for one in files]
+        return str(api.create_commit(repository, operations, commit_message=title).commit_url)
+    except CommandError:
+        raise
+    except Exception as problem:  # the package hands on what its HTTP library raises, whichever that is
+        raise CommandError(f"The hub did not take it: {problem}") from None
 
 
 def _token() -> str:
