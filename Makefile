@@ -1,6 +1,7 @@
 # make run: the whole stack on this machine. make test: everything that CI checks. PYTHON=… chooses the Python.
+# make backup TO=FOLDER: database, files and their hashes, while everything runs.
 .POSIX:
-.PHONY: run install test lint bench chaos lock messages chromium
+.PHONY: run install test lint bench chaos lock messages chromium backup
 PY = .venv/bin/python
 
 run: install
@@ -37,3 +38,6 @@ messages:
 lock:
 	@sh requirements/install.sh lint
 	$(PY) requirements/lock.py --upgrade
+
+backup:
+	@exec $(PY) manage.py backup $(TO)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -175,11 +174,3 @@ def not_in_web_image() -> set[str]:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def server_parameters(url: str) -> dict[str, Any]:
-    """psycopg's parameters of a database address of the tests."""
-    from webapp import env
-
-    found = env.database(url)
-    return {"host": found["HOST"], "user": found["USER"], "dbname": found["NAME"]}

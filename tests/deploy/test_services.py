@@ -1,13 +1,10 @@
 """Every service of docker-compose.yml, started by its own command with its own environment, and its health check."""
 
-import os
-import secrets
 import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -16,19 +13,6 @@ import redis
 from tests.deploy.services import Composed, not_in_web_image
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
-
-
-@pytest.fixture
-def database_url() -> Iterator[str]:
-    """A database of its own on the tests' Postgres."""
-    server = os.environ["DATABASE_URL"]
-    name = f"deploy_{secrets.token_hex(4)}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        try:
-            yield urlsplit(server)._replace(path=f"/{name}").geturl()
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
