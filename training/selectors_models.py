@@ -93,7 +93,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A run that reads a model: as its base (`role` is empty) or as the model of an input."""
+    """A run that reads a model: as what it starts from (`role` is empty), or as what the role says."""
 
     run: Run
     role: str
@@ -120,7 +120,10 @@ def uses_of(user: Someone, model: ModelVersion, *, limit: int) -> tuple[list[Use
     """The newest runs that read the model and are the user's to see, with what they made; how many others there are."""
     seen = list(runs_using(user, model)[:limit])
     roles = dict(RunInput.objects.filter(version=model, run__in=seen).values_list("run_id", "role"))
-    uses = [Use(run, roles.get(run.pk, ""), getattr(run, "model", None)) for run in seen]
+    uses = [
+        Use(run, RunInput.Role(roles[run.pk]).label if run.pk in roles else "", getattr(run, "model", None))
+        for run in seen
+    ]
     return uses, runs_reading(model).count() - len(seen)
 
 
