@@ -1,7 +1,7 @@
 """What a base model may be called, and where that is on this machine.
 
 - `smollm2` and `tiny` are built in: made on the worker from what is installed, under MODELS_ROOT, when first needed.
-- `registry:ID` is a model of the registry.
+- `registry:ID` is a model of the registry, `run:ID` the one that a run made or is to make.
 - A plain name is a model folder that the operator put under MODELS_ROOT.
 - `owner/name` is a model of the hub, fetched by the recipe.
 
@@ -18,6 +18,7 @@ from django.conf import settings
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 FOLDER = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 REGISTRY = re.compile(r"registry:(\d{1,18})", re.ASCII)
+RUN = re.compile(r"run:(\d{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,12 @@ def registry_id(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def run_id(name: str) -> int | None:
+    """The id in `run:ID`; None for another kind of name."""
+    match = RUN.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def name_fault(name: str) -> str | None:
     """What is wrong with a name that is not of the registry, as far as this machine can tell; None if nothing."""
     if (built_in := BUILT_IN.get(name)) is not None:
@@ -81,7 +88,7 @@ def name_fault(name: str) -> str | None:
     if HUB_ID.fullmatch(name):
         return None
     if not FOLDER.fullmatch(name):
-        return "Name a built-in model, registry:ID, a folder of the models folder, or owner/name on the hub."
+        return "Name a built-in model, registry:ID, run:ID, a folder of the models folder, or owner/name on the hub."
     if not is_model_folder(models_root() / name):
         return f"There is no model folder {name} on this server."
     return None

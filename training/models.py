@@ -180,11 +180,11 @@ class RunInput(models.Model):
     """A model besides the base that a run reads: the reward model of PPO, or the judge that nothing learns from."""
 
     class Role(models.TextChoices):
-        REWARD = "reward", pgettext_lazy("what a model is to a run", "Reward model")
+        REWARD = "reward_model", pgettext_lazy("what a model is to a run", "Reward model")
         JUDGE = "judge", pgettext_lazy("what a model is to a run", "Judge")
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="inputs")
-    role = models.CharField(max_length=10, choices=Role)
+    role = models.CharField(max_length=20, choices=Role, help_text="The recipe's flag for it.")
     name = models.CharField(max_length=300, help_text="As it was named: registry:ID, run:ID, folder or hub id.")
     version = models.ForeignKey(
         "training.ModelVersion", on_delete=models.PROTECT, null=True, blank=True, related_name="runs_that_read_it"
@@ -194,7 +194,7 @@ class RunInput(models.Model):
         ordering = ["run", "role"]
         constraints = [
             models.UniqueConstraint(name="one_input_per_role", fields=["run", "role"]),
-            models.CheckConstraint(name="input_role_known", condition=Q(role__in=["reward", "judge"])),
+            models.CheckConstraint(name="input_role_known", condition=Q(role__in=["reward_model", "judge"])),
         ]
 
     def __str__(self) -> str:

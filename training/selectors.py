@@ -119,6 +119,27 @@ def base_version_for(*, project: Project, version_id: int) -> ModelVersion | Non
     return models.filter(Q(project=project) | Q(shared=True)).first()
 
 
+def reward_versions(project: Project) -> QuerySet[ModelVersion]:
+    """Reward models of the registry that runs of this project may read."""
+    usable = ModelVersion.objects.filter(deleted_at=None, kind=ModelVersion.Kind.REWARD)
+    return usable.filter(Q(project=project) | Q(shared=True)).order_by("-pk")
+
+
+def run_to_build_on(*, project: Project, run_id: int) -> Run | None:
+    """A run of the project that makes a model, or has made one that is still there."""
+    run = Run.objects.filter(pk=run_id, project=project).exclude(state=Run.State.CANCELLED).first()
+    if run is None or run.kind in (Run.Kind.EVALUATE, Run.Kind.SAMPLE):
+        return None
+    gone = run.state == Run.State.SUCCEEDED and not ModelVersion.objects.filter(run=run, deleted_at=None).exists()
+    return None if gone else run
+
+
+def runs_to_wait_for(project: Project) -> QuerySet[Run]:
+    """Runs of the project that will make a model, if they succeed, the newest first."""
+    going_on = Run.objects.filter(project=project).exclude(state__in=(*Run.FINISHED, Run.State.STOPPING))
+    return going_on.exclude(kind__in=(Run.Kind.EVALUATE, Run.Kind.SAMPLE)).order_by("-pk")
+
+
 # --- for workers -----------------------------------------------------------------------------------------------------
 
 
@@ -236,14 +257,17 @@ WITHDRAWN = """
         JOIN training_run run ON run.id = model.run_id
         JOIN annotate_snapshot snapshot ON snapshot.id = run.snapshot_id AND snapshot.state = 'withdrawn'
         UNION
-        SELECT child.id FROM training_modelversion child JOIN tainted ON child.parent_id = tainted.id
+        SELECT child.id FROM training_modelversion child
+        LEFT JOIN training_runinput input ON input.run_id = child.run_id
+        JOIN tainted ON tainted.id IN (child.parent_id, input.version_id)
     )
     SELECT id FROM tainted WHERE id = ANY (%s)
 """
 
 
 def withdrawn_among(models: list[ModelVersion]) -> set[int]:
-    """Ids of those models that were trained, themselves or through their parents, from a snapshot since withdrawn."""
+    """Ids of those models that were trained, themselves or through a model that they started from or
+    learned from, from a snapshot since withdrawn."""
     if not models:
         return set()
     with connection.cursor() as cursor:

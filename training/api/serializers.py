@@ -7,20 +7,22 @@ from rest_framework import serializers
 
 from annotate.api.queries import MAX_ID
 from annotate.api.serializers import Shape
-from training.models import ModelVersion, Run
-from training.recipes.configs import CommonConfig, FieldDescription, RewardConfig, describe
-from training.services.runs import MAX_NAME_CHARACTERS, SET_BY_SERVER
+from training.models import ModelVersion, Run, RunInput
+from training.recipes.configs import FieldDescription
+from training.services.run_settings import STARTABLE, settable_fields
+from training.services.runs import MAX_NAME_CHARACTERS
 
 MAX_STEP = 2**31 - 1
-TYPES = {"integer": "integer", "number": "number", "boolean": "boolean", "choice": "string", "text": "string"}
+TYPES = {"integer": "integer", "number": "number", "boolean": "boolean", "choice": "string", "text": "string",
+         "texts": "array"}  # fmt: skip
 
 
-def settings_schema(config_class: type[CommonConfig]) -> dict[str, Any]:
+def settings_schema(kind: str) -> dict[str, Any]:
     """The JSON schema of the settings that a person may give, for the OpenAPI document."""
-    fields = [field for field in describe(config_class) if field.name not in SET_BY_SERVER]
     return {
         "type": "object",
-        "properties": {field.name: _property(field) for field in fields},
+        "title": Run.Kind(kind).label,
+        "properties": {field.name: _property(field) for field in settable_fields(kind)},
         "additionalProperties": False,
     }
 
@@ -36,13 +38,14 @@ def _property(field: FieldDescription) -> dict[str, Any]:
         "description": f"{field.help} ({field.unit})" if field.unit else field.help,
         "default": field.default,
         **({"enum": list(field.choices)} if field.choices else {}),
+        **({"items": {"type": "string"}} if field.kind == "texts" else {}),
         **{name: bound for name, bound in bounds.items() if bound is not None},
     }
 
 
-@extend_schema_field(settings_schema(RewardConfig))
+@extend_schema_field({"oneOf": [settings_schema(kind) for kind in STARTABLE]})
 class SettingsField(serializers.DictField):
-    """Settings of the recipe by name; those not given take their defaults."""
+    """Settings of the run's recipe by name; those not given take their defaults."""
 
 
 class StartShape(Shape):
@@ -52,8 +55,17 @@ class StartShape(Shape):
     kind = serializers.ChoiceField(choices=Run.Kind.choices, default=Run.Kind.REWARD)
     snapshot = serializers.IntegerField(min_value=1, max_value=MAX_ID)
     base_model = serializers.CharField(
-        max_length=300, help_text="smollm2, tiny, registry:ID, a folder of the models folder, or owner/name on the hub."
+        max_length=300,
+        help_text="smollm2, tiny, registry:ID, run:ID (the model that a run makes, which is waited for), a folder of "
+        "the models folder, or owner/name on the hub.",
     )
+    reward_model = serializers.CharField(
+        required=False, allow_blank=True, default="", max_length=300, help_text="For PPO, named as base models are."
+    )
+    judge = serializers.CharField(
+        required=False, allow_blank=True, default="", max_length=300,
+        help_text="For PPO: a reward model that nothing learns from. Without one the run makes its own.",
+    )  # fmt: skip
     config = SettingsField(required=False, default=dict)
     name = serializers.CharField(required=False, allow_blank=True, default="", max_length=MAX_NAME_CHARACTERS)
 
@@ -66,6 +78,14 @@ class AccuracyAnswer(serializers.Serializer[Any]):
     high = serializers.FloatField(allow_null=True)
     pairs = serializers.IntegerField()
     prompts = serializers.IntegerField()
+
+
+class InputAnswer(serializers.Serializer[Any]):
+    """A model that the run reads besides its base."""
+
+    role = serializers.ChoiceField(choices=RunInput.Role.choices)
+    name = serializers.CharField(help_text="As it was named.")
+    model = serializers.IntegerField(source="version_id", allow_null=True, help_text="Of the registry.")
 
 
 class RunRow(serializers.ModelSerializer[Run]):
@@ -113,6 +133,7 @@ class RunDetails(RunRow):
     """The columns of one run."""
 
     config = SettingsField()
+    inputs = InputAnswer(many=True)
     attempts = AttemptAnswer(many=True)
     exit = serializers.DictField(allow_null=True)
     report = serializers.DictField(allow_null=True)
@@ -121,6 +142,7 @@ class RunDetails(RunRow):
         fields = (
             *RunRow.Meta.fields,
             "config",
+            "inputs",
             "queue",
             "attempt",
             "attempts",
@@ -136,10 +158,11 @@ class RunDetails(RunRow):
 class RunAnswer(RunDetails):
     """All there is to know of a run but its measurements."""
 
+    waits_for = serializers.IntegerField(source="parent_id", allow_null=True, help_text="The run that it builds on.")
     seconds_left = serializers.FloatField(allow_null=True, help_text="An estimate from the pace of the last steps.")
 
     class Meta(RunDetails.Meta):
-        fields = (*RunDetails.Meta.fields, "seconds_left")
+        fields = (*RunDetails.Meta.fields, "waits_for", "seconds_left")
 
 
 class StepAnswer(serializers.Serializer[Any]):

@@ -27,7 +27,7 @@ from training.api.serializers import (
     StartShape,
     StepAnswer,
 )
-from training.models import Run
+from training.models import Run, RunInput
 from training.selectors import (
     get_run_for,
     metrics_since,
@@ -75,6 +75,7 @@ class Runs(Endpoint):
             project=project,
             started_by=user,
             snapshot=snapshot,
+            inputs={role: given[role] for role in RunInput.Role.values},
             **{name: given[name] for name in ("kind", "base_model", "config", "name")},
         )
         return Response(run_content(run), status=201)
@@ -137,4 +138,4 @@ class Metrics(Endpoint):
 
 def run_content(run: Run) -> dict[str, Any]:
     """What RunAnswer describes."""
-    return {**RunDetails(run).data, "seconds_left": seconds_left(run)}
+    return {**RunDetails(run).data, "waits_for": run.parent_id, "seconds_left": seconds_left(run)}

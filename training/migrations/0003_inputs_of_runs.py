@@ -14,7 +14,10 @@ class Migration(migrations.Migration):
             name="RunInput",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("role", models.CharField(choices=[("reward", "Reward model"), ("judge", "Judge")], max_length=10)),
+                (
+                    "role",
+                    models.CharField(choices=[("reward_model", "Reward model"), ("judge", "Judge")], max_length=20),
+                ),
                 (
                     "name",
                     models.CharField(
@@ -43,7 +46,7 @@ class Migration(migrations.Migration):
                 "constraints": [
                     models.UniqueConstraint(fields=("run", "role"), name="one_input_per_role"),
                     models.CheckConstraint(
-                        condition=models.Q(("role__in", ["reward", "judge"])), name="input_role_known"
+                        condition=models.Q(("role__in", ["reward_model", "judge"])), name="input_role_known"
                     ),
                 ],
             },

@@ -1,4 +1,4 @@
-"""The form that starts a run: one field for each setting of the recipe, made from its declaration."""
+"""The form that starts a run: one field for each setting of its recipe, made from the declaration."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +9,27 @@ from django.utils.translation import gettext_lazy
 
 from annotate.models import Project, Snapshot
 from training import base_models
-from training.models import Run
-from training.recipes.configs import FieldDescription, RewardConfig, describe
-from training.selectors import base_versions, train_pairs, trainable_snapshots
-from training.services.runs import MAX_NAME_CHARACTERS, SET_BY_SERVER
+from training.models import Run, RunInput
+from training.recipes.configs import FieldDescription
+from training.selectors import base_versions, reward_versions, runs_to_wait_for, train_pairs, trainable_snapshots
+from training.services.run_settings import INPUTS, settable_fields
+from training.services.runs import MAX_NAME_CHARACTERS
 
-MAIN = (
-    "epochs", "batch_size", "learning_rate", "max_length", "lora_rank", "loss", "ties", "unranked", "strength",
-    "ensemble", "seed",
-)  # fmt: skip
+# What one should look at before pressing the button, by kind.
+MAIN: dict[str, tuple[str, ...]] = {
+    Run.Kind.REWARD: (
+        "epochs", "batch_size", "learning_rate", "max_length", "lora_rank", "loss", "ties", "unranked", "strength",
+        "ensemble", "seed",
+    ),
+    Run.Kind.SFT: ("epochs", "batch_size", "learning_rate", "max_length", "lora_rank", "seed"),
+    Run.Kind.DPO: (
+        "epochs", "batch_size", "learning_rate", "beta", "loss", "unranked", "max_length", "lora_rank", "seed",
+    ),
+    Run.Kind.PPO: (
+        "reward", "max_steps", "batch_size", "samples_per_prompt", "max_response_length", "learning_rate", "advantage",
+        "kl_coefficient", "entropy_coefficient", "inner_epochs", "lora_rank", "seed",
+    ),
+}  # fmt: skip
 HUB = "hub"
 
 
@@ -42,7 +54,7 @@ class SnapshotField(forms.ModelChoiceField):  # type: ignore[type-arg]  # generi
 
 
 class TrainForm(forms.Form):
-    """What a reward model is trained from and how. Bounds are checked by the service, as for the API."""
+    """What a run trains from and how. Bounds are checked by the service, as for the API."""
 
     snapshot = SnapshotField(
         label=gettext_lazy("Snapshot"),
@@ -51,7 +63,7 @@ class TrainForm(forms.Form):
         help_text=gettext_lazy("The frozen rankings to train from."),
     )
     base_model = forms.ChoiceField(
-        label=gettext_lazy("Base model"), help_text=gettext_lazy("The language model that learns to score.")
+        label=gettext_lazy("Base model"), help_text=gettext_lazy("The language model that training starts from.")
     )
     hub_model = forms.CharField(
         label=gettext_lazy("Model of the hub"),
@@ -66,28 +78,31 @@ class TrainForm(forms.Form):
         help_text=gettext_lazy("Named after the snapshot if left empty."),
     )
 
-    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, project: Project, kind: str = Run.Kind.REWARD, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.kind = kind
         snapshots = self.fields["snapshot"]
         assert isinstance(snapshots, SnapshotField)
         snapshots.queryset = trainable_snapshots(project)
         choices = self.fields["base_model"]
         assert isinstance(choices, forms.ChoiceField)
         choices.choices = base_model_choices(project)
-        self.fields.update({f"config.{field.name}": form_field(field) for field in settable_fields()})
+        self.fields.update({role: input_field(project, role) for role in INPUTS.get(kind, ())})
+        self.fields.update({f"config.{field.name}": form_field(field) for field in settable_fields(kind)})
 
     def source_fields(self) -> "FieldGroup":
         """What to train from."""
-        names = ("snapshot", "base_model", "hub_model", "name")
+        names = ("snapshot", "base_model", "hub_model", *INPUTS.get(self.kind, ()), "name")
         return FieldGroup([self[name] for name in names], list(map(str, self.non_field_errors())))
 
     def main_fields(self) -> "FieldGroup":
         """The settings one should look at before pressing the button."""
-        return FieldGroup([self[f"config.{name}"] for name in MAIN], [])
+        return FieldGroup([self[f"config.{name}"] for name in MAIN[self.kind]], [])
 
     def advanced_fields(self) -> "FieldGroup":
         """Everything else, whose defaults are good."""
-        return FieldGroup([self[f"config.{field.name}"] for field in settable_fields() if field.name not in MAIN], [])
+        others = [field.name for field in settable_fields(self.kind) if field.name not in MAIN[self.kind]]
+        return FieldGroup([self[f"config.{name}"] for name in others], [])
 
     def chosen(self) -> dict[str, Any]:
         """What services.runs.start_run takes; only settings that were given."""
@@ -95,11 +110,12 @@ class TrainForm(forms.Form):
         settings = {name.removeprefix("config."): value for name, value in given.items() if name.startswith("config.")}
         model = given["hub_model"].strip() if given["base_model"] == HUB else given["base_model"]
         return {
-            "kind": Run.Kind.REWARD,
+            "kind": self.kind,
             "snapshot": given["snapshot"],
             "base_model": model,
             "name": given["name"],
-            "config": {name: value for name, value in settings.items() if value not in (None, "")},
+            "inputs": {role: given[role] for role in INPUTS.get(self.kind, ())},
+            "config": {name: value for name, value in settings.items() if value not in (None, "", [])},
         }
 
     def add_refusal(self, message: str, fields: dict[str, str]) -> None:
@@ -111,9 +127,42 @@ class TrainForm(forms.Form):
             self.add_error(None, message)
 
 
-def settable_fields() -> list[FieldDescription]:
-    """The settings that a person may choose."""
-    return [field for field in describe(RewardConfig) if field.name not in SET_BY_SERVER]
+def input_field(project: Project, role: str) -> forms.ChoiceField:
+    """Which model of the registry, or of a run that goes on, is to score."""
+    made = [(f"registry:{model.pk}", str(model)) for model in reward_versions(project)]
+    coming = [(f"run:{run.pk}", str(run)) for run in runs_to_wait_for(project) if run.kind == Run.Kind.REWARD]
+    none, text = {
+        RunInput.Role.REWARD: (_("None: only the rewards below"), _("What the policy is rewarded by.")),
+        RunInput.Role.JUDGE: (
+            _("One is trained at the start, from the rankings that the reward model did not learn from"),
+            _("A second reward model that nothing learns from: it shows whether the score can be believed."),
+        ),
+    }[RunInput.Role(role)]
+    groups = [(_("Registry"), made), (_("Waits for the run"), coming)]
+    choices = [("", none), *((label, found) for label, found in groups if found)]
+    return forms.ChoiceField(label=RunInput.Role(role).label, choices=choices, required=False, help_text=text)
+
+
+def initial_of(run: Run) -> dict[str, Any]:
+    """A form filled in as this run was started: its clone."""
+    known = {field.name for field in settable_fields(run.kind)}
+    settings = {f"config.{name}": value for name, value in run.config.items() if name in known}
+    is_hub = base_models.HUB_ID.fullmatch(run.base_model) is not None
+    models = {one.role: one.name for one in run.inputs.all()}
+    base = {"base_model": HUB, "hub_model": run.base_model} if is_hub else {"base_model": run.base_model}
+    return {"snapshot": run.snapshot_id, "name": run.name, **base, **models, **settings}
+
+
+class LinesField(forms.CharField):
+    """Texts, one a line."""
+
+    widget = forms.Textarea
+
+    def clean(self, value: Any) -> Any:
+        return [line.strip() for line in super().clean(value).splitlines() if line.strip()]
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list | tuple) else value
 
 
 def form_field(field: FieldDescription) -> forms.Field:
@@ -129,6 +178,11 @@ def form_field(field: FieldDescription) -> forms.Field:
         return forms.BooleanField(**common)
     if field.kind == "choice":
         return forms.ChoiceField(choices=[(choice, choice) for choice in field.choices], **common)
+    if field.kind == "texts":
+        common["help_text"] = _("%(help)s One a line.") % {"help": common["help_text"]}
+        return LinesField(
+            widget=forms.Textarea(attrs={"rows": 2, "autocomplete": "off", "spellcheck": "false"}), **common
+        )
     # Read as text: the service says what is wrong with a number in the same words as for API and command line.
     mode = {"integer": "numeric", "number": "decimal"}.get(field.kind, "text")
     placeholder = _("not set") if field.default is None else str(field.default)
@@ -142,6 +196,12 @@ def base_model_choices(project: Project) -> list[tuple[str, Any]]:
     built_in = [(model.name, model.label) for model in base_models.BUILT_IN.values() if model.is_possible()]
     folders = [(name, name) for name in base_models.local_folders()]
     registry = [(f"registry:{model.pk}", str(model)) for model in base_versions(project)]
-    groups = [(_("Built in"), built_in), (_("Folders of this server"), folders), (_("Registry"), registry)]
+    coming = [(f"run:{run.pk}", str(run)) for run in runs_to_wait_for(project) if run.kind != Run.Kind.REWARD]
+    groups = [
+        (_("Built in"), built_in),
+        (_("Folders of this server"), folders),
+        (_("Registry"), registry),
+        (_("Waits for the run"), coming),
+    ]
     elsewhere = (_("Elsewhere"), [(HUB, _("A model of the hub …"))])
     return [(label, choices) for label, choices in groups if choices] + [elsewhere]

@@ -10,14 +10,14 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from annotate.errors import Invalid, Refused
-from annotate.models import Snapshot
+from annotate.errors import Invalid, NotFound, Refused
+from annotate.models import Project, Snapshot
 from annotate.pages.access import page, page_data, visitor
 from annotate.selectors.projects import get_project_for
 from training.models import ModelVersion, Run
 from training.pages.curves import curves_of, latest_of
-from training.pages.forms import TrainForm
-from training.pages.older import newest
+from training.pages.forms import TrainForm, initial_of
+from training.pages.older import MAX_ID, newest
 from training.pages.report import report_figures
 from training.recipes.configs import RECIPES, describe
 from training.selectors import (
@@ -30,6 +30,7 @@ from training.selectors import (
     seconds_left,
     trainable_snapshots,
 )
+from training.services.run_settings import STARTABLE
 from training.services.runs import cancel_run, resume_run, start_run
 
 COLOUR_OF_STATE = {
@@ -111,17 +112,41 @@ def resume(request: HttpRequest, run_id: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @page
 def train(request: HttpRequest, slug: str) -> HttpResponse:
-    """The form *Train reward model*; a good one leads to the live page of its run."""
+    """The form that starts a run of ``?kind=``; a good one leads to the live page of its run.
+
+    ``?clone=ID`` fills it in as that run was started.
+    """
     project = get_project_for(visitor(request), slug, engineer=True)
-    initial = {"snapshot": request.GET.get("snapshot")}
-    form = TrainForm(request.POST if request.method == "POST" else None, project=project, initial=initial)
+    kind, initial = _asked_for(request, project)
+    form = TrainForm(request.POST if request.method == "POST" else None, project=project, kind=kind, initial=initial)
     if form.is_bound and form.is_valid():
         try:
             return redirect(start_run(project=project, started_by=visitor(request), **form.chosen()))
         except Invalid as refused:
             form.add_refusal(refused.message, refused.fields)
-    context = {"project": project, "form": form, "has_snapshots": trainable_snapshots(project).exists()}
+    context = {
+        "project": project,
+        "form": form,
+        "kind": Run.Kind(kind),
+        "kinds": [Run.Kind(one) for one in STARTABLE],
+        "has_snapshots": trainable_snapshots(project).exists(),
+    }
     return render(request, "training/train.html", context, status=422 if form.errors else 200)
+
+
+def _asked_for(request: HttpRequest, project: Project) -> tuple[str, dict[str, Any]]:
+    """Which kind of run is to be started, and what the form shows at first."""
+    if number := request.GET.get("clone", ""):
+        if not number.isascii() or not number.isdecimal() or int(number[:20]) > MAX_ID:
+            raise NotFound(_("There is no such run."))
+        cloned = get_run_for(visitor(request), int(number))
+        if cloned.project_id == project.pk and cloned.kind in STARTABLE:
+            return cloned.kind, initial_of(cloned)
+        raise NotFound(_("There is no such run."))
+    kind = request.GET.get("kind", Run.Kind.REWARD)
+    if kind not in STARTABLE:
+        raise NotFound(_("There is no such kind of run."))
+    return kind, {"snapshot": request.GET.get("snapshot")}
 
 
 def _live(run: Run) -> dict[str, Any]:
@@ -136,6 +161,8 @@ def _live(run: Run) -> dict[str, Any]:
         "latest_shown": latest_of(run.kind),
         "curves": curves_of(run.kind),
         "attempts": list(run.attempts.order_by("number")),
+        "inputs": list(run.inputs.select_related("version")),
+        "children": list(run.children.order_by("pk")),
         "model": ModelVersion.objects.filter(run=run).first(),
         "snapshot_withdrawn": run.snapshot is not None and run.snapshot.state == Snapshot.State.WITHDRAWN,
         "accuracy": accuracy_of(run.report),
@@ -146,6 +173,7 @@ def _live(run: Run) -> dict[str, Any]:
         content["latest"],
         content["left"],
         [(one.number, one.outcome, one.from_step) for one in content["attempts"]],
+        [(child.pk, child.state) for child in content["children"]],
     ]
     content["seen"] = hashlib.sha256(json.dumps(moving, default=str).encode()).hexdigest()[:16]
     return content

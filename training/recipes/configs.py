@@ -1,5 +1,7 @@
 """The settings of every recipe, in one place for whoever draws a form or reads flags. Standard library only."""
 
+from training.core.errors import UsageError
+from training.core.reward_sources.grammar import parse_reward
 from training.recipes.common_configs import BaseConfig, CommonConfig, Config
 from training.recipes.policy_configs import DpoConfig, PpoConfig, SftConfig
 from training.recipes.reward_configs import EvaluateRewardConfig, RewardConfig
@@ -33,10 +35,20 @@ __all__ = [
     "describe",
     "differences",
     "flag_name",
+    "reward_kind",
     "setting",
     "to_arguments",
     "to_values",
 ]
 
 # What the web application offers to start.
-RECIPES: dict[str, type[CommonConfig]] = {"reward": RewardConfig}
+RECIPES: dict[str, type[CommonConfig]] = {"reward": RewardConfig, "sft": SftConfig, "dpo": DpoConfig, "ppo": PpoConfig}
+
+
+def reward_kind(text: str) -> tuple[str, str]:
+    """KIND and ARG of a ``--reward``; ("", "") if it is none."""
+    try:
+        spec = parse_reward(text)
+    except UsageError:
+        return "", ""
+    return spec.kind, spec.argument

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from training.core.errors import UsageError
+from training.core.reward_sources.grammar import parse_reward
 from training.recipes.common_configs import CommonConfig
 from training.recipes.settings import setting
 
@@ -200,7 +202,15 @@ class PpoConfig(CommonConfig):
             found["minibatches"] = "must not be more than the prompts of a rollout"
         if bool(self.ptx_data) != bool(self.ptx_coefficient):
             found["ptx_coefficient"] = "and --ptx-data go together"
-        return found | self._kl_conflicts() | self._value_conflicts()
+        return found | self._reward_conflicts() | self._kl_conflicts() | self._value_conflicts()
+
+    def _reward_conflicts(self) -> dict[str, str]:
+        for text in self.reward:
+            try:
+                parse_reward(text)
+            except UsageError as error:
+                return {"reward": str(error).removeprefix("--reward ")}
+        return {}
 
     def _kl_conflicts(self) -> dict[str, str]:
         if self.kl_place == "loss" and self.kl_kind == "k1":

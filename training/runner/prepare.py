@@ -4,16 +4,17 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from django.core.files.storage import default_storage
 
 from annotate.models import Snapshot
 from training import base_models
-from training.models import Run
+from training.models import ModelVersion, Run
 from training.recipes.configs import RECIPES, ConfigError, build, to_arguments
 from training.runner.trainer import Trainer
+from training.services.run_settings import reward_faults, runs_code
 
 CHUNK_BYTES = 1 << 20
 POLL_SECONDS = 0.25
@@ -46,7 +47,7 @@ def prepare(run: Run, *, data: Path, log: Path, pulse: Pulse, started: Callable[
         shutil.rmtree(left_behind, ignore_errors=True)
     copy_snapshot(snapshot, data, pulse=pulse)
     model = bring_base_model(run, log=log, pulse=pulse, started=started)
-    return command_line(run, model=model, data=data)
+    return command_line(run, model=model, data=data, inputs=bring_inputs(run))
 
 
 def copy_snapshot(snapshot: Snapshot, target: Path, *, pulse: Pulse) -> None:
@@ -81,17 +82,36 @@ def bring_base_model(run: Run, *, log: Path, pulse: Pulse, started: Callable[[in
         CannotStart: the model is not here and cannot be made.
     """
     if run.base_version is not None:
-        if run.base_version.deleted_at is not None or not base_models.is_model_folder(run.base_version.path):
-            raise CannotStart(f"The files of the model {run.base_version} are gone.")
-        return str(run.base_version.path)
+        return _folder_of(run.base_version)
     if (built_in := base_models.BUILT_IN.get(run.base_model)) is not None:
         if not base_models.is_model_folder(built_in.folder):
             _make(built_in, log=log, pulse=pulse, started=started)
         return str(built_in.folder)
-    if fault := base_models.name_fault(run.base_model):
+    return _place_of(run.base_model)
+
+
+def bring_inputs(run: Run) -> dict[str, str]:
+    """The flags for the models that the run reads besides its base, each a folder on this machine or a hub id.
+
+    Raises:
+        CannotStart: one is not here.
+    """
+    return {
+        one.role: _place_of(one.name) if one.version is None else _folder_of(one.version)
+        for one in run.inputs.select_related("version")
+    }
+
+
+def _folder_of(version: ModelVersion) -> str:
+    if version.deleted_at is not None or not base_models.is_model_folder(version.path):
+        raise CannotStart(f"The files of the model {version} are gone.")
+    return str(version.path)
+
+
+def _place_of(name: str) -> str:
+    if fault := base_models.name_fault(name):
         raise CannotStart(fault)
-    is_hub_id = base_models.HUB_ID.fullmatch(run.base_model)
-    return run.base_model if is_hub_id else str(base_models.models_root() / run.base_model)
+    return name if base_models.HUB_ID.fullmatch(name) else str(base_models.models_root() / name)
 
 
 def _make(model: base_models.BuiltIn, *, log: Path, pulse: Pulse, started: Callable[[int | None], None]) -> None:
@@ -108,7 +128,7 @@ def _make(model: base_models.BuiltIn, *, log: Path, pulse: Pulse, started: Calla
         raise CannotStart(f"The base model {model.name} could not be made (exit {status}); the log says why.")
 
 
-def command_line(run: Run, *, model: str, data: Path) -> list[str]:
+def command_line(run: Run, *, model: str, data: Path, inputs: Mapping[str, str]) -> list[str]:
     """The trainer's command: always with --resume once the output folder holds something.
 
     Raises:
@@ -116,7 +136,11 @@ def command_line(run: Run, *, model: str, data: Path) -> list[str]:
     """
     output = run.folder / "out"
     resume = output.is_dir() and any(output.iterdir())
-    places = {"model": model, "data": str(data), "output": str(output), "resume": resume}
+    places = {"model": model, "data": str(data), "output": str(output), "resume": resume, **inputs}
+    if reward_faults(run.config.get("reward")):
+        raise CannotStart("This server no longer offers one of the run's rewards; see PLACKETT_REWARD_FUNCTIONS.")
+    if runs_code(run.config):
+        places["allow_code_execution"] = True
     try:
         config = build(RECIPES[run.kind], {**run.config, **places})
     except (ConfigError, KeyError) as error:

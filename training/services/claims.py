@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from training.models import ModelVersion, Run, RunAttempt
 from training.services.doorbell import ring_on_commit
+from training.services.families import cancel_waiting_children, queue_waiting_children
 
 LEASE_SECONDS = 45
 MAX_TIMES_LOST = 3
@@ -105,7 +106,7 @@ def mark_running(claim: Claim, *, process_id: int, process_started_at: float) ->
 
 @transaction.atomic
 def succeed(claim: Claim, *, model: ModelVersion | None, step: int, **fields: Any) -> None:
-    """Ends the run well and enters its model in the registry.
+    """Ends the run well, enters its model in the registry and queues the runs that waited for it.
 
     Raises:
         StaleAttempt: the run is no longer this attempt's; nothing was written.
@@ -113,6 +114,7 @@ def succeed(claim: Claim, *, model: ModelVersion | None, step: int, **fields: An
     _end(claim, State.SUCCEEDED, Outcome.SUCCEEDED, step=step, reason="", **fields)
     if model is not None:
         model.save(force_insert=True)
+    queue_waiting_children(Run.objects.get(pk=claim.run_id))
 
 
 def fail(claim: Claim, *, reason: str, **fields: Any) -> None:
@@ -124,6 +126,7 @@ def fail(claim: Claim, *, reason: str, **fields: Any) -> None:
     _end(claim, State.FAILED, Outcome.FAILED, reason=reason, **fields)
 
 
+@transaction.atomic
 def end_cancelled(claim: Claim, **fields: Any) -> None:
     """Ends the run as someone asked.
 
@@ -131,6 +134,7 @@ def end_cancelled(claim: Claim, **fields: Any) -> None:
         StaleAttempt: the run is no longer this attempt's; nothing was written.
     """
     _end(claim, State.CANCELLED, Outcome.CANCELLED, **fields)
+    cancel_waiting_children(Run.objects.get(pk=claim.run_id))
 
 
 @transaction.atomic
@@ -153,7 +157,7 @@ def give_back(claim: Claim, *, lost: bool, reason: str, **fields: Any) -> State:
     outcome = Outcome.LOST if lost else Outcome.RELEASED
     fields["times_lost"] = run.times_lost + lost
     if run.state == State.STOPPING:
-        _end(claim, State.CANCELLED, Outcome.CANCELLED, **fields)
+        end_cancelled(claim, **fields)
         return State.CANCELLED
     if fields["times_lost"] >= MAX_TIMES_LOST:
         _end(claim, State.FAILED, outcome, reason=f"Given up after {MAX_TIMES_LOST} attempts: {reason}", **fields)

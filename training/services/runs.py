@@ -1,7 +1,6 @@
 """Starting, cancelling and going on with runs, for people. Who may do it is asked in selectors.py."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from django.db import transaction
 from django.db.models.functions import Now
@@ -9,16 +8,14 @@ from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, Snapshot, User
-from training import base_models
-from training.models import ModelVersion, Run
-from training.recipes.configs import RECIPES, ConfigError, build, to_values
-from training.selectors import base_version_for, train_pairs
+from training.models import Run, RunInput
+from training.selectors import train_pairs
 from training.services.doorbell import ring_on_commit
+from training.services.families import cancel_waiting_children
+from training.services.run_inputs import BASE, checked_inputs, settle_inputs
+from training.services.run_settings import INPUTS, checked_config
 
-STARTABLE = (Run.Kind.REWARD,)
-SET_BY_SERVER = ("model", "data", "output", "resume", "shard")
 MAX_NAME_CHARACTERS = 120
-PLACEHOLDERS = {"model": "-", "data": "-", "output": "-"}
 
 
 @transaction.atomic
@@ -30,36 +27,48 @@ def start_run(
     snapshot: Snapshot,
     base_model: str,
     config: Mapping[str, object],
+    inputs: Mapping[str, str] | None = None,
     name: str = "",
 ) -> Run:
     """Queues a run after checking all that can be checked before a worker has it; wakes a worker on commit.
 
+    A run that builds on the model of another that has not succeeded yet waits for it.
+
     Args:
         base_model: see training.base_models.
         config: settings of the recipe by field name; the rest take their defaults, which are stored with the run.
+        inputs: models besides the base, by role (see RunInput): for PPO the reward model, and the judge.
 
     Raises:
         Invalid: with one message per wrong field; settings stand under `config.NAME`.
     """
-    faults = _snapshot_faults(project, snapshot)
-    base_version, model_faults = _base_model(project, kind, base_model)
-    settings, config_faults = checked_config(kind, config)
-    faults |= model_faults | config_faults
+    given = {role: model.strip() for role, model in (inputs or {}).items() if model.strip()}
+    faults = _snapshot_faults(project, snapshot, kind)
+    models = checked_inputs(project, kind, {BASE: base_model, **given})
+    settings, config_faults = checked_config(kind, config, inputs=given.keys() & set(INPUTS.get(kind, ())))
+    faults |= config_faults | models.faults
     if len(name) > MAX_NAME_CHARACTERS:
         faults["name"] = _("At most %(limit)d characters.") % {"limit": MAX_NAME_CHARACTERS}
     if faults:
         raise Invalid(_("The run cannot be started."), fields=faults)
+    awaited = models.awaited
     run = Run.objects.create(
         project=project,
         name=name.strip() or _name_from(kind, snapshot)[:MAX_NAME_CHARACTERS],
         kind=kind,
+        state=Run.State.WAITING if awaited else Run.State.QUEUED,
         snapshot=snapshot,
+        # The latest of those awaited: in a chain it is the one that the others end before.
+        parent=max(awaited, key=lambda one: one.pk, default=None),
         base_model=base_model,
-        base_version=base_version,
+        base_version=models.named[BASE].version,
         config=settings,
         started_by=started_by,
-        queued_at=Now(),
+        queued_at=None if awaited else Now(),
     )
+    for role, one in models.named.items():
+        if role != BASE:
+            RunInput.objects.create(run=run, role=role, name=one.name, version=one.version)
     ring_on_commit(run.queue)
     run.refresh_from_db()
     return run
@@ -69,45 +78,28 @@ def _name_from(kind: str, snapshot: Snapshot) -> str:
     return _("%(kind)s from %(snapshot)s") % {"kind": Run.Kind(kind).label, "snapshot": snapshot.name}
 
 
-def checked_config(kind: str, config: Mapping[str, object]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Every setting of the recipe with its value, and what is wrong with those given, by `config.NAME`."""
-    if kind not in Run.Kind.values:
-        return {}, {"kind": f"One of {', '.join(Run.Kind.values)}."}
-    if kind not in STARTABLE:
-        words = _("%(kind)s runs cannot be started yet; reward model runs can.")
-        return {}, {"kind": words % {"kind": Run.Kind(kind).label}}
-    faults = {f"config.{key}": "is set by the server" for key in SET_BY_SERVER if key in config}
-    given = {key: value for key, value in config.items() if key not in SET_BY_SERVER}
-    try:
-        checked = build(RECIPES[kind], {**PLACEHOLDERS, **given})
-    except ConfigError as error:
-        return {}, faults | {f"config.{key}": text for key, text in error.errors.items()}
-    return {key: value for key, value in to_values(checked).items() if key not in SET_BY_SERVER}, faults
-
-
-def _snapshot_faults(project: Project, snapshot: Snapshot) -> dict[str, str]:
+def _snapshot_faults(project: Project, snapshot: Snapshot, kind: str) -> dict[str, str]:
     if snapshot.project_id != project.pk:
         return {"snapshot": _("There is no such snapshot in this project.")}
     # Locked, so that a withdrawal either is seen here or sees this run.
     state = Snapshot.objects.select_for_update(of=("self",), no_key=True).values_list("state", flat=True)
     if state.get(pk=snapshot.pk) != Snapshot.State.FROZEN:
         return {"snapshot": _("This snapshot was withdrawn: nothing may be trained from it.")}
-    if train_pairs(snapshot) == 0:
-        return {"snapshot": _("This snapshot has nothing to train from: no preference in its train split.")}
+    if fault := nothing_for(kind, snapshot):
+        return {"snapshot": fault}
     return {}
 
 
-def _base_model(project: Project, kind: str, name: str) -> tuple[ModelVersion | None, dict[str, str]]:
-    version_id = base_models.registry_id(name)
-    if version_id is None:
-        fault = base_models.name_fault(name)
-        return None, {"base_model": fault} if fault else {}
-    version = base_version_for(project=project, version_id=version_id)
-    if version is None:
-        return None, {"base_model": _("There is no such model in the registry of this project.")}
-    if kind == Run.Kind.REWARD and version.kind != ModelVersion.Kind.POLICY:
-        return None, {"base_model": _("A reward model is trained from a policy, not from a reward model.")}
-    return version, {}
+def nothing_for(kind: str, snapshot: Snapshot) -> str:
+    """Why a run of this kind would find nothing in the snapshot; "" if it may find something."""
+    lines = {name: int(snapshot.counts.get(name, 0)) for name in ("rankings", "demonstrations", "prompts")}
+    if kind in (Run.Kind.REWARD, Run.Kind.DPO) and train_pairs(snapshot) == 0:
+        return _("This snapshot has nothing to train from: no preference in its train split.")
+    if kind == Run.Kind.SFT and not lines["rankings"] + lines["demonstrations"]:
+        return _("This snapshot has nothing to train from: no ranking and no demonstration.")
+    if kind == Run.Kind.PPO and not sum(lines.values()):
+        return _("This snapshot has nothing to train from: no prompt.")
+    return ""
 
 
 @transaction.atomic
@@ -130,6 +122,7 @@ def cancel_run(run: Run) -> Run:
     else:
         locked.state, locked.finished_at = Run.State.CANCELLED, Now()
     locked.save(update_fields=["state", "cancel_requested_at", "finished_at"])
+    cancel_waiting_children(locked)
     locked.refresh_from_db()
     return locked
 
@@ -141,7 +134,8 @@ def resume_run(run: Run) -> Run:
     Locks the run's row.
 
     Raises:
-        Conflict: it has not failed and was not cancelled, or its snapshot was withdrawn.
+        Conflict: it has not failed and was not cancelled, its snapshot was withdrawn, or a run that it builds on has
+            not succeeded.
     """
     locked = Run.objects.select_for_update(of=("self",)).select_related("project", "snapshot").get(pk=run.pk)
     if locked.state not in (Run.State.FAILED, Run.State.CANCELLED):
@@ -149,6 +143,8 @@ def resume_run(run: Run) -> Run:
         raise Conflict(words % {"state": locked.get_state_display().lower()})
     if locked.snapshot is not None and locked.snapshot.state != Snapshot.State.FROZEN:
         raise Conflict(_("The run's snapshot was withdrawn: nothing may be trained from it."))
+    if not settle_inputs(locked):
+        raise Conflict(_("A run that this one builds on has made no model yet; resume that one first."))
     locked.state, locked.queued_at, locked.finished_at = Run.State.QUEUED, Now(), None
     locked.cancel_requested_at, locked.reason, locked.times_lost = None, "", 0
     locked.save(

@@ -29,15 +29,22 @@ class RunCast:
     sue: User
 
 
-def make_snapshot(project: Project, lines: Iterable[dict[str, Any]] | None = None, *, name: str = "first") -> Snapshot:
-    """A frozen snapshot whose file holds these records."""
+def make_snapshot(
+    project: Project,
+    lines: Iterable[dict[str, Any]] | None = None,
+    *,
+    name: str = "first",
+    counts: dict[str, Any] | None = None,
+) -> Snapshot:
+    """A frozen snapshot whose file holds these records; all of them rankings, unless ``counts`` says what they are."""
     found = list(records(train=16, validation=4) if lines is None else lines)
     content = "".join(json.dumps(line) + "\n" for line in found).encode()
     splits = [line["split"] for line in found]
     return Snapshot.objects.create(
         project=project,
         name=name,
-        counts={
+        counts=counts
+        or {
             "rankings": len(found),
             "pairs_by_split": {split: 3 * splits.count(split) for split in ("train", "validation", "test")},
         },

@@ -15,7 +15,7 @@ from training.pages.forms import MAIN
 from training.recipes.configs import RewardConfig, describe
 from training.services.claims import fail, mark_running, update_run
 from training.services.metrics import StepMetrics, begin_attempt, record_metrics
-from training.services.runs import SET_BY_SERVER
+from training.services.run_settings import set_by_server
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("runs_root")]
 
@@ -30,8 +30,8 @@ def page_of(user: User | None) -> Client:
 def test_the_form_has_every_setting_of_the_recipe(project: Project, snapshot: Snapshot, people: RunCast) -> None:
     html = page_of(people.alice).get(f"/p/{project.slug}/train/").content.decode()
     named = set(re.findall(r'name="config\.(\w+)"', html))
-    assert named == {field.name for field in describe(RewardConfig)} - set(SET_BY_SERVER)
-    assert set(MAIN) <= named
+    assert named == {field.name for field in describe(RewardConfig)} - set(set_by_server("reward"))
+    assert set(MAIN["reward"]) <= named
     assert 'value="2e-05"' in html and "Prompts per optimiser step" in html and "In prompts" not in html
     assert "style=" not in html and "<script>" not in html and "onclick" not in html
 
@@ -41,7 +41,7 @@ def form_of(snapshot: Snapshot, **changes: Any) -> dict[str, Any]:
     values = {
         f"config.{field.name}": "" if field.default is None else str(field.default)
         for field in describe(RewardConfig)
-        if field.name not in SET_BY_SERVER and field.kind != "boolean"
+        if field.name not in set_by_server("reward") and field.kind != "boolean"
     }
     return values | {"snapshot": snapshot.pk, "base_model": "tiny", "hub_model": "", "name": ""} | changes
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from annotate.errors import Refused
 from annotate.models import Project, Snapshot, User
-from training.models import Run
+from training.models import Run, RunInput
 from training.selectors import accuracy_of, trainable_snapshots
 from training.services.runs import start_run
 
@@ -31,12 +31,18 @@ class Command(BaseCommand):
         parser.add_argument(
             "--base-model",
             default="smollm2",
-            help="smollm2, tiny, registry:ID, a folder, or a hub id (default: smollm2)",
+            help="smollm2, tiny, registry:ID, run:ID, a folder, or a hub id (default: smollm2)",
         )
+        parser.add_argument("--reward-model", default="", metavar="MODEL", help="for ppo, named as base models are")
+        parser.add_argument("--judge", default="", metavar="MODEL", help="for ppo: a reward model nothing learns from")
         parser.add_argument("--name", default="", help="name of the run (default: after the snapshot)")
         parser.add_argument("--user", metavar="NAME", help="on whose behalf (default: nobody's)")
         parser.add_argument(
-            "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the recipe; repeatable"
+            "--set",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="a setting of the recipe; repeatable, and for settings that take several values so is the name",
         )
         parser.add_argument("--follow", action="store_true", help="show a progress bar until the run has ended")
         parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
@@ -55,6 +61,7 @@ class Command(BaseCommand):
                     base_model=options["base_model"],
                     config=_settings(options["set"]),
                     name=options["name"],
+                    inputs={role: options[role] for role in RunInput.Role.values},
                 )
                 if options["dry_run"]:
                     raise DryRun
@@ -108,5 +115,7 @@ def _settings(given: list[str]) -> dict[str, object]:
         name, equals, value = one.partition("=")
         if not equals:
             raise CommandError(f"--set takes NAME=VALUE, not {one!r}.")
-        settings[name.replace("-", "_")] = value
+        name = name.replace("-", "_")
+        before = settings.get(name)
+        settings[name] = value if before is None else [*(before if isinstance(before, list) else [before]), value]
     return settings

@@ -1,0 +1,106 @@
+"""The models that a run starts from and reads: how they are named, and which of them may be what."""
+
+from dataclasses import dataclass, field
+
+from django.utils.translation import gettext as _
+
+from annotate.models import Project
+from training import base_models
+from training.models import ModelVersion, Run, RunInput
+from training.selectors import base_version_for, run_to_build_on
+from training.services.run_settings import INPUTS
+
+BASE = "base_model"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model as it was named, and what that is: an entry of the registry, or the run that is to make it."""
+
+    name: str
+    version: ModelVersion | None = None
+    run: Run | None = None
+
+
+@dataclass
+class Inputs:
+    """All models of a run by what they are to it (``base_model``, ``reward_model``, ``judge``), and what is wrong."""
+
+    named: dict[str, Named] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def awaited(self) -> list[Run]:
+        """The runs whose models are still to be made."""
+        return [one.run for one in self.named.values() if one.run is not None and one.version is None]
+
+
+def checked_inputs(project: Project, kind: str, names: dict[str, str]) -> Inputs:
+    """Look up every model that a run of this kind is given.
+
+    Args:
+        names: by ``base_model``, ``reward_model`` or ``judge``; see training.base_models for how models are called.
+    """
+    found = Inputs()
+    for role, name in names.items():
+        if role != BASE and role not in INPUTS.get(kind, ()):
+            found.faults[role] = _("Runs of this kind read no such model.")
+            continue
+        wanted = ModelVersion.Kind.POLICY if role == BASE else ModelVersion.Kind.REWARD
+        one = _look_up(project, name)
+        fault = one if isinstance(one, str) else _kind_fault(one, wanted)
+        if fault is not None:
+            found.faults[role] = fault
+        elif isinstance(one, Named):
+            found.named[role] = one
+    reward, judge = found.named.get(RunInput.Role.REWARD), found.named.get(RunInput.Role.JUDGE)
+    if reward and judge and (reward.name == judge.name or (reward.version and reward.version == judge.version)):
+        found.faults[RunInput.Role.JUDGE] = _("A judge is never trained against: name another than the reward model.")
+    return found
+
+
+def _look_up(project: Project, name: str) -> Named | str:
+    """The model, or what is wrong with the name."""
+    if (version_id := base_models.registry_id(name)) is not None:
+        version = base_version_for(project=project, version_id=version_id)
+        return _("There is no such model in the registry of this project.") if version is None else Named(name, version)
+    if (run_id := base_models.run_id(name)) is not None:
+        run = run_to_build_on(project=project, run_id=run_id)
+        if run is None:
+            return _("There is no such run in this project, or it makes no model any more.")
+        return Named(name, ModelVersion.objects.filter(run=run, deleted_at=None).first(), run)
+    return base_models.name_fault(name) or Named(name)
+
+
+def _kind_fault(one: Named, wanted: str) -> str | None:
+    if one.version is not None:
+        kind: str | None = one.version.kind
+    elif one.run is not None:
+        kind = ModelVersion.Kind.REWARD if one.run.kind == Run.Kind.REWARD else ModelVersion.Kind.POLICY
+    else:
+        kind = None  # of a folder or a hub's model the recipe will tell
+    if kind is None or kind == wanted:
+        return None
+    if wanted == ModelVersion.Kind.POLICY:
+        return _("This starts from a policy, not from a reward model.")
+    return _("This is a policy; a reward model is needed here.")
+
+
+def settle_inputs(run: Run) -> bool:
+    """Fill in the models that runs have made by now; whether none is awaited any more."""
+    if (made_by := base_models.run_id(run.base_model)) is not None and run.base_version is None:
+        run.base_version = _made_by(made_by)
+        run.save(update_fields=["base_version"])
+        if run.base_version is None:
+            return False
+    for one in RunInput.objects.filter(run=run, version=None):
+        if (made_by := base_models.run_id(one.name)) is not None:
+            one.version = _made_by(made_by)
+            one.save(update_fields=["version"])
+            if one.version is None:
+                return False
+    return True
+
+
+def _made_by(run_id: int) -> ModelVersion | None:
+    return ModelVersion.objects.filter(run_id=run_id, deleted_at=None).first()
