@@ -63,7 +63,11 @@ def _row(worker: Any, held: list[Held]) -> dict[str, Any]:
         "processors": worker.processors,
         "memory": _memory(worker.memory_used_bytes, worker.memory_bytes),
         "gpus": [
-            {"name": gpu["name"], "busy": gpu["busy"], "memory": _memory(gpu["memory_used_bytes"], gpu["memory_bytes"])}
+            {
+                "name": gpu["name"],
+                "busy": "" if gpu["busy"] is None else f"{gpu['busy'] * 100:.0f}\N{NO-BREAK SPACE}%",
+                "memory": _memory(gpu["memory_used_bytes"], gpu["memory_bytes"]),
+            }
             for gpu in worker.gpus
         ],
         "heard": _("just now") if silent < JUST_NOW_SECONDS else _("%(time)s ago") % {"time": duration(silent)},

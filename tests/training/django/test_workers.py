@@ -235,7 +235,7 @@ def test_the_page_says_who_lives_and_what_they_hold(held: Run, people: RunCast) 
     assert html.count('<span class="state good">alive</span>') == 2
     assert f'href="/runs/{held.pk}/"' in html and "Alice&#x27;s run" in html and "attempt 1" in html
     assert "Charlie" not in html and "A run of another project" in html
-    assert "NVIDIA H200" in html and f"70.0{NBSP}GB of 140.0{NBSP}GB" in html and f"81.0{NBSP}% busy" in html
+    assert "NVIDIA H200" in html and f"70.0{NBSP}GB of 140.0{NBSP}GB" in html and f"81{NBSP}% busy" in html
     assert f"12.0{NBSP}GB of 128.0{NBSP}GB" in html and "16 processors" in html
     assert "No GPU" in html and "Queues gpu, gpu.large" in html and "version 0.1.0" in html
     assert 'hx-trigger="every 5s"' in html and "style=" not in html and "<script>" not in html
