@@ -76,7 +76,7 @@ def promote(request: HttpRequest, model_id: int) -> HttpResponse:
         )
     except Refused as refused:
         return _model_page(request, found, status=refused.status, refusal=refused.message, given=given)
-    messages.success(request, _("The model's stage is now: %(stage)s.") % {"stage": moved.get_stage_display().lower()})
+    messages.success(request, _("The model's stage is now: %(stage)s.") % {"stage": moved.get_stage_display()})
     return redirect(found)
 
 

@@ -130,7 +130,7 @@ def test_the_page_promotes_and_tells_the_history(snapshot: Snapshot, people: Run
     given = {"stage": "production", "reason": "the <best> so far"}
     html = client.post(f"/models/{model.pk}/promote/", given, follow=True).content.decode()
     assert stages() == {model.pk: "production"}
-    assert "new → production" in html and "the &lt;best&gt; so far" in html and people.alice.username in html
+    assert "New → Production" in html and "the &lt;best&gt; so far" in html and people.alice.username in html
 
 
 def test_the_page_keeps_what_was_written_when_it_is_refused(snapshot: Snapshot, people: RunCast) -> None:
