@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = "docker-compose.yml"
 NODE = "docker-compose.node.yml"
 OVERLAYS = ("docker-compose.gpu.yml", "docker-compose.cluster.yml")
+SET = {"PLACKETT_SHARED": "/mnt/plackett", "PLACKETT_PRIVATE_ADDRESS": "10.0.0.1", "PLACKETT_NODE": "gpu-2"}
 OURS = ("prepare", "web", "worker", "gpu-worker", "beat")
 
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Z_]+)(?P<how>:-|:\?)(?P<rest>[^}]*)\}")

@@ -7,11 +7,10 @@ import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from jsonschema.validators import validator_for
 
-from tests.deploy.files import BASE, NODE, OURS, OVERLAYS, REPOSITORY, Unset, compose, filled
+from tests.deploy.files import BASE, NODE, OURS, OVERLAYS, REPOSITORY, SET, Unset, compose, filled
 from training.tasks import STOP_SECONDS
 
 FILES = sorted(path.name for path in REPOSITORY.glob("docker-compose*.yml"))
-SET = {"PLACKETT_SHARED": "/mnt/plackett", "PLACKETT_PRIVATE_ADDRESS": "10.0.0.1", "PLACKETT_NODE": "gpu-2"}
 LASTING = [(BASE, name) for name in ("postgres", "redis", "web", "worker", "gpu-worker", "beat")] + [
     (NODE, "gpu-worker")
 ]

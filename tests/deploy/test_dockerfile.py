@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dockerfile_parse import DockerfileParser
 
-from tests.deploy.files import BASE, NODE, OVERLAYS, REPOSITORY, compose
+from tests.deploy.files import BASE, NODE, OVERLAYS, REPOSITORY, SET, compose, filled
 from webapp.stack.__main__ import parser
 
 IMAGES = ("web", "worker-cpu", "worker-cuda")
@@ -115,10 +115,12 @@ def test_what_is_copied_exists_and_is_let_through(stages: Stages) -> None:
 def test_every_command_is_one_that_we_have(stages: Stages) -> None:
     commands = [json.loads(value) for image in IMAGES for kind, value in stages.own[image] if kind == "CMD"]
     for name in (BASE, NODE, *OVERLAYS):
-        for service in compose(name)["services"].values():
+        for service in filled(compose(name), SET)["services"].values():
             commands += [service["command"]] if "command" in service else []
             commands += [service["healthcheck"]["test"][1:]] if "healthcheck" in service else []
     ours = [command[3:] for command in commands if command[:3] == ["python", "-m", "webapp.stack"]]
     assert len(ours) > 10
     for arguments in ours:
         parser().parse_args(arguments)  # ends the process where it is unknown
+    with pytest.raises(SystemExit):
+        parser().parse_args(["worker", "GPU 1"])

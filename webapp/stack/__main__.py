@@ -8,6 +8,7 @@ machine is well: what health checks call.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -44,8 +45,15 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_parts(parts: "argparse._SubParsersAction[argparse.ArgumentParser]", *, does: str) -> None:
     parts.add_parser("web", help=f"{does} the web alone")
-    parts.add_parser("worker", help=f"{does} one worker alone").add_argument("queue", choices=["default", "gpu"])
+    worker = parts.add_parser("worker", help=f"{does} the worker of one queue alone")
+    worker.add_argument("queue", type=_queue, help="default for short jobs; gpu, gpu.large, cpu … for runs")
     parts.add_parser("beat", help=f"{does} the clock of periodic work alone")
+
+
+def _queue(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9._-]*", name):
+        raise argparse.ArgumentTypeError(f"{name!r} is no name of a queue: small letters, digits, dots, dashes")
+    return name
 
 
 def _command(config: StackConfig, chosen: argparse.Namespace) -> list[str]:

@@ -82,12 +82,12 @@ class StackConfig:
         return [*command, "--worker-tmp-dir", "/dev/shm"] if Path("/dev/shm").is_dir() else command
 
     def worker_command(self, queue: str) -> list[str]:
-        """A Celery worker of one queue.
+        """A Celery worker of one queue: `default` for short jobs, every other for runs.
 
-        The gpu worker runs its one job in a thread of the main process, which is the one that hears SIGTERM: it can
+        A worker of runs has its one job in a thread of the main process, which is the one that hears SIGTERM: it can
         stop the trainer and give the run back before it ends. A forked pool would not tell the job.
         """
-        pool = ["--pool", "threads", "--concurrency", "1"] if queue == "gpu" else ["--concurrency", "2"]
+        pool = ["--concurrency", "2"] if queue == "default" else ["--pool", "threads", "--concurrency", "1"]
         command = [sys.executable, "-m", "celery", "-A", "webapp", "worker", "-Q", queue, "-n", f"{queue}@%h", *pool]
         return [*command, "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
 
