@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import Client
 
 from annotate.errors import Conflict, Invalid
@@ -45,26 +44,6 @@ def test_the_same_stage_again_changes_nothing(snapshot: Snapshot, people: RunCas
     assert ModelEvent.objects.count() == 1
     with pytest.raises(Invalid):
         promote_model(model, stage="famous", actor=people.alice)
-
-
-def test_promotions_to_production_follow_one_another(snapshot: Snapshot, people: RunCast) -> None:
-    """The project's row is locked first: two that began together would otherwise meet at the constraint."""
-    model = make_model(snapshot)
-    with connection.execute_wrapper(recorded := Recorder()):
-        promote_model(model, stage="production", actor=people.alice)
-    locks = [sql for sql in recorded.statements if "FOR NO KEY UPDATE" in sql or "FOR UPDATE" in sql]
-    assert "annotate_project" in locks[0].split("WHERE")[0] and "FOR NO KEY UPDATE" in locks[0]
-
-
-class Recorder:
-    """Keeps the statements that pass."""
-
-    def __init__(self) -> None:
-        self.statements: list[str] = []
-
-    def __call__(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        self.statements.append(sql)
-        return execute(sql, params, many, context)
 
 
 @pytest.mark.parametrize("doubt", ["suspect run", "suspect report", "withdrawn", "withdrawn before"])
