@@ -12,7 +12,7 @@ from training import base_models
 from training.models import Run, RunInput
 from training.recipes.configs import FieldDescription
 from training.selectors import base_versions, reward_versions, runs_to_wait_for, train_pairs, trainable_snapshots
-from training.services.run_settings import INPUTS, settable_fields
+from training.services.run_settings import INPUTS, offered_rewards, settable_fields
 from training.services.runs import MAX_NAME_CHARACTERS
 
 # What one should look at before pressing the button, by kind.
@@ -134,8 +134,11 @@ def input_field(project: Project, role: str) -> forms.ChoiceField:
     none, text = {
         RunInput.Role.REWARD: (_("None: only the rewards below"), _("What the policy is rewarded by.")),
         RunInput.Role.JUDGE: (
-            _("One is trained at the start, from the rankings that the reward model did not learn from"),
-            _("A second reward model that nothing learns from: it shows whether the score can be believed."),
+            _("None given: one is trained at the start"),
+            _(
+                "A second reward model that nothing learns from: it tells whether the score can be believed. Without one the "
+                "run trains its own, from rankings that the reward model did not learn from where there are such."
+            ),
         ),
     }[RunInput.Role(role)]
     groups = [(_("Registry"), made), (_("Waits for the run"), coming)]
@@ -167,7 +170,9 @@ class LinesField(forms.CharField):
 
 def form_field(field: FieldDescription) -> forms.Field:
     """A form field with its unit in the label and the setting's default filled in."""
-    words = field.name.replace("_", " ").replace("lora", "LoRA").replace("grad norm", "gradient norm")
+    words = (
+        field.name.replace("_", " ").replace("lora", "LoRA").replace("kl ", "KL ").replace("grad norm", "gradient norm")
+    )
     common: dict[str, Any] = {
         "label": words[0].upper() + words[1:] + (f", {field.unit}" if field.unit not in ("", words) else ""),
         "required": False,
@@ -179,7 +184,10 @@ def form_field(field: FieldDescription) -> forms.Field:
     if field.kind == "choice":
         return forms.ChoiceField(choices=[(choice, choice) for choice in field.choices], **common)
     if field.kind == "texts":
-        common["help_text"] = _("%(help)s One a line.") % {"help": common["help_text"]}
+        common["help_text"] = _(
+            "Checkable rewards, one a line: %(rewards)s. A *0.5 behind one is its weight; exact and numeric compare "
+            "with the answer that comes with a prompt."
+        ) % {"rewards": ", ".join(offered_rewards())}
         return LinesField(
             widget=forms.Textarea(attrs={"rows": 2, "autocomplete": "off", "spellcheck": "false"}), **common
         )

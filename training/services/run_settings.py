@@ -63,12 +63,17 @@ def _field_of(kind: str, name: str) -> str:
     return name if name in INPUTS.get(kind, ()) else f"config.{name}"
 
 
+def offered_rewards() -> list[str]:
+    """What a person may name as a reward: the checkable ones, and what the operator allows."""
+    return ["regex:PATTERN" if kind == "regex" else kind for kind in REWARDS] + list(settings.REWARD_FUNCTIONS)
+
+
 def reward_faults(rewards: object) -> dict[str, str]:
     """What is wrong with rewards that were named from outside, by field: those that this server does not offer."""
     refused = [text for text in _texts(rewards) if not _is_offered(text)]
     if not refused:
         return {}
-    offered = ", ".join([*REWARDS, *settings.REWARD_FUNCTIONS])
+    offered = ", ".join(offered_rewards())
     words = _("%(reward)s is not offered here; offered are %(offered)s. A model is named as the reward model.")
     return {"config.reward": words % {"reward": refused[0], "offered": offered}}
 
