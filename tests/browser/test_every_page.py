@@ -15,6 +15,7 @@ from tests.training.core.judged import random_split
 from tests.training.django.helpers import make_snapshot, queue_run
 from training.core.evaluation import evaluate
 from training.models import ModelVersion
+from training.services.workers import Gpu, Identity, Machine, announce_worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Login = Callable[[BrowserContext, User], None]
@@ -43,6 +44,13 @@ def addresses() -> list[str]:
         folder="runs/1/model",
         size_bytes=1,
         report=made_report(),
+    )
+    gpu = Gpu("a GPU", memory_bytes=2**36, memory_used_bytes=2**35, busy=0.5)
+    machine = Machine(processors=16, memory_bytes=2**37, memory_used_bytes=2**36, gpus=(gpu,))
+    announce_worker(
+        Identity("gpu.large@a-machine-with.a-long-name.example.org", "a", 1, ("gpu",), ""),
+        machine=machine,
+        up_seconds=1,
     )
     names = {
         "slug": busy.project.slug,

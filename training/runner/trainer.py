@@ -11,7 +11,15 @@ import psutil
 from django.conf import settings
 
 # What a recipe has no use for: it reads files, so it needs no way into the database, the broker or people's sessions.
-SECRETS = ("DATABASE_URL", "REDIS_URL", "PLACKETT_SECRET_KEY", "PGPASSWORD")
+SECRETS = (
+    "DATABASE_URL",
+    "DATABASE_PASSWORD",
+    "REDIS_URL",
+    "REDIS_PASSWORD",
+    "PLACKETT_SECRET_KEY",
+    "PLACKETT_METRICS_TOKEN",
+    "PGPASSWORD",
+)
 START_TIME_TOLERANCE_SECONDS = 2.0
 KILL_WAIT_SECONDS = 10.0
 
@@ -91,7 +99,7 @@ def _start_time(process_id: int) -> float | None:
 
 
 def _environment(cache: Path | None) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    kept = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in SECRETS}
     ours = {"PLACKETT_LIFELINE": "stdin", "PYTHONUNBUFFERED": "1"}
     ours |= {"PLACKETT_CACHE": str(cache)} if cache else {}
     return {"OMP_NUM_THREADS": str(_cpus()), **kept, **ours}
