@@ -136,8 +136,8 @@ def input_field(project: Project, role: str) -> forms.ChoiceField:
         RunInput.Role.JUDGE: (
             _("None given: one is trained at the start"),
             _(
-                "A second reward model that nothing learns from: it tells whether the score can be believed. Without one "
-                "the run trains its own, from rankings that the reward model did not learn from where there are such."
+                "A second reward model that nothing learns from: it tells whether the score can be believed. Without "
+                "one the run trains its own, from rankings that the reward model did not learn from if there are any."
             ),
         ),
     }[RunInput.Role(role)]
