@@ -40,4 +40,4 @@ lock:
 	$(PY) requirements/lock.py --upgrade
 
 backup:
-	@exec $(PY) manage.py backup $(TO)
+	@exec $(PY) manage.py backup "$(TO)"

@@ -250,6 +250,15 @@ def test_what_comes_meanwhile_does_no_harm(small: Place, tmp_path: Path, monkeyp
     assert count_rows() == {"things": 3}
 
 
+def test_artifacts_in_a_store_that_is_no_folder_are_left_alone(small: Place, tmp_path: Path, settings: Any) -> None:
+    elsewhere = {"BACKEND": "django.core.files.storage.InMemoryStorage"}
+    settings.STORAGES = {**django_settings.STORAGES, "default": elsewhere}
+    made = make(tmp_path / "backup")
+    assert not made.artifacts_included and [file.path for file in made.files] == ["models/two"]
+    restore(tmp_path / "backup", wipe=True)
+    assert (small.home / "artifacts" / "a" / "one").read_text() == "1"
+
+
 def test_checkpoints_can_be_left_out_and_a_folder_is_never_written_into_twice(small: Place, tmp_path: Path) -> None:
     write(small.home, FILES)
     whole, without = make(tmp_path / "whole"), make(tmp_path / "without", checkpoints=False)

@@ -62,7 +62,14 @@ class RunningStack:
     """One `python -m webapp.stack` on `home`; without demo unless the environment says otherwise."""
 
     def __init__(
-        self, home: Path, *, port: int, python: list[str] | None = None, user: int | None = None, **environment: str
+        self,
+        home: Path,
+        *,
+        port: int,
+        part: str = "",
+        python: list[str] | None = None,
+        user: int | None = None,
+        **environment: str,
     ):
         self.home, self.port = home, port
         own = {
@@ -76,7 +83,7 @@ class RunningStack:
             inherited.pop(name, None)
         switch: dict[str, Any] = {} if user is None else {"user": user, "group": user, "extra_groups": []}
         self.process = subprocess.Popen(
-            [*(python or [sys.executable]), "-m", "webapp.stack"],
+            [*(python or [sys.executable]), "-m", "webapp.stack", *part.split()],
             cwd=REPOSITORY,
             env={**inherited, **own, **environment},
             stdout=subprocess.PIPE,

@@ -77,6 +77,18 @@ def test_a_stack_from_first_start_to_last_stop() -> None:
         assert processes_of(home) == []
 
 
+def test_the_servers_alone_for_putting_a_backup_back() -> None:
+    with home_folder() as home:
+        servers = RunningStack(home, port=free_port(), part="servers")
+        servers.wait_for("The servers are up, and nothing else")
+        assert set(servers.recorded()) == {"Postgres", "Valkey"}
+        with psycopg.connect(servers.database_url()) as connection:
+            tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
+        assert tables == (0,), "no migration has made the place anything but empty"
+        assert servers.end(signal.SIGINT) == 0
+        assert processes_of(home) == []
+
+
 def test_a_part_that_cannot_live_takes_the_start_down_and_is_named() -> None:
     with home_folder() as home:
         stack = RunningStack(home, port=free_port(), DJANGO_SETTINGS_MODULE="no.such.settings")

@@ -24,9 +24,7 @@ Say = Callable[[str], object]
 def folders() -> dict[str, Path]:
     """What is copied, by its name in a backup: artifacts (unless they are in another kind of store), runs, models."""
     known = {"runs": Path(settings.RUNS_ROOT), "models": Path(settings.MODELS_ROOT)}
-    if isinstance(default_storage, FileSystemStorage) or isinstance(
-        getattr(default_storage, "_wrapped", None), FileSystemStorage
-    ):
+    if isinstance(default_storage, FileSystemStorage):
         return {"artifacts": Path(default_storage.path("")), **known}
     return known
 
