@@ -238,6 +238,26 @@ def latest_metrics(run: Run) -> dict[str, float]:
     return latest
 
 
+FAMILY = """
+    WITH RECURSIVE above AS (
+        SELECT id, parent_id FROM training_run WHERE id = %(run)s
+        UNION SELECT run.id, run.parent_id FROM training_run run JOIN above ON run.id = above.parent_id
+    ), family AS (
+        SELECT id FROM above WHERE parent_id IS NULL
+        UNION SELECT run.id FROM training_run run JOIN family ON run.parent_id = family.id
+    )
+    SELECT id FROM family
+"""
+
+
+def family_of(run: Run) -> list[Run]:
+    """The runs of its chain in the order in which they were started, this one among them; alone if nothing waits."""
+    with connection.cursor() as cursor:
+        cursor.execute(FAMILY, {"run": run.pk})
+        ids = [row[0] for row in cursor.fetchall()]
+    return list(Run.objects.filter(pk__in=ids).order_by("pk"))
+
+
 # --- lineage ---------------------------------------------------------------------------------------------------------
 
 

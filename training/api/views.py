@@ -14,7 +14,7 @@ from annotate.api.idempotency import idempotent
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
 from annotate.api.queries import whole_number
 from annotate.errors import Invalid
-from annotate.models import Snapshot
+from annotate.models import Project, Snapshot
 from annotate.selectors.projects import get_project_for
 from training.api.asked import OF_PROJECT, project_asked
 from training.api.serializers import (
@@ -67,14 +67,10 @@ class Runs(Endpoint):
         shape.is_valid(raise_exception=True)
         given = shape.validated_data
         project = get_project_for(user, given["project"], engineer=True)
-        snapshot = Snapshot.objects.filter(project=project, pk=given["snapshot"]).first()
-        if snapshot is None:
-            message = _("There is no such snapshot in this project.")
-            raise Invalid(_("The run cannot be started."), fields={"snapshot": message})
         run = start_run(
             project=project,
             started_by=user,
-            snapshot=snapshot,
+            snapshot=snapshot_named(project, given["snapshot"]),
             inputs={role: given[role] for role in RunInput.Role.values},
             **{name: given[name] for name in ("kind", "base_model", "config", "name")},
         )
@@ -134,6 +130,19 @@ class Metrics(Endpoint):
                 "metrics": StepAnswer(answer.rows, many=True).data,
             }
         )
+
+
+def snapshot_named(project: Project, snapshot_id: int) -> Snapshot:
+    """A snapshot of the project.
+
+    Raises:
+        Invalid: there is none with this id.
+    """
+    snapshot = Snapshot.objects.filter(project=project, pk=snapshot_id).first()
+    if snapshot is None:
+        message = _("There is no such snapshot in this project.")
+        raise Invalid(_("The run cannot be started."), fields={"snapshot": message})
+    return snapshot
 
 
 def run_content(run: Run) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.pages import models, views, workers
+from training.pages import models, pipelines, views, workers
 
 urlpatterns = [
     path("runs/", views.runs, name="runs"),
@@ -13,6 +13,7 @@ urlpatterns = [
     path("workers/", workers.workers, name="workers"),
     path("workers/live/", workers.workers_live, name="workers-live"),
     path("p/<slug:slug>/train/", views.train, name="train"),
+    path("p/<slug:slug>/pipeline/", pipelines.pipeline, name="pipeline"),
     path("models/", models.models, name="models"),
     path("models/<int:model_id>/", models.model, name="model"),
     path("models/<int:model_id>/promote/", models.promote, name="model-promote"),

@@ -23,6 +23,7 @@ from training.recipes.configs import RECIPES, describe
 from training.selectors import (
     accuracy_of,
     engineered_projects,
+    family_of,
     get_run_for,
     health_of,
     latest_metrics,
@@ -162,7 +163,7 @@ def _live(run: Run) -> dict[str, Any]:
         "curves": curves_of(run.kind),
         "attempts": list(run.attempts.order_by("number")),
         "inputs": list(run.inputs.select_related("version")),
-        "children": list(run.children.order_by("pk")),
+        "family": [{"run": one, "colour": COLOUR_OF_STATE.get(Run.State(one.state), "")} for one in family_of(run)],
         "model": ModelVersion.objects.filter(run=run).first(),
         "snapshot_withdrawn": run.snapshot is not None and run.snapshot.state == Snapshot.State.WITHDRAWN,
         "accuracy": accuracy_of(run.report),
@@ -173,7 +174,7 @@ def _live(run: Run) -> dict[str, Any]:
         content["latest"],
         content["left"],
         [(one.number, one.outcome, one.from_step) for one in content["attempts"]],
-        [(child.pk, child.state) for child in content["children"]],
+        [(one["run"].pk, one["run"].state, one["run"].step) for one in content["family"]],
     ]
     content["seen"] = hashlib.sha256(json.dumps(moving, default=str).encode()).hexdigest()[:16]
     return content

@@ -221,6 +221,12 @@ BODIES: dict[tuple[str, str], Body] = {
         {"lease": str(slot.lease_id)} | ranking_body(slot)
     ),
     ("POST", "/api/v1/projects/{slug}/snapshots/"): lambda world, slot: {"name": "s"},
+    ("POST", "/api/v1/pipelines/"): lambda world, slot: {
+        "project": "tales",
+        "snapshot": world.snapshot,
+        "base_model": "tiny",
+        "stages": ["reward"],
+    },  # fmt: skip
     ("POST", "/api/v1/runs/"): lambda world, slot: START | {"project": "tales", "snapshot": world.snapshot},
     ("POST", "/api/v1/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
     ("POST", "/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},

@@ -1,5 +1,6 @@
 """Runs of every kind, and runs that build on others: SFT → reward model → PPO, each begun when that before is done."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from tests.annotate.factories import make_project
 from tests.training.django.helpers import RunCast, claim, make_snapshot
 from training.models import ModelVersion, Run, RunInput
 from training.runner.prepare import CannotStart, bring_inputs, command_line
-from training.selectors import withdrawn_among
+from training.selectors import family_of, withdrawn_among
 from training.services.claims import end_cancelled, fail, give_back, mark_running, succeed
 from training.services.models import model_of
+from training.services.pipelines import start_pipeline
 from training.services.runs import cancel_run, resume_run, start_run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("runs_root")]
@@ -248,6 +250,83 @@ def test_runs_that_cannot_be_waited_for_are_refused(snapshot: Snapshot) -> None:
         assert set(faults_of(snapshot, "reward", base_model=name)) == {"base_model"}, name
     reward = start(snapshot, "reward")
     assert "policy" in faults_of(snapshot, "sft", base_model=f"run:{reward.pk}")["base_model"]
+
+
+# --- stages with one press --------------------------------------------------------------------------------------------
+
+
+def press(snapshot: Snapshot, stages: list[str], **config: dict[str, object]) -> list[Run]:
+    return start_pipeline(
+        project=snapshot.project, started_by=None, snapshot=snapshot, base_model="tiny", stages=stages, config=config
+    )
+
+
+def test_all_stages_start_at_once_and_build_on_each_other(snapshot: Snapshot) -> None:
+    sft, reward, dpo, ppo = press(snapshot, ["ppo", "dpo", "reward", "sft"], ppo={"max_steps": 9})
+    assert [run.kind for run in (sft, reward, dpo, ppo)] == ["sft", "reward", "dpo", "ppo"]
+    assert states(sft, reward, dpo, ppo) == ["queued", "waiting", "waiting", "waiting"]
+    assert (reward.parent, dpo.parent, ppo.parent) == (sft, sft, reward)
+    assert (reward.config["half"], ppo.config["max_steps"]) == ("first", 9)
+    assert ppo.inputs.get().name == f"run:{reward.pk}"
+    assert family_of(dpo) == family_of(sft) == [sft, reward, dpo, ppo]
+    alone = start(snapshot, "sft")
+    assert family_of(alone) == [alone]
+
+
+def test_without_sft_the_others_start_from_the_base_model(snapshot: Snapshot) -> None:
+    reward, ppo = press(snapshot, ["reward", "ppo"])
+    assert (reward.state, ppo.state, ppo.base_model, ppo.parent) == ("queued", "waiting", "tiny", reward)
+
+
+@pytest.mark.parametrize(
+    ("stages", "config", "field"),
+    [
+        ([], {}, "stages"),
+        (["sft", "sample"], {}, "stages"),
+        (["sft", "ppo"], {}, "stages"),
+        (["sft"], {"ppo": {}}, "config.ppo"),
+        (["sft", "reward"], {"reward": {"epochs": 0}}, "reward.config.epochs"),
+        (["sft", "reward", "ppo"], {"ppo": {"reward": ["tests"]}}, "ppo.config.reward"),
+    ],
+)
+def test_one_wrong_stage_and_nothing_is_started(
+    snapshot: Snapshot, stages: list[str], config: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(Invalid) as refusal:
+        press(snapshot, stages, **config)
+    assert set(refusal.value.fields) == {field}
+    assert not Run.objects.exists()
+
+
+def test_the_form_of_stages(snapshot: Snapshot, people: RunCast) -> None:
+    client, address = client_of(people.alice), f"/p/{snapshot.project.slug}/pipeline/"
+    boxes = re.findall(r'<input[^>]*name="stages"[^>]*>', client.get(address).content.decode())
+    assert ["checked" in box for box in boxes] == [True, True, False, True]
+    given = form_of(snapshot, stages=["sft", "reward", "ppo"], lora_rank="4", max_steps="x")
+    answer = client.post(address, given)
+    assert answer.status_code == 422 and "SFT: " in answer.content.decode()
+    assert not Run.objects.exists()
+    answer = client.post(address, given | {"max_steps": "5"})
+    runs = list(Run.objects.order_by("pk"))
+    assert answer.status_code == 302 and answer["Location"] == f"/runs/{runs[0].pk}/"
+    assert [(run.kind, run.config["lora_rank"], run.config["max_steps"]) for run in runs] == [
+        ("sft", 4, 5), ("reward", 4, 5), ("ppo", 4, 5),
+    ]  # fmt: skip
+    html = client.get(f"/runs/{runs[2].pk}/").content.decode()
+    assert all(f"/runs/{run.pk}/" in html for run in runs)
+    assert client_of(people.bob).get(address).status_code == 403
+    assert client_of(people.charlie).post(address, given).status_code == 404
+
+
+def test_the_api_starts_stages(snapshot: Snapshot, people: RunCast) -> None:
+    client, address = client_of(people.alice), "/api/v1/pipelines/"
+    body = {"project": snapshot.project.slug, "snapshot": snapshot.pk, "base_model": "tiny", "stages": ["sft", "dpo"]}
+    answer = client.post(address, body, content_type="application/json")
+    assert answer.status_code == 201, answer.content
+    assert [(run["kind"], run["state"]) for run in answer.json()["runs"]] == [("sft", "queued"), ("dpo", "waiting")]
+    wrong = client.post(address, body | {"base_model": "../x"}, content_type="application/json")
+    assert wrong.status_code == 422 and set(wrong.json()["error"]["fields"]) == {"base_model"}
+    assert Run.objects.count() == 2
 
 
 # --- API and pages ----------------------------------------------------------------------------------------------------
