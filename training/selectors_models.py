@@ -121,7 +121,7 @@ def uses_of(user: Someone, model: ModelVersion, *, limit: int) -> tuple[list[Use
     seen = list(runs_using(user, model)[:limit])
     roles = dict(RunInput.objects.filter(version=model, run__in=seen).values_list("run_id", "role"))
     uses = [
-        Use(run, RunInput.Role(roles[run.pk]).label if run.pk in roles else "", getattr(run, "model", None))
+        Use(run, str(RunInput.Role(roles[run.pk]).label) if run.pk in roles else "", getattr(run, "model", None))
         for run in seen
     ]
     return uses, runs_reading(model).count() - len(seen)
