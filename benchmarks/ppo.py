@@ -1,11 +1,11 @@
 """PPO against TRL 1.12.0, the last release that had it: episodes per second, memory, and where the time goes.
 
-    python -m benchmarks.ppo                             # some fifteen minutes on two quiet cores
+    python -m benchmarks.ppo                             # half an hour on two quiet cores
     python -m benchmarks.ppo --part lora --prompts 8
 
 SmolLM2-135M (or --model) in float32 on CPU: 32 prompts of 64 tokens, responses of exactly 64, 4 inner epochs, 8
-responses at once in training on both sides; every side in a process of its own, one after the other, one step after a
-short one to warm up. TRL 1.12.0 is installed into a folder of its own (or is there, --trl).
+responses at once in training on both sides; every side in a process of its own, the two in turn (--rounds; seconds are
+means), one step after a short one to warm up. TRL 1.12.0 is installed into a folder of its own (or is there, --trl).
 
 * **full**: all weights of the policy, and a value model with all its weights, on both sides.
 * **lora**: ours with a shared trunk (one frozen base; adapters of rank 16 for policy and value, the reward's as it was
@@ -24,7 +24,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.ppo_ours import PROMPT, RESPONSE
@@ -90,9 +92,29 @@ def run_side(module: str, arguments: list[str], *, threads: int, path: Path | No
 
 
 def measure(part: str, options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ours and TRL's in turn."""
+    reward = make_reward_run(options.model, folder, lora_rank=LORA_RANK if part == "lora" else 0)
+    rounds = [measure_once(part, options, folder, reward) for _ in range(options.rounds)]
+    ours, trl = (mean_of(side) for side in zip(*rounds, strict=True))
+    return ours, trl
+
+
+def mean_of(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means of seconds, the highest peak; what the rounds have in common as it was in the first."""
+    found = dict(rounds[0])
+    for name in found:
+        if name.endswith("seconds"):
+            found[name] = fmean(each[name] for each in rounds)
+    if "phases" in found:
+        found["phases"] = {name: fmean(each["phases"][name] for each in rounds) for name in found["phases"]}
+    return found | {"peak_mb": max(each["peak_mb"] for each in rounds), "all": [each["seconds"] for each in rounds]}
+
+
+def measure_once(
+    part: str, options: argparse.Namespace, folder: Path, reward: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Ours, then TRL's."""
     rank = LORA_RANK if part == "lora" else 0
-    reward = make_reward_run(options.model, folder, lora_rank=rank)
     ours = run_side(
         "benchmarks.ppo_ours",
         [f"--model={options.model}", f"--reward={reward}", f"--prompts={folder / 'prompts.jsonl'}",
@@ -116,6 +138,9 @@ def show(part: str, ours: dict[str, Any], trl: dict[str, Any], episodes: int) ->
     for name, side in (("TRL", trl), ("ours", ours)):
         print(f"{name:>6} {side['seconds']:>9.1f} {episodes / side['seconds']:>11.3f} {side['peak_mb']:>9.0f} "
               f"{side['score_after']:>12.3f}")  # fmt: skip
+    for name, side in (("TRL", trl), ("ours", ours)):
+        if len(side["all"]) > 1:
+            print(f"{name:>6} by round: {', '.join(f'{seconds:.1f} s' for seconds in side['all'])}")
     print(f"faster {trl['seconds'] / ours['seconds']:.2f}x, memory {ours['peak_mb'] / trl['peak_mb']:.2f}x")
     phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in ours["phases"].items())
     print(f"our phases: {phases}")
@@ -131,6 +156,7 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, help="one part of two")
     parser.add_argument("--prompts", type=int, default=32, help="prompts, one response each")
     parser.add_argument("--micro-batch", type=int, default=8, help="responses at once in training")
+    parser.add_argument("--rounds", type=int, default=2, help="measurements of each side")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of both sides")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

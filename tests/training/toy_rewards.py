@@ -1,5 +1,6 @@
 """Rewards for tests, as ``--reward python:tests.training.toy_rewards.NAME`` names them."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,3 +27,10 @@ broken.calls = 0  # type: ignore[attr-defined]
 def unspeakable(prompts: Sequence[Any], responses: Sequence[str], records: Sequence[Any]) -> list[float]:
     """Fails."""
     raise ValueError("no words for this")
+
+
+def fails_in_second_process(prompts: Sequence[Any], responses: Sequence[str], records: Sequence[Any]) -> list[float]:
+    """As ``lowercase`` in the first process; in the second it fails."""
+    if os.environ.get("RANK") == "1":
+        raise ValueError("no words for this")
+    return lowercase(prompts, responses, records)

@@ -189,10 +189,13 @@ def add_language_lora(model: LanguageModel, *, rank: int, seed: int) -> Language
     """Freeze the model and put LoRA layers (α = 2 × rank) on every linear layer but the head."""
     from peft import LoraConfig, TaskType, get_peft_model  # weight: see ``modeling.add_lora``
 
+    from training.core.fused_lora import fuse
+
     settings = LoraConfig(
         task_type=TaskType.CAUSAL_LM, r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "lora"))
         adapter = get_peft_model(model.whole, settings)
+    fuse(model.whole)
     return LanguageModel(model.whole, adapter, model.device, model.autocast_dtype, model.shape, DEFAULT)

@@ -169,8 +169,10 @@ class LogProbAndEntropy(torch.autograd.Function):
         of_log_prob, of_entropy = gradients
         log_p, entropy, target = ctx.saved_tensors
         p = log_p.exp()
-        found = p * -of_log_prob[:, None]
-        found.scatter_add_(-1, target[:, None], of_log_prob[:, None])
+        through_entropy = None
         if of_entropy.any():
-            found -= torch.where(p > 0, p * (log_p + entropy[:, None]), 0.0) * of_entropy[:, None]
-        return found, None, None
+            through_entropy = torch.where(p > 0, p * (log_p + entropy[:, None]), 0.0) * of_entropy[:, None]
+        # In place: these are the largest tensors of a step.
+        found = p.mul_(-of_log_prob[:, None])
+        found.scatter_add_(-1, target[:, None], of_log_prob[:, None])
+        return found if through_entropy is None else found.sub_(through_entropy), None, None

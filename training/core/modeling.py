@@ -164,6 +164,8 @@ def add_lora(model: RewardModel, *, rank: int, seed: int) -> RewardModel:
     """Freeze the trunk and put LoRA layers (α = 2 × rank) on every linear layer of it; the head is trained whole."""
     from peft import LoraConfig, TaskType, get_peft_model  # weight: peft costs a second that full training need not pay
 
+    from training.core.fused_lora import fuse
+
     settings = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=rank,
@@ -175,6 +177,7 @@ def add_lora(model: RewardModel, *, rank: int, seed: int) -> RewardModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "lora"))
         adapter = get_peft_model(model.whole, settings)
+    fuse(model.whole)
     return RewardModel(model.whole, adapter, model.device, model.autocast_dtype)
 
 

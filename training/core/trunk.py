@@ -135,6 +135,8 @@ def make_shared_trunk(base: LanguageModel, *, lora_rank: int, seed: int, reward_
     """
     from peft import LoraConfig, TaskType, get_peft_model  # weight: see ``modeling.add_lora``
 
+    from training.core.fused_lora import fuse
+
     folder = reward_run_of(reward_run)
     refuse_other_base(base.whole, folder / "model", load_lora_config(folder / "adapter"))
     settings = LoraConfig(
@@ -146,6 +148,7 @@ def make_shared_trunk(base: LanguageModel, *, lora_rank: int, seed: int, reward_
         adapter = get_peft_model(base.whole, settings, adapter_name=POLICY)
         for name in (VALUE, REWARD):
             adapter.add_adapter(name, load_lora_config(folder / "adapter"))
+    fuse(base.whole)
     weights = load_file(folder / "adapter" / ADAPTER_WEIGHTS)
     for name in (VALUE, REWARD):
         fill_adapter(base.whole, name, weights)

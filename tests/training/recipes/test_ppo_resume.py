@@ -1,4 +1,4 @@
-"""PPO stopped anywhere: killed, asked to stop, out of memory, on one process or two, it is the same run."""
+"""PPO stopped anywhere: killed, asked to stop or out of memory, it is the same run."""
 
 import json
 import os
@@ -13,14 +13,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.conftest import flags_from, run_as_main
-from tests.training.ranks import run_ranks
 from tests.training.run_files import metrics_of, report_of
 from tests.training.snapshots import prompts, write_jsonl
 from training.core import checkpoints, runfolder
-from training.core.distributed import World
 from training.core.errors import StopRequested
 from training.core.language import LanguageModel
-from training.recipes import loop, ppo_learn, ppo_rollout, ppo_watch
+from training.recipes import ppo_learn, ppo_rollout, ppo_watch
 from training.recipes.configs import PpoConfig, build
 from training.recipes.launch import Session
 from training.recipes.ppo import train_ppo
@@ -268,34 +266,3 @@ def test_micro_batches_change_memory_only(train_policy: TrainPolicy, changes: di
     first = [results_of(train_policy(**settings, **extra))[0] for extra in ({}, changes)]
     for name in ("train/loss", "train/grad_norm", "train/value_loss", "ppo/reward_mean", "ppo/entropy"):
         assert first[1][name] == pytest.approx(first[0][name], rel=1e-5, abs=1e-7), name
-
-
-# --- two processes ----------------------------------------------------------------------------------------------------
-
-
-def train_as_rank(world: World, values: dict[str, Any]) -> list[dict[str, Any]]:
-    """The run's figures, with this process as one of ``world``."""
-    loop.CheckpointSaver.save = lambda *_, **__: None  # type: ignore[method-assign]
-    folder = Path(values["output"])
-    folder.mkdir(exist_ok=True)
-    session = Session("ppo", build(PpoConfig, values), folder)
-    session.world = world
-    train_ppo(session)
-    return results_of(folder) if world.is_main else []
-
-
-@pytest.mark.parametrize(
-    "changes", [{}, {"advantage": "grpo", "samples_per_prompt": 3, "lora_rank": 4}, {"shard": True}]
-)
-def test_two_processes_are_one(
-    changes: dict[str, Any], tiny_model: Path, tmp_path: Path, fork_server: ForkServerContext
-) -> None:
-    values = values_of(tiny_model, tmp_path) | {"max_steps": 1, "evaluate_every": 1} | changes
-    alone = results_of(run(values, output=str(tmp_path / "one"), shard=False))
-    together = run_ranks(fork_server, train_as_rank, values | {"output": str(tmp_path / "two")})
-    assert isinstance(together[0], list), together
-    assert together[1] == []
-    for row, expected in zip(together[0], alone, strict=True):
-        assert row.keys() == expected.keys()
-        for name, value in expected.items():
-            assert row[name] == (None if value is None else pytest.approx(value, rel=1e-4, abs=1e-5)), name
