@@ -81,7 +81,7 @@ def test_it_is_kept_while_a_run_that_is_not_finished_reads_it(
         fields |= {"parent": model.run, "queued_at": None}
     run = queue_run(snapshot, **fields)
     if reads == "input":
-        RunInput.objects.create(run=run, role="reward", name=f"registry:{model.pk}", version=model)
+        RunInput.objects.create(run=run, role="reward_model", name=f"registry:{model.pk}", version=model)
     answer = delete(model, people.alice, django_capture_on_commit_callbacks)
     assert answer.status_code == 409, answer.content
     assert answer.json()["error"]["code"] == "in_use" and answer.json()["error"]["extra"] == {"runs": [run.pk]}

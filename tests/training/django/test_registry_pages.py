@@ -45,7 +45,7 @@ def test_lineage_is_told_both_ways(snapshot: Snapshot, people: RunCast) -> None:
     sft = queue_run(snapshot, kind="sft", name="imitation")
     first = trained_from(sft, parent=None, name="first policy")
     ppo = queue_run(later, kind="ppo", name="reinforcement", base_model=f"registry:{first.pk}", base_version=first)
-    RunInput.objects.create(run=ppo, role="reward", name=f"registry:{reward.pk}", version=reward)
+    RunInput.objects.create(run=ppo, role="reward_model", name=f"registry:{reward.pk}", version=reward)
     second = trained_from(ppo, parent=first, name="second policy")
     waits = queue_run(later, kind="dpo", name="still to come", base_version=second)
 
