@@ -21,7 +21,7 @@ from tests.deploy.files import BASE, REPOSITORY, compose, filled
 from tests.stack.running import free_port
 from webapp.stack.postgres import packaged_postgres
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 NOT_PACKAGES = {"pip", "setuptools"}
 
 REDIS_CLI = """\

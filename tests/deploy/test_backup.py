@@ -51,7 +51,7 @@ class Place:
             env={**own, "REDIS_URL": os.environ["REDIS_URL"], "HOME": str(self.home)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=400,
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr

@@ -31,7 +31,7 @@ def test_a_life_of_all_services(composed: Composed, database_url: str) -> None:
         composed.wait_healthy(name)
     with pytest.raises(redis.AuthenticationError), redis.Redis(port=composed.redis_port) as stranger:
         stranger.ping()
-    assert composed.start("prepare").wait(timeout=120) == 0, composed.tail("prepare")
+    assert composed.start("prepare").wait(timeout=300) == 0, composed.tail("prepare")
 
     lasting = ("web", "worker", "gpu-worker", "beat")
     for name in lasting:
