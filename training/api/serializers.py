@@ -43,7 +43,7 @@ def _property(field: FieldDescription) -> dict[str, Any]:
     }
 
 
-@extend_schema_field({"oneOf": [settings_schema(kind) for kind in STARTABLE]})
+@extend_schema_field({"anyOf": [settings_schema(kind) for kind in STARTABLE]})
 class SettingsField(serializers.DictField):
     """Settings of the run's recipe by name; those not given take their defaults."""
 

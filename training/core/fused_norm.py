@@ -4,7 +4,6 @@ Transformers writes y = w · x · (mean x² + ε)^−½ as separate steps, each 
 the hidden states, and autograd walks back through each. On CPU that is a tenth of a step of a small model.
 """
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -25,7 +24,8 @@ class RmsNorm(torch.autograd.Function):
         mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         scale = mean_square.add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight)
+        out: Tensor = (x * scale).mul_(weight)
+        return out
 
     @staticmethod
     @once_differentiable
@@ -49,14 +49,19 @@ class _Fused(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.float32 or self.weight.dtype != torch.float32:
-            return super().forward(x)  # type: ignore[misc,no-any-return]  # the norm that this one stands before
+            return super().forward(x)  # type: ignore[no-any-return]  # the norm that this one stands before
         out: Tensor = RmsNorm.apply(x, self.weight, self.variance_epsilon)  # type: ignore[no-untyped-call]
         return out
 
 
-@cache
+_fused_classes: dict[type[nn.Module], type[nn.Module]] = {}
+
+
 def _fused_class(norm: type[nn.Module]) -> type[nn.Module]:
-    return type(f"Fused{norm.__name__}", (_Fused, norm), {})
+    """One class for each that is fused, however often."""
+    if norm not in _fused_classes:
+        _fused_classes[norm] = type(f"Fused{norm.__name__}", (_Fused, norm), {})
+    return _fused_classes[norm]
 
 
 def fuse_norms(whole: nn.Module) -> None:
