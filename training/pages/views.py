@@ -50,10 +50,7 @@ def runs(request: HttpRequest) -> HttpResponse:
     user = visitor(request)
     found, older = newest(runs_for(user), request)
     context = {
-        "rows": [
-            {"run": run, "colour": COLOUR_OF_STATE.get(Run.State(run.state), ""), "accuracy": accuracy_of(run.report)}
-            for run in found
-        ],
+        "rows": [{"run": run, "colour": COLOUR_OF_STATE.get(Run.State(run.state), "")} for run in found],
         "older": older,
         "projects": list(engineered_projects(user)),
     }

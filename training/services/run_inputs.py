@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from annotate.models import Project
@@ -100,6 +101,12 @@ def settle_inputs(run: Run) -> bool:
             if one.version is None:
                 return False
     return True
+
+
+def is_any_deleted(run: Run) -> bool:
+    """Whether the files of a model that the run reads were deleted from the registry."""
+    read = Q(runs_from_it=run) | Q(runs_that_read_it__run=run)
+    return ModelVersion.objects.filter(read, deleted_at__isnull=False).exists()
 
 
 def _made_by(run_id: int) -> ModelVersion | None:

@@ -12,7 +12,7 @@ from training.models import Run, RunInput
 from training.selectors import train_pairs
 from training.services.doorbell import ring_on_commit
 from training.services.families import cancel_waiting_children
-from training.services.run_inputs import BASE, checked_inputs, settle_inputs
+from training.services.run_inputs import BASE, checked_inputs, is_any_deleted, settle_inputs
 from training.services.run_settings import INPUTS, checked_config
 
 MAX_NAME_CHARACTERS = 120
@@ -134,8 +134,8 @@ def resume_run(run: Run) -> Run:
     Locks the run's row.
 
     Raises:
-        Conflict: it has not failed and was not cancelled, its snapshot was withdrawn, or a run that it builds on has
-            not succeeded.
+        Conflict: it has not failed and was not cancelled, its snapshot was withdrawn, a model that it reads was
+            deleted, or a run that it builds on has not succeeded.
     """
     locked = Run.objects.select_for_update(of=("self",)).select_related("project", "snapshot").get(pk=run.pk)
     if locked.state not in (Run.State.FAILED, Run.State.CANCELLED):
@@ -143,6 +143,8 @@ def resume_run(run: Run) -> Run:
         raise Conflict(words % {"state": locked.get_state_display().lower()})
     if locked.snapshot is not None and locked.snapshot.state != Snapshot.State.FROZEN:
         raise Conflict(_("The run's snapshot was withdrawn: nothing may be trained from it."))
+    if is_any_deleted(locked):
+        raise Conflict(_("A model that the run reads was deleted."))
     if not settle_inputs(locked):
         raise Conflict(_("A run that this one builds on has made no model yet; resume that one first."))
     locked.state, locked.queued_at, locked.finished_at = Run.State.QUEUED, Now(), None

@@ -218,6 +218,17 @@ def test_behind_a_failed_stage_the_others_wait_for_it_to_be_resumed(snapshot: Sn
     assert states(sft, reward, ppo) == ["succeeded", "queued", "waiting"]
 
 
+def test_a_run_whose_model_was_deleted_is_not_resumed(snapshot: Snapshot) -> None:
+    sft, reward = start(snapshot, "sft"), start(snapshot, "reward")
+    policy, scorer = do_next(sft), do_next(reward)
+    for deleted, kind, named in ((policy, "reward", {}), (scorer, "ppo", {"reward_model": f"registry:{scorer.pk}"})):
+        run = start(snapshot, kind, base_model=f"registry:{policy.pk}" if deleted == policy else "tiny", inputs=named)
+        cancel_run(run)
+        ModelVersion.objects.filter(pk=deleted.pk).update(deleted_at="2026-01-01T00:00:00Z")
+        with pytest.raises(Conflict, match="deleted"):
+            resume_run(run)
+
+
 def test_a_withdrawal_ends_what_waits_for_its_snapshot(snapshot: Snapshot) -> None:
     sft, reward, ppo = chain(snapshot)
     held = claim()
