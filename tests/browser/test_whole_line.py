@@ -102,7 +102,7 @@ def test_from_the_keyboard_to_a_trained_model_and_the_export(
     page.get_by_role("link", name="Train reward model").click()
     page.get_by_label("Base model").select_option("tiny")
     page.get_by_label("Name of the run").fill("From the browser")
-    page.get_by_role("button", name="Train reward model").click()
+    page.get_by_role("button", name="Start the run").click()
     expect(page.get_by_role("heading", name="From the browser")).to_be_visible()
     expect(page.locator("#run-live")).to_have_attribute("data-state", "succeeded", timeout=PATIENCE)
     expect(page.get_by_text("longer response wins")).to_be_visible()

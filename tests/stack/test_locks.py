@@ -41,5 +41,6 @@ def test_the_sets_agree() -> None:
 
 
 def test_no_package_of_one_cuda_build_is_locked() -> None:
-    assert [name for name in pins("run", "test", "lint") if name.startswith(("nvidia-", "cuda-", "triton"))] == []
+    found = [name for name in pins("run", "test", "lint") if name.startswith(("nvidia-", "cuda-", "triton"))]
+    assert set(found) <= {"nvidia-ml-py"}  # asks whatever driver there is, without CUDA
     assert pins("torch") == {"torch": "2.13.0"}

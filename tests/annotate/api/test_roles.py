@@ -246,6 +246,11 @@ BODIES: dict[tuple[str, str], Body] = {
         "file": SimpleUploadedFile("more.jsonl", json.dumps(RECORD | {"prompt": "q?"}).encode()),
     },
     ("POST", "/p/{slug}/train/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},
+    ("POST", "/p/{slug}/pipeline/"): lambda world, slot: {
+        "base_model": "tiny",
+        "snapshot": world.snapshot,
+        "stages": ["reward"],
+    },  # fmt: skip
 }
 
 

@@ -130,7 +130,6 @@ def test_a_resume_with_another_reward_model_is_refused(
     ("changes", "words"),
     [
         ({"reward": ["numeric", "tests"]}, "needs --allow-code-execution"),
-        ({"reward": ["guess"]}, "'guess' is none of"),
         ({"max_prompt_length": 3}, "no prompt to train on"),
         ({"reward": ["tests"], "allow_code_execution": True}, "prompt line 1"),
     ],
