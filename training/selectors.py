@@ -126,8 +126,13 @@ def reward_versions(project: Project) -> QuerySet[ModelVersion]:
 
 
 def run_to_build_on(*, project: Project, run_id: int) -> Run | None:
-    """A run of the project that makes a model, or has made one that is still there."""
-    run = Run.objects.filter(pk=run_id, project=project).exclude(state=Run.State.CANCELLED).first()
+    """A run of the project that makes a model, or has made one that is still there; to be called in a transaction.
+
+    Locks the run's row: if it ended between this look and the commit of the run that is to wait for it, nobody would
+    ever tell that one.
+    """
+    runs = Run.objects.select_for_update(of=("self",), no_key=True)
+    run = runs.filter(pk=run_id, project=project).exclude(state=Run.State.CANCELLED).first()
     if run is None or run.kind in (Run.Kind.EVALUATE, Run.Kind.SAMPLE):
         return None
     gone = run.state == Run.State.SUCCEEDED and not ModelVersion.objects.filter(run=run, deleted_at=None).exists()

@@ -1,10 +1,12 @@
 """Runs of every kind, and runs that build on others: SFT → reward model → PPO, each begun when that before is done."""
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.test import Client
 
 from annotate.errors import Conflict, Invalid
@@ -15,7 +17,7 @@ from tests.training.django.helpers import RunCast, claim, make_snapshot
 from training.models import ModelVersion, Run, RunInput
 from training.runner.prepare import CannotStart, bring_inputs, command_line
 from training.selectors import family_of, withdrawn_among
-from training.services.claims import end_cancelled, fail, give_back, mark_running, succeed
+from training.services.claims import Claim, end_cancelled, fail, give_back, mark_running, succeed
 from training.services.models import model_of
 from training.services.pipelines import start_pipeline
 from training.services.runs import cancel_run, resume_run, start_run
@@ -47,14 +49,24 @@ def chain(snapshot: Snapshot) -> tuple[Run, Run, Run]:
 
 def do_next(expected: Run) -> ModelVersion:
     """A worker takes the next run and brings it to a good end."""
+    return finish(expected, begin_next(expected))
+
+
+def begin_next(expected: Run) -> Claim:
+    """A worker takes the next run and trains."""
     held = claim()
     assert held.run_id == expected.pk
     mark_running(held, process_id=1, process_started_at=1.0)
-    expected.refresh_from_db()
-    folder = expected.folder / "out" / "model"
+    return held
+
+
+def finish(run: Run, held: Claim) -> ModelVersion:
+    """The run makes a model."""
+    run.refresh_from_db()
+    folder = run.folder / "out" / "model"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    model = model_of(expected, folder=folder, report={})
+    model = model_of(run, folder=folder, report={})
     succeed(held, model=model, step=1, report={}, suspect=False)
     return model
 
@@ -186,6 +198,26 @@ def test_a_model_that_is_there_already_is_not_waited_for(snapshot: Snapshot) -> 
     policy = do_next(sft)
     run = start(snapshot, "reward", base_model=f"run:{sft.pk}")
     assert (run.state, run.base_version, run.parent) == ("queued", policy, None)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_that_succeeds_while_another_begins_to_wait_for_it_tells_it(snapshot: Snapshot) -> None:
+    sft = start(snapshot, "sft")
+    held = begin_next(sft)
+
+    def succeed_elsewhere() -> None:
+        try:
+            finish(Run.objects.get(pk=sft.pk), held)
+        finally:
+            connection.close()
+
+    ending = threading.Thread(target=succeed_elsewhere)
+    with transaction.atomic():
+        child = start(snapshot, "reward", base_model=f"run:{sft.pk}")
+        ending.start()
+        ending.join(1)  # without the lock it is over by now, and has seen no child
+    ending.join(20)
+    assert states(sft, child) == ["succeeded", "queued"]
 
 
 def test_cancelling_a_stage_cancels_what_waited_for_it(snapshot: Snapshot) -> None:
