@@ -35,6 +35,7 @@ class Progress:
     """How far the run is; stands in each checkpoint. ``step`` counts over all stages (models trained one after the
     other in one run), ``stage_step`` within one.
 
+    ``skipped_in_a_row`` are the last steps of the stage that were skipped, up to now without one between that was not.
     ``best`` is the lowest validation loss of the stage, seen behind ``best_step`` (of the run), ``worse`` the
     validations since; ``ended`` says that early stopping ended the stage. ``budgets`` are the micro-batch sizes that
     were halved when memory ran out.
@@ -44,6 +45,7 @@ class Progress:
     stage: int = 0
     stage_step: int = 0
     skipped_steps: int = 0
+    skipped_in_a_row: int = 0
     best: float | None = None
     best_step: int | None = None
     worse: int = 0
@@ -118,7 +120,6 @@ class TrainingLoop(ABC, Generic[Config]):
         self.parameters, self.optimizer, self.budgets = dict(parameters), optimizer, budgets
         self.progress, self.metrics, self.files = progress, metrics, files
         self._asked = {name: budget.tokens for name, budget in budgets.items()}
-        self.in_a_row = 0
         self.kept_step: int | None = None
         self.saver = CheckpointSaver(
             session.folder / "checkpoints",
@@ -213,11 +214,13 @@ class TrainingLoop(ABC, Generic[Config]):
         session, started = self.session, time.monotonic()
         stage_step, step = self.progress.stage_step + 1, self.progress.step + 1
         result = self.take_step(stage_step)
-        self.in_a_row = self.in_a_row + 1 if result.skipped else 0
-        refuse_endless_skipping(self.in_a_row, step)
+        in_a_row = self.progress.skipped_in_a_row + 1 if result.skipped else 0
+        refuse_endless_skipping(in_a_row, step)
         seconds = time.monotonic() - started
         skipped = self.progress.skipped_steps + result.skipped
-        self.progress = replace(self.progress, step=step, stage_step=stage_step, skipped_steps=skipped)
+        self.progress = replace(
+            self.progress, step=step, stage_step=stage_step, skipped_steps=skipped, skipped_in_a_row=in_a_row
+        )
         row: Row = {
             **result.row,
             "train/skipped_steps": skipped,

@@ -153,6 +153,7 @@ class PpoConfig(CommonConfig):
         None,
         help="second reward model that is never trained on (unset: one is made from the other half of the rankings)",
     )
+    no_judge: bool = setting(False, help="train no judge where --judge names none")
     evaluate_every: int | None = setting(
         10, help="rollouts between evaluations on the validation prompts, one behind the last besides", unit="steps",
         minimum=1,
@@ -202,6 +203,8 @@ class PpoConfig(CommonConfig):
             found["minibatches"] = "must not be more than the prompts of a rollout"
         if bool(self.ptx_data) != bool(self.ptx_coefficient):
             found["ptx_coefficient"] = "and --ptx-data go together"
+        if self.no_judge and self.judge:
+            found["no_judge"] = "and --judge cannot both be given"
         return found | self._reward_conflicts() | self._kl_conflicts() | self._value_conflicts()
 
     def _reward_conflicts(self) -> dict[str, str]:

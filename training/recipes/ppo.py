@@ -206,7 +206,7 @@ def figures_of(lesson: Lesson, learned: LearningFigures, *, kl: float, k3: float
         if rollout.values is not None
         else None,
         "ppo/ratio_max": learned.ratio_max,
-        "ppo/inner_kl": learned.apart / tokens,
+        "ppo/inner_kl": learned.apart / max(1.0, learned.apart_tokens),
         "ppo/inner_epochs": learned.epochs,
         "ppo/explained_variance": explained,
         "ppo/length_mean": fmean(counts),

@@ -93,6 +93,8 @@ def _load(
 def make_judge(session: Session[PpoConfig]) -> tuple[Path, JudgeFacts] | str:
     """Train a judge in DIR/judge, as the reward model was trained; or say why there can be none."""
     config = session.config
+    if config.no_judge:
+        return "--no-judge was given"
     rankings = len(read_rankings(Path(config.data)).used_lines)
     if rankings < FEWEST_RANKINGS:
         return f"{rankings} rankings in --data are too few to train one from; --judge can name one"

@@ -36,7 +36,8 @@ class LearningFigures:
     Attributes:
         policy_loss, value_loss, ptx_loss: means over updates, as minimised, coefficients left out.
         clipped, value_clipped: tokens whose clipped term decided.
-        apart: k3 of rollout and current policy, summed over tokens, nats.
+        apart: k3 of rollout and current policy, summed over ``apart_tokens``, nats; that of the minibatch which ended
+            the inner epochs too.
     """
 
     updates: int = 0
@@ -50,6 +51,7 @@ class LearningFigures:
     clipped: float = 0.0
     value_clipped: float = 0.0
     apart: float = 0.0
+    apart_tokens: float = 0.0
     ratio_max: float = 1.0
     policy_norms: list[float] = field(default_factory=list)
     value_norms: list[float] = field(default_factory=list)
@@ -63,7 +65,6 @@ class LearningFigures:
         self.ptx_loss += float(sums[Sum.PTX])
         self.clipped += float(sums[Sum.CLIPPED])
         self.value_clipped += float(sums[Sum.VALUE_CLIPPED])
-        self.apart += float(sums[Sum.APART])
         self.tokens += float(sums[Sum.TOKENS])
         self.value_tokens += float(sums[Sum.VALUE_TOKENS])
         self.forwarded += int(sums[Sum.FORWARDED])
@@ -150,8 +151,10 @@ class Minibatch:
         limit = self.session.config.inner_kl_limit
         if self.learns_policy:
             sums = self._gradients(lambda tokens: self._policy_gradients(tokens, key=key))
-            apart = float(sums[Sum.APART]) / max(1.0, float(sums[Sum.TOKENS]))
-            if limit is not None and figures.updates and apart > limit:
+            apart, tokens = float(sums[Sum.APART]), float(sums[Sum.TOKENS])
+            figures.apart += apart
+            figures.apart_tokens += tokens
+            if limit is not None and figures.updates and apart > limit * max(1.0, tokens):
                 self.models.drop_gradients()
                 return False
             figures.add(sums)

@@ -108,6 +108,9 @@ def test_the_inner_epochs_end_where_the_policy_has_gone_too_far(begin: Callable[
     lesson = make_lesson(session.config, rollout, kl_coefficient=0.05, scale=None)
     found = learn(session, prepared.models, lesson, step=1, kl_coefficient=0.05, ptx=None)
     assert (found.updates, found.epochs) == (1, 1)
+    # The minibatch that went too far is in the figure, though nothing was learned from it.
+    assert found.apart_tokens == 2 * found.tokens
+    assert found.apart / found.apart_tokens > 1e-9 / 2
 
 
 def test_gradients_that_are_not_finite_leave_every_weight_alone(begin: Callable[..., Any]) -> None:

@@ -48,6 +48,7 @@ def command(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"data": "/absent.jsonl"}, "/absent.jsonl"),
         ({"reward_model": "/absent"}, "/absent"),
         ({"value_model": "/absent"}, "/absent"),
+        ({"judge": "/absent", "no_judge": True}, "--no-judge and --judge cannot both be given"),
         ({"judge": "/absent"}, "--judge: there is no folder /absent"),
         ({"ptx_data": "/absent.jsonl", "ptx_coefficient": 1.0}, "/absent.jsonl"),
         ({"evaluate_split": "test"}, "has no prompt in its test split, which --evaluate-split asks for"),

@@ -66,6 +66,13 @@ def test_a_reward_model_of_all_rankings_leaves_no_judge_apart(
     assert any("may share the mistakes" in warning for warning in report_of(folder)["warnings"])
 
 
+def test_no_judge_is_trained_where_none_is_wanted(train_policy: TrainPolicy, lines: list[dict[str, Any]]) -> None:
+    folder = train_policy(lines=lines, no_judge=True, max_steps=1)
+    assert not (folder / "judge").exists()
+    assert report_of(folder)["judge"]["source"] == "--no-judge was given"
+    assert any("--no-judge was given" in warning for warning in report_of(folder)["warnings"])
+
+
 def test_before_and_after_are_the_same_prompts_and_draws(train_policy: TrainPolicy) -> None:
     """A policy that does not move answers as it did before: nothing changes, and nothing is told apart."""
     folder = train_policy(max_steps=1, learning_rate=1e-30)

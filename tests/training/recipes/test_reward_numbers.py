@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.training.conftest import StartRecipe
 from tests.training.run_files import metrics_of, report_of
 from tests.training.snapshots import record, records, write_jsonl
+from training.core.errors import TrainingError
 
 
 def first_step(folder: Path) -> tuple[float, float]:
@@ -135,3 +136,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def test_steps_skipped_before_a_stop_count_after_it(train: Callable[..., Path]) -> None:
+    """The first step ruins the weights; none of the ten behind it is taken, wherever the run was stopped among them."""
+    settings = {"learning_rate": 1e30, "warmup": 0, "epochs": 20, "evaluate_every": 50}
+    folder = train(records(), stop_after=6, **settings)
+    with pytest.raises(TrainingError, match="10 steps in a row were not finite, up to step 11"):
+        train(records(), folder=folder, resume=True, **settings)
