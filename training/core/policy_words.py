@@ -28,12 +28,25 @@ def policy_figures(report: Section, words: Wording = ENGLISH) -> list[Figure]:
         ("length_mean", gettext("tokens a response")),
         ("kl", gettext("KL, nats a response")),
     )
-    at_start = gettext("%(value)s at the start")
-    for key, name in means:
-        if after.get(key) is not None:
-            note = at_start % {"value": words.figure(before.get(key))} if key != "kl" else ""
-            found.append(Figure(name, words.figure(after[key]), note))
+    found += [
+        Figure(name, words.figure(after[key]), _mean_note(report, key, words))
+        for key, name in means
+        if after.get(key) is not None
+    ]
     return found
+
+
+def _mean_note(report: Section, key: str, words: Wording) -> str:
+    """Where a mean began and by how much it changed; of the divergence, which begins at 0, that it is an estimate."""
+    gettext = words.gettext
+    if key == "kl":
+        return gettext("estimated from samples") if report["after"][key] < 0 else ""
+    started = {"value": words.figure((report.get("before") or {}).get(key))}
+    change = (report.get("change") or {}).get(key)
+    if not change or change.get("value") is None:
+        return gettext("%(value)s at the start") % started
+    changed = {"change": words.interval(change, words.change)}
+    return gettext("%(value)s at the start, changed by %(change)s") % (started | changed)
 
 
 def perplexity_figures(section: Section, before: Section, words: Wording = ENGLISH) -> list[Figure]:

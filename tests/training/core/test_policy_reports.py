@@ -185,6 +185,8 @@ def test_every_figure_of_a_policy_is_told(exploited):
     assert figures["wins against the start"].value == f"{wins['value'] * 100:.1f}\xa0%"
     assert f"{wins['low'] * 100:.1f}\xa0% to" in figures["wins against the start"].note
     assert {"wins at equal lengths", "best of 4 of the start", "score", "tokens a response"} < figures.keys()
+    assert figures["score"].note == "−0.0861 at the start, changed by +1.25 (+0.995 to +1.50)"
+    assert figures["KL, nats a response"].note == ""
     facts = {fact.name: fact for fact in part.facts}
     assert facts["suspect since step"].value == "80" and "judge" in facts["suspect since step"].meaning
     assert facts["weights of step"].value == "50"
@@ -201,10 +203,15 @@ def test_every_figure_of_a_policy_is_told(exploited):
     assert len(course.rows) == len(exploited["curve"])
 
 
+def test_a_divergence_below_zero_is_said_to_be_an_estimate():
+    (figure,) = main_figures({"kind": "ppo", "after": {"kl": -0.02}})
+    assert (figure.value, figure.note) == ("−0.0200", "estimated from samples")
+
+
 def test_what_is_missing_is_left_out(exploited):
     bare = {"kind": "ppo", "before": {"score": 0.0}, "after": {"score": 1.0}, "judge": {"source": "too few rankings"}}
     (part,) = parts_of(bare)
-    assert [figure.name for figure in part.figures] == ["score"]
+    assert [(figure.name, figure.note) for figure in part.figures] == [("score", "0 at the start")]
     assert [(fact.value, fact.meaning) for fact in part.facts] == [("–", "too few rankings")]
     assert part.plots == [] and len(part.tables) == 1
     assert parts_of({"kind": "ppo", "warnings": []}) == []
