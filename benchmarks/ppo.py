@@ -13,7 +13,9 @@ means), one step after a short one to warm up. TRL 1.12.0 is installed into a fo
 
 Peak memory is that of the whole process during the step, as Linux counts it. The generate phase is set beside plain
 ``generate`` of transformers on the same prompts in one batch. The score after the step is of fresh responses to the
-same prompts; after 32 episodes it says that both sides do the same, not which learns better.
+same prompts; after 32 episodes it says that both sides do the same, not which learns better. Under the phases stands
+how long our step's matrix products alone would take at the rate that this machine reaches on one of them: what is left
+of the step is all that better code could still save without doing less arithmetic.
 
 There is no CUDA table: this has run on CPU alone.
 """
@@ -144,6 +146,11 @@ def show(part: str, ours: dict[str, Any], trl: dict[str, Any], episodes: int) ->
     print(f"faster {trl['seconds'] / ours['seconds']:.2f}x, memory {ours['peak_mb'] / trl['peak_mb']:.2f}x")
     phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in ours["phases"].items())
     print(f"our phases: {phases}")
+    products = ours["products"]
+    least = (products["rollout"] + products["learn"]) / products["per_second"]
+    print(f"our matrix products: {products['rollout']:.1f} + {products['learn']:.1f} TFLOP, at "
+          f"{1000 * products['per_second']:.0f} GFLOP/s {least:.1f} s; TRL's time over that: "
+          f"{trl['seconds'] / least:.2f}")  # fmt: skip
     ratio = ours["phases"]["sample"] / ours["bare_generate_seconds"]
     print(f"generate: ours {ours['phases']['sample']:.1f} s, plain {ours['bare_generate_seconds']:.1f} s "
           f"({ratio:.2f}x), TRL {trl['generate_seconds']:.1f} s", flush=True)  # fmt: skip

@@ -10,6 +10,8 @@ import ctypes
 import json
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -92,6 +94,66 @@ def bare_generate(run: Any) -> float:
     return seconds
 
 
+@contextmanager
+def backward_timed() -> Iterator[list[float]]:
+    """Seconds of each backward pass within."""
+    import torch
+
+    found, plain = [], torch.Tensor.backward
+
+    def timed(*inputs: Any, **settings: Any) -> None:
+        started = time.perf_counter()
+        plain(*inputs, **settings)
+        found.append(time.perf_counter() - started)
+
+    torch.Tensor.backward = timed  # type: ignore[assignment, method-assign]
+    try:
+        yield found
+    finally:
+        torch.Tensor.backward = plain  # type: ignore[method-assign]
+
+
+def arithmetic(run: Any) -> dict[str, float]:
+    """Floating-point operations of a step's matrix products, in units of 10^12, before and in the inner epochs.
+
+    Counted on two prompts and multiplied: products grow with the prompts, and these are all of one length. Attention's
+    own are left out, a few in a hundred here.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from training.recipes.ppo_learn import learn
+    from training.recipes.ppo_lesson import make_lesson
+    from training.recipes.ppo_rollout import make_rollout
+
+    def added(a: Any, b: Any, c: Any, *_: Any, **__: Any) -> int:
+        return int(2 * b[0] * b[1] * c[1])
+
+    times = len(run.prepared.data.train) / WARM_UP_PROMPTS / 1e12
+    counted = {torch.ops.aten.addmm_: added}
+    with FlopCounterMode(display=False, custom_mapping=counted) as rollout_counter:
+        rollout = make_rollout(run.session, run.models, run.prepared.data.train, list(range(WARM_UP_PROMPTS)), 2)
+    lesson = make_lesson(run.session.config, rollout, kl_coefficient=0.05, scale=None)
+    with FlopCounterMode(display=False, custom_mapping=counted) as learning_counter:
+        learn(run.session, run.models, lesson, step=2, kl_coefficient=0.05, ptx=None)
+    return {
+        "rollout": rollout_counter.get_total_flops() * times, "learn": learning_counter.get_total_flops() * times,
+        "per_second": product_rate() / 1e12,
+    }  # fmt: skip
+
+
+def product_rate(*, tokens: int = 1024, inner: int = 576, outer: int = 1536, times: int = 200) -> float:
+    """Floating-point operations a second of a feed-forward layer's product in SmolLM2-135M, on eight rows at once."""
+    import torch
+
+    states, weight = torch.randn(tokens, inner), torch.randn(outer, inner)
+    out = states @ weight.T
+    started = time.perf_counter()
+    for _ in range(times):
+        torch.mm(states, weight.T, out=out)
+    return 2 * tokens * inner * outer * times / (time.perf_counter() - started)
+
+
 def memory_now(field: str) -> float:
     """A field of this process's status (VmRSS, VmHWM), in MB."""
     status = Path("/proc/self/status").read_text()
@@ -120,14 +182,19 @@ def main() -> None:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
         started = time.perf_counter()
-        row = run.take_step(1).row
+        with backward_timed() as backward:
+            row = run.take_step(1).row
         seconds = time.perf_counter() - started
         peak = memory_now("VmHWM")
         after = mean_score(run, Path(options.reward))
+        products = arithmetic(run)
     phases = {name: row[f"time/{name}_seconds"] for name in ("sample", "score", "forward", "learn")}
+    phases["learn: forward"] = phases.pop("learn") - sum(backward)
+    phases["learn: backward"] = sum(backward)
     print(json.dumps({
         "seconds": seconds, "peak_mb": peak, "score_before": before, "score_after": after, "phases": phases,
-        "bare_generate_seconds": bare, "trunk": "shared" if run.models.trunk is not None else "separate",
+        "bare_generate_seconds": bare, "products": products,
+        "trunk": "shared" if run.models.trunk is not None else "separate",
     }))  # fmt: skip
 
 
