@@ -12,12 +12,13 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.training.core.reward_sources.test_reward_models import backward_tokenizer
+from tests.training.snapshots import write_jsonl
 from training.core.errors import TrainingError
 from training.core.modeling import load_reward_model
 from training.core.reward_sources.episodes import Scores
 from training.core.saving import ScoreScale, fold_scale, save_reward_model
 from training.core.shaping import RunningScale
-from training.recipes.ppo_learn import Minibatch, learn
+from training.recipes.ppo_learn import Minibatch, Sum, learn
 from training.recipes.ppo_lesson import Lesson, make_lesson
 from training.recipes.ppo_rollout import Rollout, reference_log_probs, score_together
 
@@ -107,6 +108,43 @@ def test_gradients_of_a_minibatch_are_those_of_the_formulas(begin: Begin, settin
     for name, value in models.parameters.items():
         assert value.grad is not None and value.grad.norm() > 0
         assert (found[name] - value.grad).norm() <= 2e-5 * value.grad.norm(), name
+
+
+def test_ptx_is_the_mean_loss_of_a_token_over_as_many_documents_as_responses(begin: Begin, tmp_path: Path) -> None:
+    """Documents of unlike lengths, forwarded in parts: a mean over tokens, weighted by its coefficient alone."""
+    lines = [
+        {"type": "demonstration", "split": "train", "response": "word " * (1 + number % 4) + str(number),
+         "prompt": [{"role": "user", "content": f"ask {number}"}]}
+        for number in range(12)
+    ]  # fmt: skip
+    session, prepared, rollout = begin(
+        ptx_data=str(write_jsonl(tmp_path / "ptx.jsonl", lines)), ptx_coefficient=0.3, learning_rate=1e-2
+    )
+    models, ptx, documents = prepared.models, prepared.ptx, prepared.ptx.documents
+    lesson = make_lesson(session.config, rollout, kl_coefficient=0.5, scale=None)
+    gradients = []
+    for data in (None, ptx):
+        batch = Minibatch(session, models, lesson, [0, 2, 3], kl_coefficient=0.5, learns_policy=True, ptx=data)
+        sums = batch._policy_gradients(40, key=5)
+        gradients.append(
+            {name: value.grad.clone() for name, value in models.parameters.items() if value.grad is not None}
+        )
+        models.drop_gradients()
+    drawn = ptx.drawn(batch.responses, 5)
+    assert len(set(drawn)) == 3
+    total = torch.zeros(())
+    for number in drawn:
+        ids, context = documents.ids(number), documents.lengths[number] - documents.targets(number)
+        logits = models.policy.whole(input_ids=torch.tensor([ids])).logits[0, context - 1 : -1]
+        total = total + torch.nn.functional.cross_entropy(logits, torch.tensor(ids[context:]), reduction="sum")
+    mean = total / sum(documents.targets(number) for number in drawn)
+    (0.3 * mean).backward()
+    assert float(sums[Sum.PTX]) == pytest.approx(mean.item(), rel=1e-5)
+    assert gradients[0].keys() == gradients[1].keys() and gradients[0]
+    for name in gradients[0]:
+        value, found = models.parameters[name], gradients[1][name] - gradients[0][name]
+        assert value.grad is not None and value.grad.norm() > 0
+        assert (found - value.grad).norm() <= 2e-5 * gradients[1][name].norm(), name
 
 
 # --- the value model --------------------------------------------------------------------------------------------------
