@@ -53,12 +53,19 @@ def policy_warnings(
         _about_choice, _about_text, _about_margins,
     )  # fmt: skip
     found = [warning for about in kinds for warning in about(report)] + list(trained_on)
+    found += encoding_warnings(defused_texts, template)
+    if skipped_steps:
+        found.append(f"{skipped_steps} steps were skipped because their gradients were not finite.")
+    return found
+
+
+def encoding_warnings(defused_texts: int, template: str | None) -> list[str]:
+    """What is to be known of how texts became tokens; the arguments are those of ``policy_warnings``."""
+    found = []
     if template is not None:
         found.append(f"The model has no chat template; texts were rendered with Plackett's own, {template}.")
     if defused_texts:
         found.append(f"{defused_texts} texts hold control tokens; they were encoded as plain text.")
-    if skipped_steps:
-        found.append(f"{skipped_steps} steps were skipped because their gradients were not finite.")
     return found
 
 

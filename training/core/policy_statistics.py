@@ -154,7 +154,7 @@ def win_rate(policy: Floats, reference: Floats, group: Ints) -> Statistic:
         reference: (P, R).
         group: (P,), numbered from 0.
     """
-    return _over_prompts(wins(policy, reference).mean(axis=(1, 2)), group)
+    return over_prompts(wins(policy, reference).mean(axis=(1, 2)), group)
 
 
 def length_controlled_win_rate(policy: Floats, reference: Floats, gap: Floats, group: Ints) -> Statistic:
@@ -247,15 +247,16 @@ def best_of_n_win_rate(score: Floats, judge: Floats, reference: Floats, group: I
     of = score.shape[1]
     standing = wins(judge, reference).mean(axis=2)
     beside = {"n": of, "kl": float(np.log(of) - (of - 1) / of)}
-    return _over_prompts(expected_standing(score, standing, of)[:, -1], group, beside)
+    return over_prompts(expected_standing(score, standing, of)[:, -1], group, beside)
 
 
 def paired_difference(after: Floats, before: Floats, group: Ints) -> Statistic:
     """after − before, (P, S) and (P, R): the mean over prompts of the difference of a prompt's means."""
-    return _over_prompts(after.mean(axis=1) - before.mean(axis=1), group)
+    return over_prompts(after.mean(axis=1) - before.mean(axis=1), group)
 
 
-def _over_prompts(values: Floats, group: Ints, beside: dict[str, Any] | None = None) -> Statistic:
+def over_prompts(values: Floats, group: Ints, beside: dict[str, Any] | None = None) -> Statistic:
+    """The mean of values (P,), one a prompt."""
     groups = int(group.max()) + 1 if len(group) else 0
     return mean(values, group, groups=groups, beside={"prompts": len(values), **(beside or {})})
 

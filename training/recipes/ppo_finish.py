@@ -13,9 +13,9 @@ from training.recipes.launch import Session
 from training.recipes.loop import Progress
 from training.recipes.policy_finish import publish_policy
 from training.recipes.ppo_judge import JudgeFacts
-from training.recipes.ppo_prompts import Prompts
 from training.recipes.ppo_setup import Prepared
 from training.recipes.ppo_watch import EVALUATION, Answered, Watch, answer
+from training.recipes.prompts import Prompts
 
 CANDIDATES, BEST_OF = "candidates", 4
 

@@ -15,14 +15,14 @@ from training.core.halving import MicroBatchBudget
 from training.core.randomness import derive_seed
 from training.core.records import read_rankings
 from training.core.reward_sources.episodes import RewardSource
-from training.core.reward_sources.grammar import RewardSpec, parse_reward
-from training.core.reward_sources.making import make_sources
+from training.core.reward_sources.grammar import parse_reward
 from training.core.runfolder import REPORT_NAME, read_run
 from training.core.tokens import ChatEncoder
 from training.recipes.configs import PpoConfig, RewardConfig, build, describe
+from training.recipes.judging import load_judge
 from training.recipes.launch import Session, is_finished
-from training.recipes.ppo_models import make_reading
-from training.recipes.ppo_prompts import PromptData
+from training.recipes.ppo_models import reading_of
+from training.recipes.prompts import PromptData
 from training.recipes.reward import train_reward
 
 JUDGE = "judge"
@@ -78,16 +78,8 @@ def made_judge(
 def _load(
     session: Session[PpoConfig], folder: str, data: PromptData, encoder: ChatEncoder, budget: MicroBatchBudget
 ) -> RewardSource:
-    spec = RewardSpec("model", folder, 1.0, f"model:{folder}")
-    try:
-        (judge,) = make_sources(
-            [spec], (), reading=make_reading(session, data, encoder, budget),
-            say=lambda message: session.say(f"{JUDGE}: {message.partition(': ')[2]}"),
-        )  # fmt: skip
-    except UsageError as error:
-        raise UsageError(str(error).replace(f"--reward {spec.text}", "--judge", 1)) from None
-    judge.name = JUDGE
-    return judge
+    reading = reading_of(session, data, encoder, budget)
+    return load_judge(session, folder, flag="--judge", name=JUDGE, reading=reading)
 
 
 def make_judge(session: Session[PpoConfig]) -> tuple[Path, JudgeFacts] | str:
