@@ -1,4 +1,4 @@
-"""What the report of a policy says (kinds ``sft``, ``dpo``, ``ppo``), in words and tables.
+"""What the report of a policy says (kinds ``sft``, ``dpo``, ``ppo``, ``comparison``), in words and tables.
 
 Standard library only: pages import this without loading torch.
 """
@@ -6,6 +6,7 @@ Standard library only: pages import this without loading torch.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from training.core.comparison_words import sides_of
 from training.core.report_words import Fact, Figure, Section, Table
 from training.core.wording import ENGLISH, NOTHING, Wording
 
@@ -16,22 +17,21 @@ def policy_figures(report: Section, words: Wording = ENGLISH) -> list[Figure]:
     if not after:
         return []
     gettext = words.gettext
-    best = best_of(report)
+    best, sides = best_of(report), sides_of(report, words)
     shares = [
-        (gettext("wins against the start"), report.get("win_rate")),
+        (sides.wins, report.get("win_rate")),
         (gettext("wins at equal lengths"), report.get("length_controlled_win_rate")),
     ]
-    shares += [(gettext("best of %(n)s of the start") % {"n": best["n"]}, best)] if best else []
+    shares += [(sides.best % {"n": best["n"]}, best)] if best else []
     found = [Figure(name, words.percent(one["value"]), interval_note(one, words)) for name, one in shares if one]
     means = (
         ("score", gettext("score")),
         ("length_mean", gettext("tokens a response")),
         ("kl", gettext("KL, nats a response")),
     )
-    at_start = gettext("%(value)s at the start")
     for key, name in means:
         if after.get(key) is not None:
-            note = at_start % {"value": words.figure(before.get(key))} if key != "kl" else ""
+            note = sides.first_value % {"value": words.figure(before.get(key))} if key != "kl" else ""
             found.append(Figure(name, words.figure(after[key]), note))
     return found
 
@@ -158,25 +158,18 @@ def _kept(report: Section, words: Wording) -> Iterator[Fact]:
 
 def _wins(report: Section, words: Wording) -> Iterator[Fact]:
     plain, equal, best = (report.get("win_rate"), report.get("length_controlled_win_rate"), best_of(report))
-    gettext = words.gettext
+    gettext, sides = words.gettext, sides_of(report, words)
     if plain:
-        about = gettext(
-            "How often the judge prefers the trained policy's answer to that of the policy at the start, ties one "
-            "half; over %(prompts)s held-out prompts."
-        ) % {"prompts": words.count(plain["prompts"])}
-        yield Fact(gettext("wins against the start"), words.interval(plain), about)
+        about = sides.about_wins % {"prompts": words.count(plain["prompts"])}
+        yield Fact(sides.wins, words.interval(plain), about)
     if equal:
-        about = gettext(
-            "The same, had both answers been equally long, by a logistic model of wins and lengths. The trained "
-            "policy's answer is the longer one in %(longer)s of the pairs."
-        ) % {"longer": words.percent(equal.get("longer"), 0)}
+        about = sides.about_equal % {"longer": words.percent(equal.get("longer"), 0)}
         yield Fact(gettext("wins at equal lengths"), words.interval(equal), about)
     if best:
-        about = gettext(
-            "What choosing the best-scored of %(n)s answers of the policy at the start gets without any training. Its "
-            "KL is at most %(kl)s nats."
-        ) % {"n": best["n"], "kl": words.figure(best["kl"])}
-        yield Fact(gettext("best of %(n)s of the start") % {"n": best["n"]}, words.interval(best), about)
+        about = sides.about_best % {"n": best["n"], "kl": words.figure(best["kl"])}
+        if report.get("chosen_by") == "judge":
+            about += " " + gettext("The judge itself chooses, so this is what it could be at most.")
+        yield Fact(sides.best % {"n": best["n"]}, words.interval(best), about)
 
 
 def _judge(report: Section, words: Wording) -> Iterator[Fact]:
@@ -251,8 +244,9 @@ def _before_and_after(report: Section, words: Wording) -> Table:
         "Answers to the same held-out prompts. Changes have 95 % intervals, of shares in points. The more text, the "
         "fewer distinct runs of tokens; repeated are runs of four."
     )
-    head = (gettext("answers"), gettext("at the start"), gettext("trained"), gettext("change"))
-    return Table(gettext("Before and after"), note, head, tuple(rows))
+    sides = sides_of(report, words)
+    head = (gettext("answers"), *sides.heads, gettext("change"))
+    return Table(sides.table, note, head, tuple(rows))
 
 
 # Of the figures of answers, those that are shares.

@@ -46,8 +46,16 @@ __all__ = [
     "to_values",
 ]
 
-# What the web application offers to start.
-RECIPES: dict[str, type[CommonConfig]] = {"reward": RewardConfig, "sft": SftConfig, "dpo": DpoConfig, "ppo": PpoConfig}
+# What the web application offers to start, by the recipe's name.
+RECIPES: dict[str, type[BaseConfig]] = {
+    "reward": RewardConfig,
+    "sft": SftConfig,
+    "dpo": DpoConfig,
+    "ppo": PpoConfig,
+    "evaluate_reward": EvaluateRewardConfig,
+    "evaluate_policy": EvaluatePolicyConfig,
+    "sample": SampleConfig,
+}
 
 
 def reward_kind(text: str) -> tuple[str, str]:

@@ -118,6 +118,7 @@ class Watch:
         if found is None:
             return None
         figures = found.figures
+        assert figures.kl is not None
         evaluation = Evaluation(
             step=step,
             score=figures.score.mean(1).tolist(),
