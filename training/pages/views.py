@@ -19,7 +19,8 @@ from training.pages.curves import curves_of, latest_of
 from training.pages.form_words import TABS
 from training.pages.forms import TrainForm, initial_of
 from training.pages.older import MAX_ID, newest
-from training.pages.report import report_figures
+from training.pages.report import report_figures, report_parts
+from training.pages.sampled import asked_start, sampled_part
 from training.recipes.configs import RECIPES, describe
 from training.selectors import (
     accuracy_of,
@@ -32,6 +33,7 @@ from training.selectors import (
     seconds_left,
     trainable_snapshots,
 )
+from training.services.models import KIND_OF_MODEL
 from training.services.run_settings import EVALUATE_POLICY, STARTABLE, recipe_of_run
 from training.services.runs import cancel_run, resume_run, start_run
 
@@ -63,7 +65,9 @@ def runs(request: HttpRequest) -> HttpResponse:
 def run(request: HttpRequest, run_id: int) -> HttpResponse:
     """One run: what it is, how far, whether it is well, what came out."""
     found = get_run_for(visitor(request), run_id)
-    return render(request, "training/run.html", {**_live(found), "settings": _settings_of(found)})
+    return render(
+        request, "training/run.html", {**_live(found, start=asked_start(request)), "settings": _settings_of(found)}
+    )
 
 
 @require_safe
@@ -152,8 +156,12 @@ def _asked_for(request: HttpRequest, project: Project) -> tuple[str, dict[str, A
     return recipe, {name: request.GET.get(name) for name in ("snapshot", "base_model") if name in request.GET}
 
 
-def _live(run: Run) -> dict[str, Any]:
-    """What moves on a run's page, and `seen`, which changes when something of it does."""
+def _live(run: Run, *, start: int = 0) -> dict[str, Any]:
+    """What moves on a run's page, and `seen`, which changes when something of it does.
+
+    Args:
+        start: the first prompt of a sampling run's table.
+    """
     health = health_of(run)
     content: dict[str, Any] = {
         "run": run,
@@ -170,6 +178,9 @@ def _live(run: Run) -> dict[str, Any]:
         "snapshot_withdrawn": run.snapshot is not None and run.snapshot.state == Snapshot.State.WITHDRAWN,
         "accuracy": accuracy_of(run.report),
         "figures": report_figures(run.report),
+        # A run that makes a model has its report on the model's page.
+        "report_parts": [] if run.kind in KIND_OF_MODEL else report_parts(run.report),
+        "sampled": sampled_part(run, start=start),
     }
     moving = [run.state, run.step, run.total_steps, run.reason, run.log_tail, run.attempt, run.worker, health.sentence]
     moving += [

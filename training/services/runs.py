@@ -44,11 +44,15 @@ def start_run(
         Invalid: with one message per wrong field; settings stand under `config.NAME`.
     """
     given = {role: model.strip() for role, model in (inputs or {}).items() if model.strip()}
+    recipe = recipe_of(kind, given)
+    # The snapshot's row is locked first, then those of runs.
+    snapshot_faults = _snapshot_faults(project, snapshot)
     models = checked_inputs(project, kind, {BASE: base_model, **given})
-    read = given.keys() & set(INPUTS.get(recipe_of(kind, given), ()))
-    settings, faults = checked_config(kind, config, inputs=read)
+    settings, faults = checked_config(kind, config, inputs=given.keys() & set(INPUTS.get(recipe, ())))
+    if nothing := nothing_for(recipe, snapshot, split=str(settings.get("split", ""))):
+        faults["snapshot"] = nothing
     # What is wrong with a model says more than that a setting lacks it.
-    faults |= models.faults | _snapshot_faults(project, snapshot, recipe_of(kind, given), settings)
+    faults |= models.faults | snapshot_faults
     if len(name) > MAX_NAME_CHARACTERS:
         faults["name"] = _("At most %(limit)d characters.") % {"limit": MAX_NAME_CHARACTERS}
     if faults:
@@ -80,17 +84,13 @@ def _name_from(kind: str, snapshot: Snapshot) -> str:
     return _("%(kind)s from %(snapshot)s") % {"kind": Run.Kind(kind).label, "snapshot": snapshot.name}
 
 
-def _snapshot_faults(
-    project: Project, snapshot: Snapshot, recipe: str, settings: Mapping[str, object]
-) -> dict[str, str]:
+def _snapshot_faults(project: Project, snapshot: Snapshot) -> dict[str, str]:
     if snapshot.project_id != project.pk:
         return {"snapshot": _("There is no such snapshot in this project.")}
     # Locked, so that a withdrawal either is seen here or sees this run.
     state = Snapshot.objects.select_for_update(of=("self",), no_key=True).values_list("state", flat=True)
     if state.get(pk=snapshot.pk) != Snapshot.State.FROZEN:
         return {"snapshot": _("This snapshot was withdrawn: nothing may be trained from it.")}
-    if fault := nothing_for(recipe, snapshot, split=str(settings.get("split", ""))):
-        return {"snapshot": fault}
     return {}
 
 

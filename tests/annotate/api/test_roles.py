@@ -291,7 +291,17 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
 def _run_for(row: Row, world: World) -> int:
     if row.path.endswith("/resume/"):
         Run.objects.filter(pk=world.run).update(state="cancelled", finished_at="2026-01-01T00:00:00Z")
+    if row.path.endswith("/send/"):
+        return _sampled(world)
     return world.run
+
+
+def _sampled(world: World) -> int:
+    """A sampling run with two responses to one prompt."""
+    run = queue_run(Snapshot.objects.get(pk=world.snapshot), kind="sample", config=SAMPLED)
+    write_responses(run, [["one", "another"]])
+    Run.objects.filter(pk=run.pk).update(state="succeeded", finished_at="2026-01-01T00:00:00Z")
+    return run.pk
 
 
 def outcome(answer: Any) -> str:
