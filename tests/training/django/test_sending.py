@@ -34,7 +34,7 @@ def test_each_prompt_becomes_one_task_with_the_projects_overlap(snapshot: Snapsh
     taken = send_responses(run, by=people.alice)
     assert (taken.made, taken.known, taken.merged, dict(taken.skipped)) == (2, 0, 0, {})
     tasks = list(RankingTask.objects.order_by("pk"))
-    assert [task.responses.count() for task in tasks] == [2, 4]
+    assert [task.task_responses.count() for task in tasks] == [2, 4]
     assert Slot.objects.filter(task=tasks[0]).count() == 2
     said = {one.text: (one.model, one.settings) for one in Response.objects.all()}
     assert said["yes"][0] == "tiny" and said["no"][0] == "owner/model"
@@ -68,7 +68,7 @@ def test_the_order_of_responses_says_nothing_of_their_models(snapshot: Snapshot,
     run = finished(snapshot, [["zebra", "apple"], ["apple", "zebra"]])
     send_responses(run, by=people.alice)
     for task in RankingTask.objects.all():
-        texts = [one.response.text for one in task.responses.select_related("response").order_by("response__key")]
+        texts = [one.response.text for one in task.task_responses.select_related("response").order_by("response__key")]
         assert texts == ["apple", "zebra"]
 
 
