@@ -73,5 +73,5 @@ ROLES: dict[str | tuple[str, str], tuple[Words, Words]] = {
         gettext_lazy("None: responses have no score"), gettext_lazy("Scores every response."),
     ),
     Role.BASELINE: (gettext_lazy("Choose one"), gettext_lazy("What the policy is compared with, such as its SFT.")),
-    **dict.fromkeys(OTHER_MODELS, (gettext_lazy("None"), gettext_lazy("To compare, or leave it empty."))),
+    **dict.fromkeys(OTHER_MODELS, (gettext_lazy("No further model"), gettext_lazy("To compare, or leave it empty."))),
 }  # fmt: skip

@@ -137,6 +137,8 @@ def _stage_faults(stages: Collection[str], config: Mapping[str, object]) -> dict
         return {"stages": _("PPO learns from the reward model: choose that, too.")}
     if Run.Kind.EVALUATE in stages and not set(stages) & set(POLICIES):
         return {"stages": _("The evaluation is of a policy: choose DPO or PPO, too.")}
-    if surplus := [name for name in config if name not in stages]:
+    # The judge is made as a reward model is, whether there is such a stage or not.
+    known_stages = {*stages, Run.Kind.REWARD} if Run.Kind.EVALUATE in stages else set(stages)
+    if surplus := [name for name in config if name not in known_stages]:
         return {f"config.{surplus[0]}": _("This stage was not chosen.")}
     return {}
