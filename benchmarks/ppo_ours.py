@@ -59,7 +59,8 @@ def warm_up(run: Any) -> None:
 
 def mean_score(run: Any, reward: Path) -> float:
     """Of responses to all prompts, by the policy as it is now; as the reward model says it, our zero not taken off."""
-    from training.recipes.ppo_rollout import sample_responses, score_together
+    from training.recipes.answering import score_together
+    from training.recipes.ppo_rollout import sample_responses
 
     sampled = sample_responses(
         run.session,

@@ -177,14 +177,19 @@ class Run(models.Model):
 
 
 class RunInput(models.Model):
-    """A model besides the base that a run reads: the reward model of PPO, or the judge that nothing learns from."""
+    """A model besides the base that a run reads: a reward model, a judge that nothing learns from, the policy that
+    another is compared with, or further policies that are sampled."""
 
     class Role(models.TextChoices):
         REWARD = "reward_model", pgettext_lazy("what a model is to a run", "Reward model")
         JUDGE = "judge", pgettext_lazy("what a model is to a run", "Judge")
+        BASELINE = "baseline", pgettext_lazy("what a model is to a run", "Baseline")
+        MODEL_2 = "model_2", pgettext_lazy("what a model is to a run", "Second model")
+        MODEL_3 = "model_3", pgettext_lazy("what a model is to a run", "Third model")
+        MODEL_4 = "model_4", pgettext_lazy("what a model is to a run", "Fourth model")
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="inputs")
-    role = models.CharField(max_length=20, choices=Role, help_text="The recipe's flag for it.")
+    role = models.CharField(max_length=20, choices=Role, help_text="The recipe's flag, or --model.")
     name = models.CharField(max_length=300, help_text="As it was named: registry:ID, run:ID, folder or hub id.")
     version = models.ForeignKey(
         "training.ModelVersion", on_delete=models.PROTECT, null=True, blank=True, related_name="runs_that_read_it"
@@ -194,7 +199,10 @@ class RunInput(models.Model):
         ordering = ["run", "role"]
         constraints = [
             models.UniqueConstraint(name="one_input_per_role", fields=["run", "role"]),
-            models.CheckConstraint(name="input_role_known", condition=Q(role__in=["reward_model", "judge"])),
+            models.CheckConstraint(
+                name="input_role_known",
+                condition=Q(role__in=["reward_model", "judge", "baseline", "model_2", "model_3", "model_4"]),
+            ),
         ]
 
     def __str__(self) -> str:

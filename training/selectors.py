@@ -99,7 +99,12 @@ def _engineer_of(user: Someone, project: Project, *, otherwise: str) -> None:
 
 def train_pairs(snapshot: Snapshot) -> int:
     """How many strict preferences the snapshot has in its train split."""
-    return int(snapshot.counts.get("pairs_by_split", {}).get("train", 0))
+    return pairs_of(snapshot, "train")
+
+
+def pairs_of(snapshot: Snapshot, split: str) -> int:
+    """How many strict preferences the snapshot has in a split."""
+    return int(snapshot.counts.get("pairs_by_split", {}).get(split, 0))
 
 
 def trainable_snapshots(project: Project) -> QuerySet[Snapshot]:

@@ -25,7 +25,8 @@ class PipelineShape(Shape):
     base_model = serializers.CharField(max_length=300, help_text="What the first stage starts from.")
     stages = serializers.ListField(
         child=serializers.ChoiceField(choices=[(kind.value, kind.label) for kind in STAGES]),
-        help_text="SFT from the base model; reward model and DPO from SFT; PPO from SFT and the reward model.",
+        help_text="SFT from the base model; reward model and DPO from SFT; PPO from SFT and the reward model; the "
+        "evaluation sets DPO's and PPO's policy beside SFT, by a judge that is trained for it.",
     )
     config = serializers.DictField(
         child=serializers.DictField(), required=False, default=dict, help_text="Settings by stage, then by name."

@@ -8,8 +8,8 @@ from rest_framework import serializers
 from annotate.api.queries import MAX_ID
 from annotate.api.serializers import Shape
 from training.models import ModelVersion, Run, RunInput
-from training.recipes.configs import FieldDescription
-from training.services.run_settings import STARTABLE, settable_fields
+from training.recipes.configs import RECIPES, FieldDescription
+from training.services.run_settings import settable_fields
 from training.services.runs import MAX_NAME_CHARACTERS
 
 MAX_STEP = 2**31 - 1
@@ -17,12 +17,12 @@ TYPES = {"integer": "integer", "number": "number", "boolean": "boolean", "choice
          "texts": "array"}  # fmt: skip
 
 
-def settings_schema(kind: str) -> dict[str, Any]:
+def settings_schema(recipe: str) -> dict[str, Any]:
     """The JSON schema of the settings that a person may give, for the OpenAPI document."""
     return {
         "type": "object",
-        "title": Run.Kind(kind).label,
-        "properties": {field.name: _property(field) for field in settable_fields(kind)},
+        "title": recipe,
+        "properties": {field.name: _property(field) for field in settable_fields(recipe)},
         "additionalProperties": False,
     }
 
@@ -43,9 +43,13 @@ def _property(field: FieldDescription) -> dict[str, Any]:
     }
 
 
-@extend_schema_field({"anyOf": [settings_schema(kind) for kind in STARTABLE]})
+@extend_schema_field({"anyOf": [settings_schema(recipe) for recipe in RECIPES]})
 class SettingsField(serializers.DictField):
     """Settings of the run's recipe by name; those not given take their defaults."""
+
+
+def _named_model(about: str) -> serializers.CharField:
+    return serializers.CharField(required=False, allow_blank=True, default="", max_length=300, help_text=about)
 
 
 class StartShape(Shape):
@@ -59,13 +63,17 @@ class StartShape(Shape):
         help_text="smollm2, tiny, registry:ID, run:ID (the model that a run makes, which is waited for), a folder of "
         "the models folder, or owner/name on the hub.",
     )
-    reward_model = serializers.CharField(
-        required=False, allow_blank=True, default="", max_length=300, help_text="For PPO, named as base models are."
+    reward_model = _named_model("For PPO, sampling and comparing policies, named as base models are.")
+    judge = _named_model(
+        "For PPO and comparing policies: a reward model that nothing learns from. Without one PPO makes its own."
     )
-    judge = serializers.CharField(
-        required=False, allow_blank=True, default="", max_length=300,
-        help_text="For PPO: a reward model that nothing learns from. Without one the run makes its own.",
-    )  # fmt: skip
+    baseline = _named_model(
+        "For an evaluation: the policy that base_model is compared with. Without one base_model is a reward model, and "
+        "is scored on the snapshot's rankings."
+    )
+    model_2 = _named_model("For sampling: a further policy.")
+    model_3 = _named_model("For sampling: a further policy.")
+    model_4 = _named_model("For sampling: a further policy.")
     config = SettingsField(required=False, default=dict)
     name = serializers.CharField(required=False, allow_blank=True, default="", max_length=MAX_NAME_CHARACTERS)
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.api import models, pipelines, views, workers
+from training.api import models, pipelines, sending, views, workers
 
 urlpatterns = [
     path("runs/", views.Runs.as_view(), name="api-runs"),
@@ -10,6 +10,7 @@ urlpatterns = [
     path("runs/<int:run>/cancel/", views.Cancel.as_view(), name="api-run-cancel"),
     path("runs/<int:run>/resume/", views.Resume.as_view(), name="api-run-resume"),
     path("runs/<int:run>/metrics/", views.Metrics.as_view(), name="api-run-metrics"),
+    path("runs/<int:run>/send/", sending.Sending.as_view(), name="api-run-send"),
     path("pipelines/", pipelines.Pipelines.as_view(), name="api-pipelines"),
     path("workers/", workers.Workers.as_view(), name="api-workers"),
     path("models/", models.Models.as_view(), name="api-models"),

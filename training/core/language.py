@@ -149,9 +149,7 @@ def load_language_model(
         UsageError: no such model, a reward model, weights missing, or logits that are more than a linear layer of the
             last hidden states, scaled or capped.
     """
-    config = load_config(name)
-    if any(kind.endswith("ForSequenceClassification") for kind in getattr(config, "architectures", None) or ()):
-        raise UsageError(f"{name} is a reward model (a sequence classifier), and a language model is needed here")
+    config = load_language_config(name)
     whole, missing = load_weights(AutoModelForCausalLM, name, config, dtype=weights_dtype)
     refuse_missing(name, missing)
     let_attend_in_blocks(whole)
@@ -160,6 +158,18 @@ def load_language_model(
     if not isinstance(model.head, nn.Linear) or not computes_own_logits(model):
         raise UsageError(f"{whole.__class__.__name__} makes its logits in a way that is not known here")
     return model
+
+
+def load_language_config(name: str) -> Any:
+    """The config of a causal language model.
+
+    Raises:
+        UsageError: there is none, or it is a reward model's.
+    """
+    config = load_config(name)
+    if any(kind.endswith("ForSequenceClassification") for kind in getattr(config, "architectures", None) or ()):
+        raise UsageError(f"{name} is a reward model (a sequence classifier), and a language model is needed here")
+    return config
 
 
 def logit_shape(config: Any) -> LogitShape:

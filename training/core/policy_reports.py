@@ -41,7 +41,7 @@ def policy_warnings(
     """What a reader of a policy's report has to know, in words; what weighs most comes first.
 
     Args:
-        report: of kind ``ppo``, ``dpo`` or ``sft``, with all but its warnings.
+        report: of kind ``ppo``, ``dpo``, ``sft`` or ``comparison``, with all but its warnings.
         skipped_steps: optimiser steps left out because something was not finite.
         defused_texts: texts that hold control tokens.
         template: name of our template, where the model brings none.
@@ -53,12 +53,19 @@ def policy_warnings(
         _about_choice, _about_text, _about_margins,
     )  # fmt: skip
     found = [warning for about in kinds for warning in about(report)] + list(trained_on)
+    found += encoding_warnings(defused_texts, template)
+    if skipped_steps:
+        found.append(f"{skipped_steps} steps were skipped because their gradients were not finite.")
+    return found
+
+
+def encoding_warnings(defused_texts: int, template: str | None) -> list[str]:
+    """What is to be known of how texts became tokens; the arguments are those of ``policy_warnings``."""
+    found = []
     if template is not None:
         found.append(f"The model has no chat template; texts were rendered with Plackett's own, {template}.")
     if defused_texts:
         found.append(f"{defused_texts} texts hold control tokens; they were encoded as plain text.")
-    if skipped_steps:
-        found.append(f"{skipped_steps} steps were skipped because their gradients were not finite.")
     return found
 
 
@@ -108,17 +115,19 @@ def _about_wins(report: Report) -> list[str]:
     plain, equal = report.get("win_rate"), report.get("length_controlled_win_rate")
     if not plain or plain["low"] is None:
         return []
+    compared = report["kind"] == "comparison"
+    other, than = ("the baseline",) * 2 if compared else ("the policy at the start", "at the start")
     if plain["high"] < 0.5:
-        return [f"The judge prefers the answers of the policy at the start ({_ends(plain)})."]
+        return [f"The judge prefers the answers of {other} ({_ends(plain)})."]
     if plain["low"] <= 0.5:
-        return [f"The policy is not shown to be better than at the start (wins: {_ends(plain)}, a half inside)."]
+        return [f"The policy is not shown to be better than {than} (wins: {_ends(plain)}, a half inside)."]
     found = []
     if equal and equal["low"] is not None and equal["low"] <= 0.5:
-        found.append(f"At equal lengths the policy is not shown to be better than at the start (wins: {_ends(equal)}).")
+        found.append(f"At equal lengths the policy is not shown to be better than {than} (wins: {_ends(equal)}).")
     best = best_of(report)
     if best and best["value"] is not None and best["value"] >= plain["value"]:
         found.append(
-            f"Choosing the best-scored of {best['n']} answers of the policy at the start wins at least as often "
+            f"Choosing the best-scored of {best['n']} answers of {other} wins at least as often "
             f"without any training ({ENGLISH.percent(best['value'])} against {ENGLISH.percent(plain['value'])})."
         )
     return found
@@ -132,7 +141,10 @@ def _about_length(report: Report) -> list[str]:
     before, after = (part.get("length_mean") for part in (report.get("before") or {}, report.get("after") or {}))
     if not before or after is None or after < GROWN * before:
         return []
-    return [f"Responses grew from {before:.0f} to {after:.0f} tokens ({(after / before - 1) * 100:+.0f} %)."]
+    change = f"{(after / before - 1) * 100:+.0f} %"
+    if report["kind"] == "comparison":
+        return [f"The policy's responses have {after:.0f} tokens, those of the baseline {before:.0f} ({change})."]
+    return [f"Responses grew from {before:.0f} to {after:.0f} tokens ({change})."]
 
 
 def _about_cut_off(report: Report) -> list[str]:

@@ -36,7 +36,7 @@ class Answers:
         score: (P, S), what is trained for: all reward sources together, without KL.
         rewards: (P, S) by source.
         judge: (P, S); None where there is no judge.
-        kl: (P, S), Σ_t k1 over the response's tokens, nats.
+        kl: (P, S), Σ_t k1 over the response's tokens, nats; None, as the next two, where it was not computed.
         kl_k3: (P, S), Σ_t k3, nats.
         entropy: (P, S), Σ_t entropy of the next token's distribution, nats.
     """
@@ -47,9 +47,9 @@ class Answers:
     score: Floats
     rewards: Mapping[str, Floats]
     judge: Floats | None
-    kl: Floats
-    kl_k3: Floats
-    entropy: Floats
+    kl: Floats | None = None
+    kl_k3: Floats | None = None
+    entropy: Floats | None = None
 
     @property
     def lengths(self) -> Floats:
@@ -75,9 +75,11 @@ def describe_answers(found: Answers) -> dict[str, Any]:
         "eos_rate": float(found.ended.mean()),
         **{f"distinct_{n}": distinct_share(every, n) for n in (1, 2, 3)},
         "repetition": float(np.mean([repetition(response) for response in every])),
-        "kl": float(found.kl.mean()),
-        "kl_k3": float(found.kl_k3.sum() / tokens) if tokens else None,
-        "entropy": float(found.entropy.sum() / tokens) if tokens else None,
+        "kl": None if found.kl is None else float(found.kl.mean()),
+        **{
+            name: float(values.sum() / tokens) if tokens and values is not None else None
+            for name, values in (("kl_k3", found.kl_k3), ("entropy", found.entropy))
+        },
     }
 
 
@@ -154,7 +156,7 @@ def win_rate(policy: Floats, reference: Floats, group: Ints) -> Statistic:
         reference: (P, R).
         group: (P,), numbered from 0.
     """
-    return _over_prompts(wins(policy, reference).mean(axis=(1, 2)), group)
+    return over_prompts(wins(policy, reference).mean(axis=(1, 2)), group)
 
 
 def length_controlled_win_rate(policy: Floats, reference: Floats, gap: Floats, group: Ints) -> Statistic:
@@ -247,15 +249,16 @@ def best_of_n_win_rate(score: Floats, judge: Floats, reference: Floats, group: I
     of = score.shape[1]
     standing = wins(judge, reference).mean(axis=2)
     beside = {"n": of, "kl": float(np.log(of) - (of - 1) / of)}
-    return _over_prompts(expected_standing(score, standing, of)[:, -1], group, beside)
+    return over_prompts(expected_standing(score, standing, of)[:, -1], group, beside)
 
 
 def paired_difference(after: Floats, before: Floats, group: Ints) -> Statistic:
     """after − before, (P, S) and (P, R): the mean over prompts of the difference of a prompt's means."""
-    return _over_prompts(after.mean(axis=1) - before.mean(axis=1), group)
+    return over_prompts(after.mean(axis=1) - before.mean(axis=1), group)
 
 
-def _over_prompts(values: Floats, group: Ints, beside: dict[str, Any] | None = None) -> Statistic:
+def over_prompts(values: Floats, group: Ints, beside: dict[str, Any] | None = None) -> Statistic:
+    """The mean of values (P,), one a prompt."""
     groups = int(group.max()) + 1 if len(group) else 0
     return mean(values, group, groups=groups, beside={"prompts": len(values), **(beside or {})})
 

@@ -1,4 +1,4 @@
-"""What the report of a policy says (kinds ``sft``, ``dpo``, ``ppo``), in words and tables.
+"""What the report of a policy says (kinds ``sft``, ``dpo``, ``ppo``, ``comparison``), in words and tables.
 
 Standard library only: pages import this without loading torch.
 """
@@ -6,22 +6,23 @@ Standard library only: pages import this without loading torch.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from training.core.comparison_words import sides_of
 from training.core.report_words import Fact, Figure, Section, Table
 from training.core.wording import ENGLISH, NOTHING, Wording
 
 
 def policy_figures(report: Section, words: Wording = ENGLISH) -> list[Figure]:
     """The main figures of answers to held-out prompts, those there are; none without ``after``."""
-    before, after = report.get("before") or {}, report.get("after")
+    after = report.get("after")
     if not after:
         return []
     gettext = words.gettext
-    best = best_of(report)
+    best, sides = best_of(report), sides_of(report, words)
     shares = [
-        (gettext("wins against the start"), report.get("win_rate")),
+        (sides.wins, report.get("win_rate")),
         (gettext("wins at equal lengths"), report.get("length_controlled_win_rate")),
     ]
-    shares += [(gettext("best of %(n)s of the start") % {"n": best["n"]}, best)] if best else []
+    shares += [(sides.best % {"n": best["n"]}, best)] if best else []
     found = [Figure(name, words.percent(one["value"]), interval_note(one, words)) for name, one in shares if one]
     means = (
         ("score", gettext("score")),
@@ -37,16 +38,16 @@ def policy_figures(report: Section, words: Wording = ENGLISH) -> list[Figure]:
 
 
 def _mean_note(report: Section, key: str, words: Wording) -> str:
-    """Where a mean began and by how much it changed; of the divergence, which begins at 0, that it is an estimate."""
+    """What the first side has, and the difference to it; of the divergence, that it may be an estimate."""
     gettext = words.gettext
     if key == "kl":
         return gettext("estimated from samples") if report["after"][key] < 0 else ""
-    started = {"value": words.figure((report.get("before") or {}).get(key))}
+    first = sides_of(report, words).first_value % {"value": words.figure((report.get("before") or {}).get(key))}
     change = (report.get("change") or {}).get(key)
     if not change or change.get("value") is None:
-        return gettext("%(value)s at the start") % started
-    changed = {"change": words.interval(change, words.change)}
-    return gettext("%(value)s at the start, changed by %(change)s") % (started | changed)
+        return first
+    difference = {"first": first, "difference": words.interval(change, words.change)}
+    return gettext("%(first)s, difference %(difference)s") % difference
 
 
 def perplexity_figures(section: Section, before: Section, words: Wording = ENGLISH) -> list[Figure]:
@@ -171,25 +172,18 @@ def _kept(report: Section, words: Wording) -> Iterator[Fact]:
 
 def _wins(report: Section, words: Wording) -> Iterator[Fact]:
     plain, equal, best = (report.get("win_rate"), report.get("length_controlled_win_rate"), best_of(report))
-    gettext = words.gettext
+    gettext, sides = words.gettext, sides_of(report, words)
     if plain:
-        about = gettext(
-            "How often the judge prefers the trained policy's answer to that of the policy at the start, ties one "
-            "half; over %(prompts)s held-out prompts."
-        ) % {"prompts": words.count(plain["prompts"])}
-        yield Fact(gettext("wins against the start"), words.interval(plain), about)
+        about = sides.about_wins % {"prompts": words.count(plain["prompts"])}
+        yield Fact(sides.wins, words.interval(plain), about)
     if equal:
-        about = gettext(
-            "The same, had both answers been equally long, by a logistic model of wins and lengths. The trained "
-            "policy's answer is the longer one in %(longer)s of the pairs."
-        ) % {"longer": words.percent(equal.get("longer"), 0)}
+        about = sides.about_equal % {"longer": words.percent(equal.get("longer"), 0)}
         yield Fact(gettext("wins at equal lengths"), words.interval(equal), about)
     if best:
-        about = gettext(
-            "What choosing the best-scored of %(n)s answers of the policy at the start gets without any training. Its "
-            "KL is at most %(kl)s nats."
-        ) % {"n": best["n"], "kl": words.figure(best["kl"])}
-        yield Fact(gettext("best of %(n)s of the start") % {"n": best["n"]}, words.interval(best), about)
+        about = sides.about_best % {"n": best["n"], "kl": words.figure(best["kl"])}
+        if report.get("chosen_by") == "judge":
+            about += " " + gettext("The judge itself chooses, so this is what it could be at most.")
+        yield Fact(sides.best % {"n": best["n"]}, words.interval(best), about)
 
 
 def _judge(report: Section, words: Wording) -> Iterator[Fact]:
@@ -264,8 +258,9 @@ def _before_and_after(report: Section, words: Wording) -> Table:
         "Answers to the same held-out prompts. Changes have 95 % intervals, of shares in points. The more text, the "
         "fewer distinct runs of tokens; repeated are runs of four."
     )
-    head = (gettext("answers"), gettext("at the start"), gettext("trained"), gettext("change"))
-    return Table(gettext("Before and after"), note, head, tuple(rows))
+    sides = sides_of(report, words)
+    head = (gettext("answers"), *sides.heads, gettext("change"))
+    return Table(sides.table, note, head, tuple(rows))
 
 
 # Of the figures of answers, those that are shares.

@@ -20,6 +20,7 @@ from training.core.policy_words import (
     policy_tables,
 )
 from training.core.report_words import Fact, Figure, Table, facts_of, plot_notes, run_facts, run_tables, tables_of
+from training.core.sampling_words import sampling_figures, sampling_table
 from training.core.wording import ENGLISH, Wording
 
 Report = Mapping[str, Any]
@@ -57,6 +58,8 @@ def parts_of(report: Report, words: Wording = ENGLISH) -> list[Part]:
     """
     gettext = words.gettext
     titles = dict(zip(SPLITS, (gettext("Validation"), gettext("Test"), gettext("Training")), strict=True))
+    if report.get("kind") == "sampling":
+        return [_sampling_part(report, words)]
     found = [_policy_part(report, words)] if report.get("after") else []
     for split, title in titles.items():
         section = report.get(split) or {}
@@ -70,6 +73,8 @@ def parts_of(report: Report, words: Wording = ENGLISH) -> list[Part]:
 
 def main_figures(report: Report, words: Wording = ENGLISH) -> list[Figure]:
     """Those of the first part, nothing drawn; none where there is no part."""
+    if report.get("kind") == "sampling":
+        return sampling_figures(report, words)
     if report.get("after"):
         return policy_figures(report, words)
     for split in SPLITS:
@@ -100,6 +105,11 @@ def _policy_part(report: Report, words: Wording) -> Part:
         policy_facts(report, words),
         policy_tables(report, words),
     )
+
+
+def _sampling_part(report: Report, words: Wording) -> Part:
+    figures, table = sampling_figures(report, words), sampling_table(report, words)
+    return Part("responses", words.gettext("Responses"), figures, [], [], [table])
 
 
 def _perplexity_part(split: str, title: str, report: Report, section: Report, words: Wording) -> Part:

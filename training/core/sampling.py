@@ -88,6 +88,9 @@ class GenerateSampler:
         autocast_dtype: the arithmetic of sampling; the model's own, if None.
         decode: the text of tokens; needed for ``max_thinking`` alone.
         interrupted: whether to stop; asked between batches and decoding steps.
+        heard: told at every decoding step which token of a response this is (from 0), the numbers of the samples, and
+            their tokens. What comes behind the stop token of a sample is no part of it. Where memory runs out, samples
+            begin anew, with the same tokens.
     """
 
     model: LanguageModel
@@ -96,6 +99,7 @@ class GenerateSampler:
     autocast_dtype: torch.dtype | None = None
     decode: Callable[[Sequence[int]], str] | None = None
     interrupted: Callable[[], bool] = lambda: False
+    heard: Callable[[int, Sequence[int], Sequence[int]], None] | None = None
 
     def sample(
         self, prompts: Sequence[tuple[int, ...]], numbers: Sequence[int], *, purpose: str, step: int
@@ -131,9 +135,10 @@ class GenerateSampler:
             if self._asked_to_stop():
                 return True
             rows = [prompts[place] for place in places]
-            uniforms = self._uniforms([numbers[place] for place in places], *occasion)
+            mine = [numbers[place] for place in places]
+            uniforms = self._uniforms(mine, *occasion)
             # A process without prompts of its own forwards one pad, to meet the others.
-            samples = self._generate(rows or [(self.settings.pad_id,)], uniforms)
+            samples = self._generate(rows or [(self.settings.pad_id,)], uniforms, mine)
             if samples is None:
                 if not self.budget.sharded:
                     return True
@@ -163,12 +168,17 @@ class GenerateSampler:
         ]
         return torch.stack(draws or [torch.zeros(self.settings.max_length, dtype=torch.float64)])
 
-    def _generate(self, prompts: Sequence[tuple[int, ...]], uniforms: Tensor) -> list[Sample] | None:
+    def _generate(
+        self, prompts: Sequence[tuple[int, ...]], uniforms: Tensor, numbers: Sequence[int]
+    ) -> list[Sample] | None:
         """One batch; None if it was interrupted."""
         settings, device = self.settings, self.model.device
         ids, mask = pad_left(prompts, pad_id=settings.pad_id)
-        draw = Draw(uniforms.to(device), temperature=settings.temperature, greedy=settings.greedy)
         stop = StopEarly(self.interrupted, prompts, settings.max_thinking, self.decode)
+        draw = Draw(
+            uniforms.to(device), temperature=settings.temperature, greedy=settings.greedy,
+            told=self._teller(numbers, stop),
+        )  # fmt: skip
         arithmetic = self.model.autocast_dtype if self.autocast_dtype is None else self.autocast_dtype
         config = generation_config(settings)
         ids, mask = ids.to(device), mask.to(device)
@@ -187,6 +197,18 @@ class GenerateSampler:
         if stop.interrupted:
             return None
         return read_samples(draw, stop.cut, settings)
+
+    def _teller(self, numbers: Sequence[int], stop: "StopEarly") -> Callable[[int, Tensor], None] | None:
+        """Tells ``heard`` of the samples of one batch that were not cut off."""
+        if (heard := self.heard) is None:
+            return None
+
+        def tell(position: int, tokens: Tensor) -> None:
+            # One row more than numbers: the pad of a process without prompts.
+            told = [one for one in zip(numbers, tokens.tolist(), stop.cut, strict=False) if not one[2]]
+            heard(position, [number for number, _, _ in told], [token for _, token, _ in told])
+
+        return tell
 
 
 def share_prompts(whole: Any, ids: Tensor, mask: Tensor) -> dict[str, Any]:
@@ -267,10 +289,18 @@ class Draw(LogitsProcessor):  # type: ignore[misc]  # untyped there
 
     Args:
         uniforms: (N, T) in [0, 1).
+        told: called at each step with its number, from 0, and its tokens (N,).
     """
 
-    def __init__(self, uniforms: Tensor, *, temperature: float, greedy: bool) -> None:
-        self._uniforms, self._temperature, self._greedy = uniforms, temperature, greedy
+    def __init__(
+        self,
+        uniforms: Tensor,
+        *,
+        temperature: float,
+        greedy: bool,
+        told: Callable[[int, Tensor], None] | None = None,
+    ) -> None:
+        self._uniforms, self._temperature, self._greedy, self._told = uniforms, temperature, greedy, told
         self.tokens: list[Tensor] = []
         self.log_probs: list[Tensor] = []
 
@@ -281,6 +311,8 @@ class Draw(LogitsProcessor):  # type: ignore[misc]  # untyped there
         tokens = scores.argmax(-1) if self._greedy else inverse_cdf(log_p, uniform)
         self.tokens.append(tokens)
         self.log_probs.append(log_p.gather(-1, tokens[:, None]).squeeze(-1))
+        if self._told is not None:
+            self._told(len(self.tokens) - 1, tokens)
         return torch.full_like(scores, float("-inf")).scatter_(-1, tokens[:, None], 0.0)
 
 

@@ -74,6 +74,8 @@ CURVES: dict[str, tuple[Curve, ...]] = {
         Curve("ppo/entropy", _("Entropy"), _("nats a token"), floor="0"),
         _GRADIENT,
     ),
+    Run.Kind.EVALUATE: (),
+    Run.Kind.SAMPLE: (),
 }  # fmt: skip
 
 _ALWAYS = (
@@ -81,6 +83,13 @@ _ALWAYS = (
     Latest("train/grad_norm", _("gradient norm")),
     Latest("time/step_seconds", _("seconds a step")),
     Latest("train/skipped_steps", _("skipped steps")),
+)
+
+_SAMPLING = (
+    Latest("sample/length_mean", _("tokens a response")),
+    Latest("sample/ended_rate", _("ended by itself"), "percent"),
+    Latest("time/tokens_per_second", _("tokens a second")),
+    Latest("time/step_seconds", _("seconds a step")),
 )
 
 LATEST: dict[str, tuple[Latest, ...]] = {
@@ -99,14 +108,16 @@ LATEST: dict[str, tuple[Latest, ...]] = {
         Latest("train/grad_norm", _("gradient norm")),
         Latest("time/step_seconds", _("seconds a step")),
     ),
+    Run.Kind.EVALUATE: (*_SAMPLING, Latest("sample/judge_mean", _("judge"))),
+    Run.Kind.SAMPLE: (*_SAMPLING, Latest("sample/score_mean", _("score"))),
 }  # fmt: skip
 
 
 def curves_of(kind: str) -> tuple[Curve, ...]:
-    """The curves of a kind of run; those of a reward model's for kinds that have none of their own."""
-    return CURVES.get(kind, CURVES[Run.Kind.REWARD])
+    """The curves of a kind of run; none for those that train nothing."""
+    return CURVES[kind]
 
 
 def latest_of(kind: str) -> tuple[Latest, ...]:
     """The figures of a kind of run that stand above its curves."""
-    return LATEST.get(kind, LATEST[Run.Kind.REWARD])
+    return LATEST[kind]

@@ -9,10 +9,20 @@ from django.utils.translation import gettext_lazy
 
 from annotate.models import Project, Snapshot
 from training import base_models
-from training.models import Run, RunInput
+from training.models import Run
+from training.pages.form_words import BASES, ROLES
 from training.recipes.configs import FieldDescription
 from training.selectors import base_versions, reward_versions, runs_to_wait_for, train_pairs, trainable_snapshots
-from training.services.run_settings import INPUTS, offered_rewards, settable_fields
+from training.services.run_settings import (
+    EVALUATE_POLICY,
+    EVALUATE_REWARD,
+    INPUTS,
+    Role,
+    kind_of,
+    offered_rewards,
+    recipe_of_run,
+    settable_fields,
+)
 from training.services.runs import MAX_NAME_CHARACTERS
 
 # What one should look at before pressing the button, by kind.
@@ -29,6 +39,9 @@ MAIN: dict[str, tuple[str, ...]] = {
         "reward", "max_steps", "batch_size", "samples_per_prompt", "max_response_length", "learning_rate", "advantage",
         "kl_coefficient", "entropy_coefficient", "inner_epochs", "lora_rank", "seed",
     ),
+    EVALUATE_REWARD: ("split", "max_length", "seed"),
+    EVALUATE_POLICY: ("split", "max_prompts", "max_response_length", "temperature", "seed"),
+    Run.Kind.SAMPLE: ("split", "max_prompts", "samples_per_prompt", "max_response_length", "temperature", "seed"),
 }  # fmt: skip
 HUB = "hub"
 
@@ -78,30 +91,31 @@ class TrainForm(forms.Form):
         help_text=gettext_lazy("Named after the snapshot if left empty."),
     )
 
-    def __init__(self, *args: Any, project: Project, kind: str = Run.Kind.REWARD, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, project: Project, recipe: str = Run.Kind.REWARD, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.kind = kind
+        self.recipe = recipe
         snapshots = self.fields["snapshot"]
         assert isinstance(snapshots, SnapshotField)
         snapshots.queryset = trainable_snapshots(project)
         choices = self.fields["base_model"]
         assert isinstance(choices, forms.ChoiceField)
-        choices.choices = base_model_choices(project)
-        self.fields.update({role: input_field(project, role) for role in INPUTS.get(kind, ())})
-        self.fields.update({f"config.{field.name}": form_field(field) for field in settable_fields(kind)})
+        choices.choices = base_model_choices(project, rewards=recipe == EVALUATE_REWARD)
+        choices.label, choices.help_text = BASES.get(recipe, (choices.label, choices.help_text))
+        self.fields.update({role: input_field(project, role, recipe) for role in INPUTS.get(recipe, ())})
+        self.fields.update({f"config.{field.name}": form_field(field) for field in settable_fields(recipe)})
 
     def source_fields(self) -> "FieldGroup":
         """What to train from."""
-        names = ("snapshot", "base_model", "hub_model", *INPUTS.get(self.kind, ()), "name")
+        names = ("snapshot", "base_model", "hub_model", *INPUTS.get(self.recipe, ()), "name")
         return FieldGroup([self[name] for name in names], list(map(str, self.non_field_errors())))
 
     def main_fields(self) -> "FieldGroup":
         """The settings one should look at before pressing the button."""
-        return FieldGroup([self[f"config.{name}"] for name in MAIN[self.kind]], [])
+        return FieldGroup([self[f"config.{name}"] for name in MAIN[self.recipe]], [])
 
     def advanced_fields(self) -> "FieldGroup":
         """Everything else, whose defaults are good."""
-        others = [field.name for field in settable_fields(self.kind) if field.name not in MAIN[self.kind]]
+        others = [field.name for field in settable_fields(self.recipe) if field.name not in MAIN[self.recipe]]
         return FieldGroup([self[f"config.{name}"] for name in others], [])
 
     def chosen(self) -> dict[str, Any]:
@@ -110,11 +124,11 @@ class TrainForm(forms.Form):
         settings = {name.removeprefix("config."): value for name, value in given.items() if name.startswith("config.")}
         model = given["hub_model"].strip() if given["base_model"] == HUB else given["base_model"]
         return {
-            "kind": self.kind,
+            "kind": kind_of(self.recipe),
             "snapshot": given["snapshot"],
             "base_model": model,
             "name": given["name"],
-            "inputs": {role: given[role] for role in INPUTS.get(self.kind, ())},
+            "inputs": {role: given[role] for role in INPUTS.get(self.recipe, ())},
             "config": {name: value for name, value in settings.items() if value not in (None, "", [])},
         }
 
@@ -127,28 +141,17 @@ class TrainForm(forms.Form):
             self.add_error(None, message)
 
 
-def input_field(project: Project, role: str) -> forms.ChoiceField:
-    """Which model of the registry, or of a run that goes on, is to score."""
-    made = [(f"registry:{model.pk}", str(model)) for model in reward_versions(project)]
-    coming = [(f"run:{run.pk}", str(run)) for run in runs_to_wait_for(project) if run.kind == Run.Kind.REWARD]
-    none, text = {
-        RunInput.Role.REWARD: (_("None: only the rewards below"), _("What the policy is rewarded by.")),
-        RunInput.Role.JUDGE: (
-            _("None given: one is trained at the start"),
-            _(
-                "A second reward model that nothing learns from: it tells whether the score can be believed. Without "
-                "one the run trains its own, from rankings that the reward model did not learn from if there are any."
-            ),
-        ),
-    }[RunInput.Role(role)]
-    groups = [(_("Registry"), made), (_("Waits for the run"), coming)]
-    choices = [("", none), *((label, found) for label, found in groups if found)]
-    return forms.ChoiceField(label=RunInput.Role(role).label, choices=choices, required=False, help_text=text)
+def input_field(project: Project, role: str, recipe: str) -> forms.ChoiceField:
+    """Which model, of the registry, of a run that goes on, or for a policy also a built-in one, stands in a role."""
+    none, text = ROLES.get((role, recipe)) or ROLES[role]
+    is_reward = role in (Role.REWARD, Role.JUDGE)
+    groups = [group for group in model_choices(project, rewards=is_reward) if group[1]]
+    return forms.ChoiceField(label=Role(role).label, choices=[("", none), *groups], required=False, help_text=text)
 
 
 def initial_of(run: Run) -> dict[str, Any]:
     """A form filled in as this run was started: its clone."""
-    known = {field.name for field in settable_fields(run.kind)}
+    known = {field.name for field in settable_fields(recipe_of_run(run))}
     settings = {f"config.{name}": value for name, value in run.config.items() if name in known}
     is_hub = base_models.HUB_ID.fullmatch(run.base_model) is not None
     models = {one.role: one.name for one in run.inputs.all()}
@@ -199,17 +202,20 @@ def form_field(field: FieldDescription) -> forms.Field:
     )
 
 
-def base_model_choices(project: Project) -> list[tuple[str, Any]]:
-    """Base models that this server knows, by where they are from."""
-    built_in = [(model.name, model.label) for model in base_models.BUILT_IN.values() if model.is_possible()]
-    folders = [(name, name) for name in base_models.local_folders()]
-    registry = [(f"registry:{model.pk}", str(model)) for model in base_versions(project)]
-    coming = [(f"run:{run.pk}", str(run)) for run in runs_to_wait_for(project) if run.kind != Run.Kind.REWARD]
-    groups = [
-        (_("Built in"), built_in),
-        (_("Folders of this server"), folders),
-        (_("Registry"), registry),
-        (_("Waits for the run"), coming),
-    ]
+def base_model_choices(project: Project, *, rewards: bool = False) -> list[tuple[Any, Any]]:
+    """Models that this server knows, by where they are from: policies, or reward models."""
     elsewhere = (_("Elsewhere"), [(HUB, _("A model of the hub …"))])
-    return [(label, choices) for label, choices in groups if choices] + [elsewhere]
+    return [group for group in model_choices(project, rewards=rewards) if group[1]] + [elsewhere]
+
+
+def model_choices(project: Project, *, rewards: bool) -> list[tuple[Any, list[tuple[str, Any]]]]:
+    """Groups of models, some of them empty. Folders may hold either kind."""
+    built_in = [(model.name, model.label) for model in base_models.BUILT_IN.values() if model.is_possible()]
+    known = reward_versions(project) if rewards else base_versions(project)
+    coming = [run for run in runs_to_wait_for(project) if (run.kind == Run.Kind.REWARD) == rewards]
+    return [
+        (_("Built in"), [] if rewards else built_in),
+        (_("Folders of this server"), [(name, name) for name in base_models.local_folders()]),
+        (_("Registry"), [(f"registry:{model.pk}", str(model)) for model in known]),
+        (_("Waits for the run"), [(f"run:{run.pk}", str(run)) for run in coming]),
+    ]

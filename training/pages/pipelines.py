@@ -18,7 +18,7 @@ from training.pages.forms import HUB, SnapshotField, base_model_choices
 from training.selectors import trainable_snapshots
 from training.services.pipelines import STAGES, start_pipeline
 
-USUAL = (Run.Kind.SFT, Run.Kind.REWARD, Run.Kind.PPO)
+USUAL = (Run.Kind.SFT, Run.Kind.REWARD, Run.Kind.PPO, Run.Kind.EVALUATE)
 LORA_RANK = 16
 
 
@@ -41,18 +41,18 @@ class PipelineForm(forms.Form):
         widget=forms.CheckboxSelectMultiple, required=False,
         help_text=gettext_lazy(
             "Each begins when those that it builds on have succeeded: SFT from the base model, the reward model and "
-            "DPO from SFT, PPO from SFT and the reward model."
+            "DPO from SFT, PPO from SFT and the reward model, the evaluation of DPO's and PPO's policy beside SFT."
         ),
     )  # fmt: skip
     lora_rank = forms.CharField(
         label=gettext_lazy("LoRA rank"), required=False, initial=LORA_RANK,
         widget=forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off"}),
-        help_text=gettext_lazy("Of every stage; 0 trains all weights."),
+        help_text=gettext_lazy("Of every stage that trains; 0 trains all weights."),
     )  # fmt: skip
     max_steps = forms.CharField(
         label=gettext_lazy("Max steps"), required=False,
         widget=forms.TextInput(attrs={"inputmode": "numeric", "autocomplete": "off"}),
-        help_text=gettext_lazy("Of every stage, to try it out; each trains one epoch if this is left empty."),
+        help_text=gettext_lazy("Of every stage that trains, to try it out; one epoch if this is left empty."),
     )  # fmt: skip
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
@@ -71,7 +71,7 @@ class PipelineForm(forms.Form):
             "snapshot": given["snapshot"],
             "base_model": model,
             "stages": given["stages"],
-            "config": dict.fromkeys(given["stages"], shared) if shared else {},
+            "config": {stage: shared for stage in _trained(given["stages"]) if shared},
         }
 
     def add_refusal(self, refused: Invalid) -> None:
@@ -84,6 +84,11 @@ class PipelineForm(forms.Form):
             else:
                 is_ours = place in self.fields
                 self.add_error(place if is_ours else None, text if is_ours else f"{name}: {text}")
+
+
+def _trained(stages: list[str]) -> set[str]:
+    """The stages that train something; with an evaluation, which has a judge made, the reward model among them."""
+    return {Run.Kind.REWARD.value if stage == Run.Kind.EVALUATE else stage for stage in stages}
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

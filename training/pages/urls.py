@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.pages import models, pipelines, views, workers
+from training.pages import models, pipelines, sampled, views, workers
 
 urlpatterns = [
     path("runs/", views.runs, name="runs"),
@@ -10,6 +10,7 @@ urlpatterns = [
     path("runs/<int:run_id>/live/", views.run_live, name="run-live"),
     path("runs/<int:run_id>/cancel/", views.cancel, name="run-cancel"),
     path("runs/<int:run_id>/resume/", views.resume, name="run-resume"),
+    path("runs/<int:run_id>/send/", sampled.send, name="run-send"),
     path("workers/", workers.workers, name="workers"),
     path("workers/live/", workers.workers_live, name="workers-live"),
     path("p/<slug:slug>/train/", views.train, name="train"),

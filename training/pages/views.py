@@ -16,9 +16,11 @@ from annotate.pages.access import page, page_data, visitor
 from annotate.selectors.projects import get_project_for
 from training.models import ModelVersion, Run
 from training.pages.curves import curves_of, latest_of
+from training.pages.form_words import TABS
 from training.pages.forms import TrainForm, initial_of
 from training.pages.older import MAX_ID, newest
-from training.pages.report import report_figures
+from training.pages.report import report_figures, report_parts
+from training.pages.sampled import asked_start, sampled_part
 from training.recipes.configs import RECIPES, describe
 from training.selectors import (
     accuracy_of,
@@ -31,7 +33,8 @@ from training.selectors import (
     seconds_left,
     trainable_snapshots,
 )
-from training.services.run_settings import STARTABLE
+from training.services.models import KIND_OF_MODEL
+from training.services.run_settings import EVALUATE_POLICY, STARTABLE, recipe_of_run
 from training.services.runs import cancel_run, resume_run, start_run
 
 COLOUR_OF_STATE = {
@@ -62,7 +65,9 @@ def runs(request: HttpRequest) -> HttpResponse:
 def run(request: HttpRequest, run_id: int) -> HttpResponse:
     """One run: what it is, how far, whether it is well, what came out."""
     found = get_run_for(visitor(request), run_id)
-    return render(request, "training/run.html", {**_live(found), "settings": _settings_of(found)})
+    return render(
+        request, "training/run.html", {**_live(found, start=asked_start(request)), "settings": _settings_of(found)}
+    )
 
 
 @require_safe
@@ -110,13 +115,14 @@ def resume(request: HttpRequest, run_id: int) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @page
 def train(request: HttpRequest, slug: str) -> HttpResponse:
-    """The form that starts a run of ``?kind=``; a good one leads to the live page of its run.
+    """The form that starts a run of ``?kind=``, a kind or an evaluation's recipe; a good one leads to its run's page.
 
     ``?clone=ID`` fills it in as that run was started.
     """
     project = get_project_for(visitor(request), slug, engineer=True)
-    kind, initial = _asked_for(request, project)
-    form = TrainForm(request.POST if request.method == "POST" else None, project=project, kind=kind, initial=initial)
+    recipe, initial = _asked_for(request, project)
+    given = request.POST if request.method == "POST" else None
+    form = TrainForm(given, project=project, recipe=recipe, initial=initial)
     if form.is_bound and form.is_valid():
         try:
             return redirect(start_run(project=project, started_by=visitor(request), **form.chosen()))
@@ -125,30 +131,37 @@ def train(request: HttpRequest, slug: str) -> HttpResponse:
     context = {
         "project": project,
         "form": form,
-        "kind": Run.Kind(kind),
-        "kinds": [Run.Kind(one) for one in STARTABLE],
+        "recipe": recipe,
+        "title": TABS[recipe][1],
+        "about": TABS[recipe][2],
+        "tabs": [{"recipe": one, "name": words[0]} for one, words in TABS.items()],
         "has_snapshots": trainable_snapshots(project).exists(),
     }
     return render(request, "training/train.html", context, status=422 if form.errors else 200)
 
 
 def _asked_for(request: HttpRequest, project: Project) -> tuple[str, dict[str, Any]]:
-    """Which kind of run is to be started, and what the form shows at first."""
+    """Which recipe is to be started, and what the form shows at first."""
     if number := request.GET.get("clone", ""):
         if not number.isascii() or not number.isdecimal() or int(number[:20]) > MAX_ID:
             raise NotFound(_("There is no such run."))
         cloned = get_run_for(visitor(request), int(number))
         if cloned.project_id == project.pk and cloned.kind in STARTABLE:
-            return cloned.kind, initial_of(cloned)
+            return recipe_of_run(cloned), initial_of(cloned)
         raise NotFound(_("There is no such run."))
-    kind = request.GET.get("kind", Run.Kind.REWARD)
-    if kind not in STARTABLE:
+    asked = request.GET.get("kind", Run.Kind.REWARD)
+    recipe = EVALUATE_POLICY if asked == Run.Kind.EVALUATE else asked
+    if recipe not in TABS:
         raise NotFound(_("There is no such kind of run."))
-    return kind, {"snapshot": request.GET.get("snapshot")}
+    return recipe, {name: request.GET.get(name) for name in ("snapshot", "base_model") if name in request.GET}
 
 
-def _live(run: Run) -> dict[str, Any]:
-    """What moves on a run's page, and `seen`, which changes when something of it does."""
+def _live(run: Run, *, start: int = 0) -> dict[str, Any]:
+    """What moves on a run's page, and `seen`, which changes when something of it does.
+
+    Args:
+        start: the first prompt of a sampling run's table.
+    """
     health = health_of(run)
     content: dict[str, Any] = {
         "run": run,
@@ -165,6 +178,9 @@ def _live(run: Run) -> dict[str, Any]:
         "snapshot_withdrawn": run.snapshot is not None and run.snapshot.state == Snapshot.State.WITHDRAWN,
         "accuracy": accuracy_of(run.report),
         "figures": report_figures(run.report),
+        # A run that makes a model has its report on the model's page.
+        "report_parts": [] if run.kind in KIND_OF_MODEL else report_parts(run.report),
+        "sampled": sampled_part(run, start=start),
     }
     moving = [run.state, run.step, run.total_steps, run.reason, run.log_tail, run.attempt, run.worker, health.sentence]
     moving += [
@@ -179,9 +195,7 @@ def _live(run: Run) -> dict[str, Any]:
 
 def _settings_of(run: Run) -> list[dict[str, Any]]:
     """The run's settings with their help, those that differ from the defaults first."""
-    if run.kind not in RECIPES:
-        return [{"name": name, "value": value, "help": "", "changed": False} for name, value in run.config.items()]
-    fields = {field.name: field for field in describe(RECIPES[run.kind])}
+    fields = {field.name: field for field in describe(RECIPES[recipe_of_run(run)])}
     rows = [
         {
             "name": name,

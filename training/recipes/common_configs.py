@@ -10,9 +10,8 @@ Config = TypeVar("Config", bound="BaseConfig")
 
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig(Settings):
-    """The flags of everything that forwards a model over a file. ``affects_results`` False: a resume may change it."""
+    """The flags of everything that forwards models over a file. ``affects_results`` False: a resume may change it."""
 
-    model: str = setting(help="model folder or hub id to start from")
     data: str = setting(help="JSONL file in the native format (a snapshot)", affects_results=False)
     output: str = setting(help="folder to write, empty unless --resume", affects_results=False)
     seed: int = setting(0, help="every random draw derives from it", minimum=0, maximum=2**63 - 1)
@@ -40,7 +39,14 @@ class BaseConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommonConfig(BaseConfig):
+class ModelConfig(BaseConfig):
+    """The flags of what is about one model."""
+
+    model: str = setting(help="model folder or hub id to start from")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonConfig(ModelConfig):
     """The flags that every training recipe has."""
 
     epochs: int = setting(1, help="passes over the training prompts", unit="passes", minimum=1)

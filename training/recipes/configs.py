@@ -2,9 +2,10 @@
 
 from training.core.errors import UsageError
 from training.core.reward_sources.grammar import parse_reward
-from training.recipes.common_configs import BaseConfig, CommonConfig, Config
+from training.recipes.common_configs import BaseConfig, CommonConfig, Config, ModelConfig
 from training.recipes.policy_configs import DpoConfig, PpoConfig, SftConfig
 from training.recipes.reward_configs import EvaluateRewardConfig, RewardConfig
+from training.recipes.sampling_configs import AnsweringConfig, EvaluatePolicyConfig, SampleConfig
 from training.recipes.settings import (
     ConfigError,
     FieldDescription,
@@ -19,16 +20,20 @@ from training.recipes.settings import (
 )
 
 __all__ = [
+    "AnsweringConfig",
     "RECIPES",
     "BaseConfig",
     "CommonConfig",
     "Config",
     "ConfigError",
     "DpoConfig",
+    "EvaluatePolicyConfig",
     "EvaluateRewardConfig",
     "FieldDescription",
+    "ModelConfig",
     "PpoConfig",
     "RewardConfig",
+    "SampleConfig",
     "SftConfig",
     "Value",
     "build",
@@ -41,8 +46,16 @@ __all__ = [
     "to_values",
 ]
 
-# What the web application offers to start.
-RECIPES: dict[str, type[CommonConfig]] = {"reward": RewardConfig, "sft": SftConfig, "dpo": DpoConfig, "ppo": PpoConfig}
+# What the web application offers to start, by the recipe's name.
+RECIPES: dict[str, type[BaseConfig]] = {
+    "reward": RewardConfig,
+    "sft": SftConfig,
+    "dpo": DpoConfig,
+    "ppo": PpoConfig,
+    "evaluate_reward": EvaluateRewardConfig,
+    "evaluate_policy": EvaluatePolicyConfig,
+    "sample": SampleConfig,
+}
 
 
 def reward_kind(text: str) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from training.core.process import (
     write_exit,
 )
 from training.core.runfolder import REPORT_NAME, read_run
-from training.recipes.configs import Config, ConfigError, differences
+from training.recipes.configs import Config, ConfigError, differences, to_values
 from training.recipes.flags import parse_flags
 
 # What a run may leave that was ended before it wrote run.json.
@@ -211,11 +211,12 @@ def check_same_run(
     if run["data_sha256"] != data_sha256:
         found.append(f"--data has the sha256 {data_sha256[:12]}…, had {run['data_sha256'][:12]}…")
     if run["model_fingerprint"] != model_fingerprint:
-        found.append(f"--model was {run['config']['model']}, is {session.config.model} (or its files changed)")
+        before, now = run["config"]["model"], to_values(session.config)["model"]
+        found.append(f"--model was {before}, is {now} (or its files changed)")
     kept = run.get("others", {})
     found += [f"what {flag} names has changed" for flag, value in (others or {}).items() if kept.get(flag) != value]
-    if (before := run["attempts"][-1]["world_size"]) != session.world.size:
-        found.append(f"the world size was {before}, is {session.world.size}")
+    if (size := run["attempts"][-1]["world_size"]) != session.world.size:
+        found.append(f"the world size was {size}, is {session.world.size}")
     if found:
         raise UsageError("cannot resume: " + "; ".join(found))
 

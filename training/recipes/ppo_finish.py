@@ -2,22 +2,21 @@
 
 from typing import Any
 
-from training.core.blind_pairs import BlindPair, write_blind_pairs
 from training.core.errors import StopRequested
 from training.core.files import shown_name
 from training.core.policy_reports import policy_warnings
-from training.core.policy_statistics import compare_answers, describe_answers
 from training.core.tokens import PLAIN_TEMPLATE_NAME
+from training.recipes.comparison import BEST_OF, Side, compare_sides
 from training.recipes.configs import PpoConfig
+from training.recipes.judging import JudgeFacts
 from training.recipes.launch import Session
 from training.recipes.loop import Progress
 from training.recipes.policy_finish import publish_policy
-from training.recipes.ppo_judge import JudgeFacts
-from training.recipes.ppo_prompts import Prompts
 from training.recipes.ppo_setup import Prepared
 from training.recipes.ppo_watch import EVALUATION, Answered, Watch, answer
+from training.recipes.prompts import Prompts
 
-CANDIDATES, BEST_OF = "candidates", 4
+CANDIDATES = "candidates"
 
 
 def finish_policy(
@@ -81,26 +80,15 @@ def compare(
     # The same draws before and after, so that what has not changed is the same text.
     before, after = ask(EVALUATION, reference=True), ask(EVALUATION, reference=False)
     candidates = ask(CANDIDATES, each=BEST_OF, reference=True)
-    records = [prompts.record(number) for number in numbers]
-    if session.world.is_main:
-        makers = {"start": shown_name(session.config.model), "trained": f"{session.folder.name}, step {step}"}
-        pairs = [
-            BlindPair(record.prompt, record.split, record.split_group, trained=new.text, start=old.text)
-            for record, new, old in zip(records, after.sampled.episodes, before.sampled.episodes, strict=True)
-        ]
-        written = write_blind_pairs(session.folder, pairs, seed=session.config.seed, makers=makers)
-    else:
-        written = {}
-    groups = [record.split_group for record in records]
-    return {
-        "split": session.config.evaluate_split,
-        "before": describe_answers(before.figures),
-        "after": describe_answers(after.figures),
-        **compare_answers(
-            before.figures, after.figures, groups, seed=session.config.seed, candidates=candidates.figures
-        ),
-        "blind_pairs": session.world.from_main(written),
-    }
+
+    def side(found: Answered) -> Side:
+        return Side(found.figures, [episode.text for episode in found.sampled.episodes])
+
+    return compare_sides(
+        session, [prompts.record(number) for number in numbers], split=session.config.evaluate_split,
+        before=side(before), after=side(after), candidates=candidates.figures,
+        makers={"start": shown_name(session.config.model), "trained": f"{session.folder.name}, step {step}"},
+    )  # fmt: skip
 
 
 def summary_of(report: dict[str, Any]) -> str:

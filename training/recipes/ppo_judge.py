@@ -5,24 +5,21 @@ model did not learn from (``--half``), or, where that learned from all of them, 
 report says that the two are not apart.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from training.core.errors import StopRequested, UsageError
-from training.core.files import read_json
 from training.core.halving import MicroBatchBudget
 from training.core.randomness import derive_seed
 from training.core.records import read_rankings
 from training.core.reward_sources.episodes import RewardSource
-from training.core.reward_sources.grammar import RewardSpec, parse_reward
-from training.core.reward_sources.making import make_sources
-from training.core.runfolder import REPORT_NAME, read_run
+from training.core.runfolder import read_run
 from training.core.tokens import ChatEncoder
 from training.recipes.configs import PpoConfig, RewardConfig, build, describe
+from training.recipes.judging import JudgeFacts, accuracy_at, are_disjoint, load_judge, reward_run, reward_run_at
 from training.recipes.launch import Session, is_finished
-from training.recipes.ppo_models import make_reading
-from training.recipes.ppo_prompts import PromptData
+from training.recipes.ppo_models import reading_of
+from training.recipes.prompts import PromptData
 from training.recipes.reward import train_reward
 
 JUDGE = "judge"
@@ -31,18 +28,6 @@ FEWEST_RANKINGS = 16
 LORA_LEARNING_RATE = 5e-4
 # What a judge shares with the reward model that it is to check: all but where it lies, its data's half and its seed.
 ITS_OWN = ("model", "data", "output", "seed", "half", "resume", "stop_after", "ensemble", "device", "shard")
-
-
-@dataclass(frozen=True)
-class JudgeFacts:
-    """Where the judge is from: ``source`` ("given", "made" or why there is none), and whether nothing that it learned
-    from taught the reward model; None where that is not known. ``accuracy`` is that on the validation rankings of its
-    run, None where it is no run of ours.
-    """
-
-    source: str
-    disjoint: bool | None = None
-    accuracy: dict[str, Any] | None = None
 
 
 def given_judge(
@@ -55,8 +40,8 @@ def given_judge(
     """
     if session.config.judge is None:
         return None
-    run, reward = _run_of(session.config.judge), reward_run(session.config)
-    facts = JudgeFacts("given", are_disjoint(run, reward), _accuracy_of(session, session.config.judge))
+    run, reward = reward_run_at(session.config.judge), reward_run(session.config.rewards)
+    facts = JudgeFacts("given", are_disjoint(run, reward), accuracy_at(session, session.config.judge))
     return _load(session, session.config.judge, data, encoder, budget), facts
 
 
@@ -78,16 +63,8 @@ def made_judge(
 def _load(
     session: Session[PpoConfig], folder: str, data: PromptData, encoder: ChatEncoder, budget: MicroBatchBudget
 ) -> RewardSource:
-    spec = RewardSpec("model", folder, 1.0, f"model:{folder}")
-    try:
-        (judge,) = make_sources(
-            [spec], (), reading=make_reading(session, data, encoder, budget),
-            say=lambda message: session.say(f"{JUDGE}: {message.partition(': ')[2]}"),
-        )  # fmt: skip
-    except UsageError as error:
-        raise UsageError(str(error).replace(f"--reward {spec.text}", "--judge", 1)) from None
-    judge.name = JUDGE
-    return judge
+    reading = reading_of(session, data, encoder, budget)
+    return load_judge(session, folder, flag="--judge", name=JUDGE, reading=reading)
 
 
 def make_judge(session: Session[PpoConfig]) -> tuple[Path, JudgeFacts] | str:
@@ -98,7 +75,7 @@ def make_judge(session: Session[PpoConfig]) -> tuple[Path, JudgeFacts] | str:
     rankings = len(read_rankings(Path(config.data)).used_lines)
     if rankings < FEWEST_RANKINGS:
         return f"{rankings} rankings in --data are too few to train one from; --judge can name one"
-    run = reward_run(config)
+    run = reward_run(config.rewards)
     learned_from = (run or {}).get("config", {}).get("half", "all")
     half = "first" if learned_from == "second" else "second"
     folder = session.folder / JUDGE
@@ -116,32 +93,7 @@ def make_judge(session: Session[PpoConfig]) -> tuple[Path, JudgeFacts] | str:
     except StopRequested as error:
         raise StopRequested(f"{error} of the judge") from None
     disjoint = are_disjoint(session.world.from_main(read_run(folder)), run)
-    return folder / "model", JudgeFacts("made", disjoint, _accuracy_of(session, str(folder)))
-
-
-def are_disjoint(judge: dict[str, Any] | None, reward: dict[str, Any] | None) -> bool | None:
-    """Whether two runs learned from different halves of one file; None where that is not known: one of them is no run
-    of ours, or the files are not the same."""
-    if judge is None or reward is None or judge["data_sha256"] != reward["data_sha256"]:
-        return None
-    halves = {run["config"].get("half", "all") for run in (judge, reward)}
-    return halves == {"first", "second"}
-
-
-def _run_of(name: str) -> dict[str, Any] | None:
-    """``run.json`` of the reward run whose folder, or whose model, a flag names."""
-    for place in (Path(name), Path(name).parent):
-        if (run := read_run(place)) is not None and run.get("recipe") == "reward":
-            return run
-    return None
-
-
-def _accuracy_of(session: Session[PpoConfig], name: str) -> dict[str, Any] | None:
-    """On the validation rankings of its own run."""
-    reports = (read_json(place / REPORT_NAME) for place in (Path(name), Path(name).parent))
-    found = next((report for report in reports if isinstance(report, dict) and report.get("kind") == "reward"), {})
-    accuracy: dict[str, Any] | None = session.world.from_main((found.get("validation") or {}).get("accuracy"))
-    return accuracy
+    return folder / "model", JudgeFacts("made", disjoint, accuracy_at(session, str(folder)))
 
 
 def judge_config(config: PpoConfig, run: dict[str, Any] | None, *, half: str, folder: Path) -> RewardConfig:
@@ -158,12 +110,3 @@ def judge_config(config: PpoConfig, run: dict[str, Any] | None, *, half: str, fo
         "half": half, "resume": True, "device": config.device, "micro_batch_tokens": config.micro_batch_tokens,
     }  # fmt: skip
     return build(RewardConfig, taken | own)
-
-
-def reward_run(config: PpoConfig) -> dict[str, Any] | None:
-    """``run.json`` of the run that made the reward model, where the flag names a folder of it."""
-    for text in config.rewards:
-        spec = parse_reward(text)
-        if spec.kind in ("model", "ensemble") and (run := _run_of(spec.argument)) is not None:
-            return run
-    return None

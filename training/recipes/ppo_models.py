@@ -12,7 +12,6 @@ from training.core.language import LanguageModel
 from training.core.log_probs import token_figures
 from training.core.modeling import (
     RewardModel,
-    choose_autocast,
     make_optimizer,
 )
 from training.core.packing import PackedRows, TokenisedExample, packing_refusal
@@ -28,15 +27,14 @@ from training.core.token_places import TokenPlaces
 from training.core.tokens import ChatEncoder, stop_ids
 from training.core.trunk import SharedTrunk
 from training.recipes.configs import PpoConfig
+from training.recipes.judging import SAMPLING_SHARE, make_reading
 from training.recipes.launch import Session
 from training.recipes.ppo_actors import make_actors
-from training.recipes.ppo_prompts import PromptData
 from training.recipes.ppo_rows import Rows
+from training.recipes.prompts import PromptData
 
 # As in the code of Ziegler et al. and Huang et al. 2022; Adam's usual 1e-8 lets single tokens move weights far.
 ADAM_EPSILON = 1e-5
-# Sampling keeps no activations: so many times the tokens of a training micro-batch go at once.
-SAMPLING_SHARE = 4
 PACKING_TOLERANCE = 1e-4
 
 
@@ -139,7 +137,7 @@ def make_rewards(
 ) -> list[RewardSource]:
     """What is rewarded; every prompt is looked at for what its reward needs."""
     config = session.config
-    reading = make_reading(session, data, encoder, budget)
+    reading = reading_of(session, data, encoder, budget)
     specs = [parse_reward(text) for text in config.rewards]
     lines = [record for prompts in data.splits.values() for record in prompts.records()]
     return make_sources(
@@ -167,25 +165,18 @@ def check_rewards(session: Session[PpoConfig], data: PromptData, encoder: ChatEn
     make_sources(
         plain,
         (record for prompts in data.splits.values() for record in prompts.records()),
-        reading=make_reading(session, data, encoder, budget),
+        reading=reading_of(session, data, encoder, budget),
         allow_code_execution=config.allow_code_execution,
         allowed_functions=None,
     )
 
 
-def make_reading(
+def reading_of(
     session: Session[PpoConfig], data: PromptData, encoder: ChatEncoder, budget: MicroBatchBudget
 ) -> Reading:
     """How reward models read what the policy wrote."""
-    config = session.config
-    return Reading(
-        encoder=encoder,
-        budget=budget,
-        autocast_dtype=choose_autocast(config.dtype, session.device),
-        show_thinking=config.thinking == "show",
-        longest_prompt=data.longest,
-        max_response_length=config.max_response_length,
-    )
+    return make_reading(session, encoder, budget, longest_prompt=data.longest,
+                        max_response_length=session.config.max_response_length)  # fmt: skip
 
 
 def make_budgets(session: Session[PpoConfig], *, longest: int) -> dict[str, MicroBatchBudget]:

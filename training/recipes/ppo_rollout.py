@@ -15,30 +15,16 @@ from training.core.errors import StoppedBeforeStep
 from training.core.language import LanguageModel
 from training.core.log_probs import token_figures
 from training.core.masked import to_rows
-from training.core.packing import PackedRows, TokenisedExample
-from training.core.reward_sources.episodes import Episode, RewardSource, Scores, make_episode, score_all
-from training.core.sampling import Sample
+from training.core.packing import PackedRows
+from training.core.reward_sources.episodes import Scores
 from training.core.token_places import TokenPlaces
+from training.recipes.answering import Sampled, sample_together, score_together
 from training.recipes.configs import PpoConfig
 from training.recipes.launch import Session
 from training.recipes.ppo_models import Models
-from training.recipes.ppo_prompts import Prompts
+from training.recipes.prompts import Prompts
 
 ROLLOUT = "rollout"
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """Prompts with the responses sampled to them: N = prompts × ``samples_per_prompt``, prompt by prompt."""
-
-    examples: tuple[TokenisedExample, ...]
-    episodes: tuple[Episode, ...]
-    samples: tuple[Sample, ...]
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Tokens of each response, (N,)."""
-        return tuple(len(sample.tokens) for sample in self.samples)
 
 
 @dataclass(frozen=True)
@@ -134,60 +120,8 @@ def sample_responses(
         purpose, step: what the draws derive from, beside the seed and the place among these responses.
         reference: sample from the policy before training.
     """
-    ids = [prompts.ids(number) for number in numbers]
-    places = places_of(session.world.share(list(range(len(ids)))), each)
     sampler = models.reference_sampler if reference else models.sampler
-    mine = sampler.sample([ids[place // each] for place in places], places, purpose=purpose, step=step)
-    shares = session.world.gather(None if mine is None else dict(zip(places, mine, strict=True)))
-    if any(share is None for share in shares):
-        return None
-    together = {place: sample for share in shares for place, sample in share.items()}
-    samples = tuple(together[place] for place in range(len(ids) * each))
-    examples = tuple(
-        TokenisedExample(prompt, tuple(sample.tokens for sample in samples[place * each : (place + 1) * each]))
-        for place, prompt in enumerate(ids)
-    )
-    episodes = tuple(
-        make_episode(prompts.tokenizer, prompts.record(numbers[place // each]), ids[place // each], sample.tokens,
-                     ended=sample.ended, thinking_opened=prompts.thinking_opened)
-        for place, sample in enumerate(samples)
-    )  # fmt: skip
-    return Sampled(examples, episodes, samples)
-
-
-def score_together(session: Session[PpoConfig], sources: Sequence[RewardSource], sampled: Sampled) -> Scores:
-    """The rewards of all responses, in every process; each scores the responses to its share of the prompts.
-
-    Raises:
-        TrainingError: in all processes if in any.
-    """
-    each = len(sampled.episodes) // len(sampled.examples)
-    mine = places_of(session.world.share(list(range(len(sampled.examples)))), each)
-    found = session.world.together(lambda: score_all(sources, [sampled.episodes[place] for place in mine]))
-    return _joined(session.world.gather((mine, found)))
-
-
-def places_of(prompts: Sequence[int], each: int) -> list[int]:
-    """Which responses answer some prompts, ``each`` to one."""
-    return [prompt * each + copy for prompt in prompts for copy in range(each)]
-
-
-def _joined(shares: Sequence[tuple[Sequence[int], Scores]]) -> Scores:
-    """All processes' scores, in the order of the responses."""
-
-    def ordered(columns: Sequence[Sequence[float]]) -> list[float]:
-        pairs = [
-            pair
-            for (places, _), column in zip(shares, columns, strict=True)
-            for pair in zip(places, column, strict=True)
-        ]
-        return [score for _, score in sorted(pairs)]
-
-    names = shares[0][1].by_name
-    return Scores(
-        ordered([scores.total for _, scores in shares]),
-        {name: ordered([scores.by_name[name] for _, scores in shares]) for name in names},
-    )
+    return sample_together(session, sampler, prompts, numbers, purpose=purpose, step=step, each=each)
 
 
 def policy_figures(

@@ -13,14 +13,13 @@ from training.core.records import SPLITS
 from training.core.reward_sources.grammar import parse_reward
 from training.core.runfolder import SAMPLES_NAME, StepFile
 from training.core.schedule import Course
-from training.core.scorer import member_folders
 from training.core.tokens import ChatEncoder
 from training.recipes.configs import PpoConfig
 from training.recipes.launch import Session, check_same_run
 from training.recipes.ppo_models import Models, check_rewards, make_models
-from training.recipes.ppo_prompts import PromptData, choose_prompts
 from training.recipes.ppo_ptx import PtxData, load_ptx
-from training.recipes.preparing import compute_repeatably, course_of, usable_length, words_of
+from training.recipes.preparing import compute_repeatably, course_of, fingerprints_of, usable_length, words_of
+from training.recipes.prompts import PromptData, choose_prompts
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,7 @@ def check_inputs(session: Session[PpoConfig]) -> Inputs:
         spec = parse_reward(text)
         if spec.kind in ("model", "ensemble"):
             models[f"--reward {text}"] = spec.argument
-    for flag, name in models.items():
-        refuse_missing_folder(flag, name)
-    members = {flag: [model_fingerprint(folder) for folder in member_folders(name)]
-               for flag, name in models.items() if name is not None}  # fmt: skip
+    members = fingerprints_of(models)
     for flag, found in members.items():
         if flag.startswith("--reward") and set(found) & set(members.get("--judge", ())):
             raise UsageError(f"--judge {config.judge} is what {flag} rewards: a judge is never trained against")
@@ -70,16 +66,6 @@ def check_inputs(session: Session[PpoConfig]) -> Inputs:
     fingerprint = model_fingerprint(config.model)
     check_same_run(session, data_sha256=file.sha256, model_fingerprint=fingerprint, others=others)
     return Inputs(file, fingerprint, others)
-
-
-def refuse_missing_folder(flag: str, name: str | None) -> None:
-    """What a flag names has to be a folder, or look like owner/name on the hub.
-
-    Raises:
-        UsageError: naming the flag.
-    """
-    if name is not None and not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-        raise UsageError(f"{flag}: there is no folder {name} (a model is a folder, or owner/name on the hub)")
 
 
 def prepare(session: Session[PpoConfig], inputs: Inputs) -> Prepared:

@@ -15,15 +15,15 @@ from training.core.kl import kl_estimate
 from training.core.masked import row_sums, to_rows
 from training.core.overoptimisation import Evaluation, OveroptimisationAlarm
 from training.core.policy_statistics import Answers
-from training.core.randomness import derive_seed, permutation
 from training.core.reward_sources.episodes import RewardSource, Scores
 from training.core.runfolder import StepFile
+from training.recipes.answering import Sampled, score_together
 from training.recipes.configs import PpoConfig
 from training.recipes.launch import Session
 from training.recipes.loop import Row
 from training.recipes.ppo_models import Models
-from training.recipes.ppo_prompts import PromptData, Prompts
-from training.recipes.ppo_rollout import Sampled, policy_figures, reference_log_probs, sample_responses, score_together
+from training.recipes.ppo_rollout import policy_figures, reference_log_probs, sample_responses
+from training.recipes.prompts import PromptData, Prompts, drawn_numbers
 
 EVALUATION, TABLE = "evaluation", "table"
 TABLE_PROMPTS = 4
@@ -108,8 +108,7 @@ class Watch:
     def numbers_of(self, prompts: Prompts) -> list[int]:
         """Which prompts of a split are answered: as many as --evaluation-prompts, drawn by the seed."""
         config = self.session.config
-        order = permutation(len(prompts), derive_seed(config.seed, EVALUATION))
-        return sorted(order[: config.evaluation_prompts])
+        return drawn_numbers(len(prompts), at_most=config.evaluation_prompts, seed=config.seed, purpose=EVALUATION)
 
     def evaluate(self, step: int) -> Row | None:
         """Answer the held-out prompts and ask the alarm; the figures for the metrics, None if asked to stop."""
@@ -119,6 +118,7 @@ class Watch:
         if found is None:
             return None
         figures = found.figures
+        assert figures.kl is not None
         evaluation = Evaluation(
             step=step,
             score=figures.score.mean(1).tolist(),

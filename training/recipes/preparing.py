@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from transformers import AutoConfig
 
 from training.core.encoding import Encoded, Rules, cache_roots, encode_snapshot
 from training.core.errors import UsageError
+from training.core.files import model_fingerprint
 from training.core.records import Snapshot
 from training.core.schedule import Course, make_course
+from training.core.scorer import member_folders
 from training.core.tokens import ChatEncoder
-from training.recipes.configs import BaseConfig, CommonConfig, Config
+from training.recipes.configs import CommonConfig, Config, ModelConfig
 from training.recipes.launch import Session
 
 
@@ -28,13 +31,18 @@ def words_of(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(dropped.items())) or "nothing"
 
 
-def usable_length(config: BaseConfig) -> int:
+def usable_length(config: ModelConfig) -> int:
     """--max-length, or what the model can take if that is less."""
+    return length_taken(config.model, at_most=config.max_length)
+
+
+def length_taken(model: str, *, at_most: int) -> int:
+    """Tokens that a model can take, ``at_most`` so many."""
     try:
-        known = AutoConfig.from_pretrained(config.model, trust_remote_code=False).get_text_config()
+        known = AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config()
     except Exception:  # whoever loads the model says what is wrong with it
-        return config.max_length
-    return min(config.max_length, getattr(known, "max_position_embeddings", None) or config.max_length)
+        return at_most
+    return min(at_most, getattr(known, "max_position_embeddings", None) or at_most)
 
 
 def encode_together(session: Session[Config], snapshot: Snapshot, encoder: ChatEncoder, rules: Rules) -> Encoded:
@@ -64,3 +72,19 @@ def course_of(config: CommonConfig, *, prompts: int, seed: int) -> Course:
     return make_course(
         prompts=prompts, batch_size=config.batch_size, epochs=config.epochs, max_steps=config.max_steps, seed=seed
     )
+
+
+def fingerprints_of(models: Mapping[str, str | None]) -> dict[str, list[str]]:
+    """The fingerprint of each model that a flag names, of all members of an ensemble, by the flag.
+
+    Raises:
+        UsageError: what a flag names is neither a folder nor looks like owner/name on the hub.
+    """
+    found = {}
+    for flag, name in models.items():
+        if name is None:
+            continue
+        if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+            raise UsageError(f"{flag}: there is no folder {name} (a model is a folder, or owner/name on the hub)")
+        found[flag] = [model_fingerprint(folder) for folder in member_folders(name)]
+    return found

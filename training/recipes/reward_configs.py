@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from training.recipes.common_configs import BaseConfig, CommonConfig
+from training.recipes.common_configs import CommonConfig, ModelConfig
 from training.recipes.settings import setting
 
 
@@ -71,7 +71,7 @@ class RewardConfig(CommonConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateRewardConfig(BaseConfig):
+class EvaluateRewardConfig(ModelConfig):
     """Scores of a reward model, ours or another's, on rankings or pairs."""
 
     model: str = setting(help="reward model: a folder or hub id with one label, or the folder of one of our runs")

@@ -14,7 +14,7 @@ from training import base_models
 from training.models import ModelVersion, Run
 from training.recipes.configs import RECIPES, ConfigError, build, to_arguments
 from training.runner.trainer import Trainer
-from training.services.run_settings import reward_faults, runs_code
+from training.services.run_settings import OTHER_MODELS, recipe_of, reward_faults, runs_code
 
 CHUNK_BYTES = 1 << 20
 POLL_SECONDS = 0.25
@@ -136,13 +136,19 @@ def command_line(run: Run, *, model: str, data: Path, inputs: Mapping[str, str])
     """
     output = run.folder / "out"
     resume = output.is_dir() and any(output.iterdir())
-    places = {"model": model, "data": str(data), "output": str(output), "resume": resume, **inputs}
+    recipe = recipe_of(run.kind, inputs)
+    flags = {role: place for role, place in inputs.items() if role not in OTHER_MODELS}
+    models = [model, *(inputs[role] for role in OTHER_MODELS if role in inputs)]
+    places = {
+        "model": models if run.kind == Run.Kind.SAMPLE else model,
+        "data": str(data), "output": str(output), "resume": resume, **flags,
+    }  # fmt: skip
     if reward_faults(run.config.get("reward")):
         raise CannotStart("This server no longer offers one of the run's rewards; see PLACKETT_REWARD_FUNCTIONS.")
     if runs_code(run.config):
         places["allow_code_execution"] = True
     try:
-        config = build(RECIPES[run.kind], {**run.config, **places})
+        config = build(RECIPES[recipe], {**run.config, **places})
     except (ConfigError, KeyError) as error:
         raise CannotStart(f"This version cannot run the stored settings: {error}.") from error
-    return [sys.executable, "-m", f"training.recipes.{run.kind}", *to_arguments(config)]
+    return [sys.executable, "-m", f"training.recipes.{recipe}", *to_arguments(config)]

@@ -9,7 +9,7 @@ from annotate.models import Project
 from training import base_models
 from training.models import ModelVersion, Run, RunInput
 from training.selectors import base_version_for, run_to_build_on
-from training.services.run_settings import INPUTS
+from training.services.run_settings import EVALUATE_POLICY, EVALUATE_REWARD, INPUTS, OTHER_MODELS, Role, recipe_of
 
 BASE = "base_model"
 
@@ -25,7 +25,7 @@ class Named:
 
 @dataclass
 class Inputs:
-    """All models of a run by what they are to it (``base_model``, ``reward_model``, ``judge``), and what is wrong."""
+    """All models of a run by what they are to it (``base_model``, or a role of RunInput), and what is wrong."""
 
     named: dict[str, Named] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
@@ -40,24 +40,61 @@ def checked_inputs(project: Project, kind: str, names: dict[str, str]) -> Inputs
     """Look up every model that a run of this kind is given.
 
     Args:
-        names: by ``base_model``, ``reward_model`` or ``judge``; see training.base_models for how models are called.
+        names: by ``base_model`` or a role of RunInput; see training.base_models for how models are called.
     """
     found = Inputs()
+    recipe = recipe_of(kind, names)
     for role, name in names.items():
-        if role != BASE and role not in INPUTS.get(kind, ()):
+        if role != BASE and role not in INPUTS.get(recipe, ()):
             found.faults[role] = _("Runs of this kind read no such model.")
             continue
-        wanted = ModelVersion.Kind.POLICY if role == BASE else ModelVersion.Kind.REWARD
         one = _look_up(project, name)
-        fault = one if isinstance(one, str) else _kind_fault(one, wanted)
-        if fault is not None:
-            found.faults[role] = fault
-        elif isinstance(one, Named):
+        if isinstance(one, str):
+            found.faults[role] = one
+        elif _kind_of(one) not in (None, wanted := _wanted(recipe, role)):
+            found.faults |= _mismatch(recipe, role, wanted)
+        else:
             found.named[role] = one
-    reward, judge = found.named.get(RunInput.Role.REWARD), found.named.get(RunInput.Role.JUDGE)
-    if reward and judge and (reward.name == judge.name or (reward.version and reward.version == judge.version)):
-        found.faults[RunInput.Role.JUDGE] = _("A judge is never trained against: name another than the reward model.")
+    found.faults |= _same_models(recipe, found)
     return found
+
+
+def _wanted(recipe: str, role: str) -> str:
+    """Which kind of model a run of the recipe takes in a role."""
+    if role == BASE:
+        return ModelVersion.Kind.REWARD if recipe == EVALUATE_REWARD else ModelVersion.Kind.POLICY
+    return ModelVersion.Kind.REWARD if role in (Role.REWARD, Role.JUDGE) else ModelVersion.Kind.POLICY
+
+
+def _mismatch(recipe: str, role: str, wanted: str) -> dict[str, str]:
+    """What is wrong where a model of the other kind stands in a role. Which kind of evaluation it is was told by the
+    baseline alone, so there the fault is that there is one, or none."""
+    if role == BASE and recipe == EVALUATE_POLICY:
+        return {Role.BASELINE: _("A reward model is compared with people, not with a baseline: name none.")}
+    if role == BASE and recipe == EVALUATE_REWARD:
+        return {Role.BASELINE: _("A policy is compared with another: name that one, and a judge.")}
+    if wanted == ModelVersion.Kind.POLICY:
+        return {role: _("This starts from a policy, not from a reward model.")}
+    return {role: _("This is a policy; a reward model is needed here.")}
+
+
+def _same_models(recipe: str, found: Inputs) -> dict[str, str]:
+    """What is wrong with models that are the same."""
+    reward, judge = found.named.get(Role.REWARD), found.named.get(Role.JUDGE)
+    if reward and judge and _is_same(reward, judge):
+        return {Role.JUDGE: _("A judge is never trained against: name another than the reward model.")}
+    if recipe != Run.Kind.SAMPLE:
+        return {}
+    asked = [(role, found.named[role]) for role in (BASE, *OTHER_MODELS) if role in found.named]
+    return {
+        role: _("This model is sampled already; ask for more samples instead.")
+        for place, (role, one) in enumerate(asked)
+        if any(_is_same(one, before) for _role, before in asked[:place])
+    }
+
+
+def _is_same(one: Named, other: Named) -> bool:
+    return one.name == other.name or (one.version is not None and one.version == other.version)
 
 
 def _look_up(project: Project, name: str) -> Named | str:
@@ -73,18 +110,13 @@ def _look_up(project: Project, name: str) -> Named | str:
     return base_models.name_fault(name) or Named(name)
 
 
-def _kind_fault(one: Named, wanted: str) -> str | None:
+def _kind_of(one: Named) -> str | None:
+    """Policy or reward model; None for a folder or a hub's model, of which the recipe will tell."""
     if one.version is not None:
-        kind: str | None = one.version.kind
-    elif one.run is not None:
-        kind = ModelVersion.Kind.REWARD if one.run.kind == Run.Kind.REWARD else ModelVersion.Kind.POLICY
-    else:
-        kind = None  # of a folder or a hub's model the recipe will tell
-    if kind is None or kind == wanted:
-        return None
-    if wanted == ModelVersion.Kind.POLICY:
-        return _("This starts from a policy, not from a reward model.")
-    return _("This is a policy; a reward model is needed here.")
+        return one.version.kind
+    if one.run is not None:
+        return ModelVersion.Kind.REWARD if one.run.kind == Run.Kind.REWARD else ModelVersion.Kind.POLICY
+    return ModelVersion.Kind.POLICY if one.name in base_models.BUILT_IN else None
 
 
 def settle_inputs(run: Run) -> bool:

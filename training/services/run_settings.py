@@ -9,28 +9,59 @@ from django.utils.translation import gettext as _
 from training.models import Run, RunInput
 from training.recipes.configs import RECIPES, ConfigError, FieldDescription, build, describe, reward_kind, to_values
 
-# In the order in which one trains: good answers, rankings, the policy; and the baseline that PPO is to beat.
-STARTABLE = (Run.Kind.REWARD, Run.Kind.SFT, Run.Kind.DPO, Run.Kind.PPO)
-# Models besides the base that a run may read; each is also the recipe's flag for it.
-INPUTS: dict[str, tuple[str, ...]] = {Run.Kind.PPO: tuple(RunInput.Role.values)}
+# In the order in which one trains: good answers, rankings, the policy; and the baseline that PPO is to beat. Then what
+# tries models out.
+STARTABLE = (Run.Kind.REWARD, Run.Kind.SFT, Run.Kind.DPO, Run.Kind.PPO, Run.Kind.EVALUATE, Run.Kind.SAMPLE)
+EVALUATE_REWARD, EVALUATE_POLICY = "evaluate_reward", "evaluate_policy"
+Role = RunInput.Role
+OTHER_MODELS = (Role.MODEL_2, Role.MODEL_3, Role.MODEL_4)
+# Models besides the base that a run may read, by recipe; each is also the recipe's flag for it, or one more --model.
+INPUTS: dict[str, tuple[str, ...]] = {
+    Run.Kind.PPO: (Role.REWARD, Role.JUDGE),
+    EVALUATE_POLICY: (Role.BASELINE, Role.JUDGE, Role.REWARD),
+    Run.Kind.SAMPLE: (*OTHER_MODELS, Role.REWARD),
+}
 
-_PLACES = ("model", "data", "output", "resume", "shard")
+_PLACES = ("model", "data", "output", "resume", "shard", "stream")
 # Paths of the worker, and leave to run code, which the operator gives.
-_OF_PPO = (*RunInput.Role.values, "value_model", "ptx_data", "ptx_coefficient", "allow_code_execution")
+_OF_PPO = ("value_model", "ptx_data", "ptx_coefficient", "allow_code_execution")
 _PLACEHOLDERS = {"model": "-", "data": "-", "output": "-"}
 
 # Rewards that anyone who may start runs may name; the others are paths, or code that would run on a worker.
 REWARDS = ("exact", "numeric", "regex", "format")
 
 
-def set_by_server(kind: str) -> tuple[str, ...]:
+def recipe_of(kind: str, inputs: Collection[str]) -> str:
+    """The recipe of a run, by the models that it is given: an evaluation with a baseline compares two policies, one
+    without scores a reward model."""
+    if kind == Run.Kind.EVALUATE:
+        return EVALUATE_POLICY if Role.BASELINE in inputs else EVALUATE_REWARD
+    return kind
+
+
+def kind_of(recipe: str) -> Run.Kind:
+    """The kind of a recipe's runs."""
+    return Run.Kind.EVALUATE if recipe in (EVALUATE_REWARD, EVALUATE_POLICY) else Run.Kind(recipe)
+
+
+def recipe_of_run(run: Run) -> str:
+    """The recipe of a run that was started."""
+    return recipe_of(run.kind, [one.role for one in run.inputs.all()])
+
+
+def set_by_server(recipe: str) -> tuple[str, ...]:
     """Settings of the recipe that nobody gives: places on the worker, and what the operator allows."""
-    return _PLACES + (_OF_PPO if kind == Run.Kind.PPO else ())
+    return _PLACES + INPUTS.get(recipe, ()) + (_OF_PPO if recipe == Run.Kind.PPO else ())
 
 
-def settable_fields(kind: str) -> list[FieldDescription]:
+def settable_fields(recipe: str) -> list[FieldDescription]:
     """The settings that a person may choose."""
-    return [field for field in describe(RECIPES[kind]) if field.name not in set_by_server(kind)]
+    return [field for field in describe(RECIPES[recipe]) if field.name not in set_by_server(recipe)]
+
+
+def default_of(recipe: str, name: str) -> Any:
+    """What a setting is where nothing is said."""
+    return next(field.default for field in describe(RECIPES[recipe]) if field.name == name)
 
 
 def checked_config(
@@ -41,26 +72,24 @@ def checked_config(
     Args:
         inputs: roles of the models that the run reads besides its base.
     """
-    if kind not in Run.Kind.values:
-        return {}, {"kind": _("One of %(kinds)s.") % {"kinds": ", ".join(Run.Kind.values)}}
     if kind not in STARTABLE:
-        words = _("%(kind)s runs cannot be started from here; there is a command for them.")
-        return {}, {"kind": words % {"kind": Run.Kind(kind).label}}
-    server = set_by_server(kind)
+        return {}, {"kind": _("One of %(kinds)s.") % {"kinds": ", ".join(STARTABLE)}}
+    recipe = recipe_of(kind, inputs)
+    server, flags = set_by_server(recipe), {field.name for field in describe(RECIPES[recipe])}
     faults = {f"config.{key}": _("is set by the server") for key in server if key in config}
     given = {key: value for key, value in config.items() if key not in server}
-    placed = dict.fromkeys(inputs, "-")
+    placed = dict.fromkeys(flags.intersection(inputs), "-")
     try:
-        checked = to_values(build(RECIPES[kind], {**_PLACEHOLDERS, **placed, **given}))
+        checked = to_values(build(RECIPES[recipe], {**_PLACEHOLDERS, **placed, **given}))
     except ConfigError as error:
-        return {}, faults | {_field_of(kind, key): text for key, text in error.errors.items()}
+        return {}, faults | {_field_of(recipe, key): text for key, text in error.errors.items()}
     faults |= reward_faults(checked.get("reward"))
     return {key: value for key, value in checked.items() if key not in server}, faults
 
 
-def _field_of(kind: str, name: str) -> str:
+def _field_of(recipe: str, name: str) -> str:
     """Where a fault of a recipe's setting is shown: that of a model stands at the model."""
-    return name if name in INPUTS.get(kind, ()) else f"config.{name}"
+    return name if name in INPUTS.get(recipe, ()) else f"config.{name}"
 
 
 def offered_rewards() -> list[str]:

@@ -9,11 +9,11 @@ from django.utils.translation import gettext as _
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, Snapshot, User
 from training.models import Run, RunInput
-from training.selectors import train_pairs
+from training.selectors import pairs_of, train_pairs
 from training.services.doorbell import ring_on_commit
 from training.services.families import cancel_waiting_children
 from training.services.run_inputs import BASE, checked_inputs, is_any_deleted, settle_inputs
-from training.services.run_settings import INPUTS, checked_config
+from training.services.run_settings import EVALUATE_POLICY, EVALUATE_REWARD, INPUTS, checked_config, recipe_of
 
 MAX_NAME_CHARACTERS = 120
 
@@ -37,16 +37,22 @@ def start_run(
     Args:
         base_model: see training.base_models.
         config: settings of the recipe by field name; the rest take their defaults, which are stored with the run.
-        inputs: models besides the base, by role (see RunInput): for PPO the reward model, and the judge.
+        inputs: models besides the base, by role (see RunInput). An evaluation with a baseline compares two policies;
+            one without scores a reward model.
 
     Raises:
         Invalid: with one message per wrong field; settings stand under `config.NAME`.
     """
     given = {role: model.strip() for role, model in (inputs or {}).items() if model.strip()}
-    faults = _snapshot_faults(project, snapshot, kind)
+    recipe = recipe_of(kind, given)
+    # The snapshot's row is locked first, then those of runs.
+    snapshot_faults = _snapshot_faults(project, snapshot)
     models = checked_inputs(project, kind, {BASE: base_model, **given})
-    settings, config_faults = checked_config(kind, config, inputs=given.keys() & set(INPUTS.get(kind, ())))
-    faults |= config_faults | models.faults
+    settings, faults = checked_config(kind, config, inputs=given.keys() & set(INPUTS.get(recipe, ())))
+    if nothing := nothing_for(recipe, snapshot, split=str(settings.get("split", ""))):
+        faults["snapshot"] = nothing
+    # What is wrong with a model says more than that a setting lacks it.
+    faults |= models.faults | snapshot_faults
     if len(name) > MAX_NAME_CHARACTERS:
         faults["name"] = _("At most %(limit)d characters.") % {"limit": MAX_NAME_CHARACTERS}
     if faults:
@@ -78,27 +84,33 @@ def _name_from(kind: str, snapshot: Snapshot) -> str:
     return _("%(kind)s from %(snapshot)s") % {"kind": Run.Kind(kind).label, "snapshot": snapshot.name}
 
 
-def _snapshot_faults(project: Project, snapshot: Snapshot, kind: str) -> dict[str, str]:
+def _snapshot_faults(project: Project, snapshot: Snapshot) -> dict[str, str]:
     if snapshot.project_id != project.pk:
         return {"snapshot": _("There is no such snapshot in this project.")}
     # Locked, so that a withdrawal either is seen here or sees this run.
     state = Snapshot.objects.select_for_update(of=("self",), no_key=True).values_list("state", flat=True)
     if state.get(pk=snapshot.pk) != Snapshot.State.FROZEN:
         return {"snapshot": _("This snapshot was withdrawn: nothing may be trained from it.")}
-    if fault := nothing_for(kind, snapshot):
-        return {"snapshot": fault}
     return {}
 
 
-def nothing_for(kind: str, snapshot: Snapshot) -> str:
-    """Why a run of this kind would find nothing in the snapshot; "" if it may find something."""
+def nothing_for(recipe: str, snapshot: Snapshot, *, split: str = "") -> str:
+    """Why a run of this recipe would find nothing in the snapshot; "" if it may find something.
+
+    Args:
+        split: what an evaluation reads.
+    """
     lines = {name: int(snapshot.counts.get(name, 0)) for name in ("rankings", "demonstrations", "prompts")}
-    if kind in (Run.Kind.REWARD, Run.Kind.DPO) and train_pairs(snapshot) == 0:
+    if recipe in (Run.Kind.REWARD, Run.Kind.DPO) and train_pairs(snapshot) == 0:
         return _("This snapshot has nothing to train from: no preference in its train split.")
-    if kind == Run.Kind.SFT and not lines["rankings"] + lines["demonstrations"]:
+    if recipe == Run.Kind.SFT and not lines["rankings"] + lines["demonstrations"]:
         return _("This snapshot has nothing to train from: no ranking and no demonstration.")
-    if kind == Run.Kind.PPO and not sum(lines.values()):
+    if recipe == Run.Kind.PPO and not sum(lines.values()):
         return _("This snapshot has nothing to train from: no prompt.")
+    if recipe == EVALUATE_REWARD and split and pairs_of(snapshot, split) == 0:
+        return _("This snapshot has nothing to evaluate on: no preference in its split %(split)s.") % {"split": split}
+    if recipe in (EVALUATE_POLICY, Run.Kind.SAMPLE) and not sum(lines.values()):
+        return _("This snapshot has no prompt to answer.")
     return ""
 
 

@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 
 from annotate.api.authentication import scope_for
 from annotate.interchange import native
-from annotate.models import Membership, Project, RankingTask, Role, Slot, User
+from annotate.models import Membership, Project, RankingTask, Role, Slot, Snapshot, User
 from annotate.pages.setup_forms import Setup
 from annotate.selectors.projects import current_version
 from annotate.services.imports import import_records
@@ -28,7 +28,7 @@ from annotate.services.queue import next_leases
 from tests.annotate.api.conftest import Cast, token_client
 from tests.annotate.factories import make_task, make_user
 from tests.annotate.helpers import submit
-from tests.training.django.helpers import make_snapshot, queue_run
+from tests.training.django.helpers import SAMPLED, make_snapshot, queue_run, write_responses
 from training.models import ModelVersion, Run
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -291,7 +291,17 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
 def _run_for(row: Row, world: World) -> int:
     if row.path.endswith("/resume/"):
         Run.objects.filter(pk=world.run).update(state="cancelled", finished_at="2026-01-01T00:00:00Z")
+    if row.path.endswith("/send/"):
+        return _sampled(world)
     return world.run
+
+
+def _sampled(world: World) -> int:
+    """A sampling run with two responses to one prompt."""
+    run = queue_run(Snapshot.objects.get(pk=world.snapshot), kind="sample", config=SAMPLED)
+    write_responses(run, [["one", "another"]])
+    Run.objects.filter(pk=run.pk).update(state="succeeded", finished_at="2026-01-01T00:00:00Z")
+    return run.pk
 
 
 def outcome(answer: Any) -> str:

@@ -185,7 +185,7 @@ def test_every_figure_of_a_policy_is_told(exploited):
     assert figures["wins against the start"].value == f"{wins['value'] * 100:.1f}\xa0%"
     assert f"{wins['low'] * 100:.1f}\xa0% to" in figures["wins against the start"].note
     assert {"wins at equal lengths", "best of 4 of the start", "score", "tokens a response"} < figures.keys()
-    assert figures["score"].note == "−0.0861 at the start, changed by +1.25 (+0.995 to +1.50)"
+    assert figures["score"].note == "−0.0861 at the start, difference +1.25 (+0.995 to +1.50)"
     assert figures["KL, nats a response"].note == ""
     facts = {fact.name: fact for fact in part.facts}
     assert facts["suspect since step"].value == "80" and "judge" in facts["suspect since step"].meaning

@@ -81,3 +81,26 @@ def claim(*, queues: tuple[str, ...] = ("gpu",), worker: str = "gpu@a") -> Claim
 def expire(run: Run) -> None:
     """Lets the time of the run's lease pass."""
     Run.objects.filter(pk=run.pk).update(lease_expires_at="2001-01-01T00:00:00Z")
+
+
+SAMPLED = {"temperature": 1.0, "max_response_length": 8, "seed": 0}
+
+
+def write_responses(run: Run, texts: list[list[str]], *, models: int = 1) -> None:
+    """What a sampling run leaves: `texts` of each prompt, dealt out to the models in turn."""
+    folder = run.folder / "out"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "step": 1, "model_index": place % models, "prompt_index": number, "sample": place // models, "id": None,
+            "split": "train", "split_group": f"group {number}",
+            "prompt": [{"role": "user", "content": f"Question {number}?"}], "model": "m", "text": text,
+            "thinking": None, "tokens": len(text), "token_ids": [], "ended": place != 1, "score": 0.5 + place,
+            "temperature": 1.0, "seed": 0,
+        }
+        for number, said in enumerate(texts)
+        for place, text in enumerate(said)
+    ]  # fmt: skip
+    rows.sort(key=lambda row: row["model_index"])
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "responses.jsonl").write_text(lines)

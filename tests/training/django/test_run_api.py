@@ -71,7 +71,7 @@ def test_starting_twice_with_one_key_starts_one_run(snapshot: Snapshot, people: 
 @pytest.mark.parametrize(
     ("changes", "status", "field"),
     [
-        ({"kind": "evaluate"}, 422, "kind"),
+        ({"kind": "evaluate"}, 422, "baseline"),
         ({"kind": "sing"}, 400, "kind"),
         ({"snapshot": 987654}, 422, "snapshot"),
         ({"snapshot": 2**80}, 400, "snapshot"),

@@ -55,5 +55,6 @@ def test_what_is_not_taken_at_every_step_stays_until_it_is_taken_again(snapshot:
     assert "<b>12.2</b>" in html and "<b>2</b>" in html
 
 
-def test_every_kind_that_makes_a_model_has_figures() -> None:
-    assert set(CURVES) == set(LATEST) == {Run.Kind.REWARD, Run.Kind.SFT, Run.Kind.DPO, Run.Kind.PPO}
+def test_every_kind_has_figures_and_those_that_train_have_curves() -> None:
+    assert set(CURVES) == set(LATEST) == set(Run.Kind)
+    assert {kind for kind, curves in CURVES.items() if not curves} == {Run.Kind.EVALUATE, Run.Kind.SAMPLE}

@@ -50,11 +50,6 @@ def test_a_started_run_is_queued_with_every_setting(snapshot: Snapshot) -> None:
     assert not set(run.config) & {"model", "data", "output", "resume"}
 
 
-@pytest.mark.parametrize("kind", ["evaluate", "sample"])
-def test_kinds_that_have_no_recipe_here_are_refused_clearly(snapshot: Snapshot, kind: str) -> None:
-    assert "cannot be started from here" in faults_of(snapshot, kind=kind)["kind"]
-
-
 def test_wrong_settings_are_named_one_by_one(snapshot: Snapshot) -> None:
     config = {"epochs": 0, "batch_size": "many", "colour": 1, "data": "/etc/passwd", "output": "/tmp", "ties": "maybe"}
     faults = faults_of(snapshot, config=config, name="x" * 121, base_model="nothing here")
@@ -163,7 +158,8 @@ def test_the_command_can_only_look(snapshot: Snapshot) -> None:
         (["--set", "epochs=0"], "config.epochs: must be at least 1"),
         (["--snapshot", "987654"], "no snapshot 987654"),
         (["--user", "nobody"], "no user nobody"),
-        (["--kind", "evaluate"], "cannot be started from here"),
+        (["--kind", "evaluate"], "baseline: A policy is compared with another"),
+        (["--kind", "sing"], "kind: One of reward, sft, dpo, ppo, evaluate, sample"),
     ],
 )
 def test_the_command_says_what_is_wrong(snapshot: Snapshot, arguments: list[str], match: str) -> None:

@@ -18,9 +18,10 @@ from training.core.modeling import load_reward_model
 from training.core.reward_sources.episodes import Scores
 from training.core.saving import ScoreScale, fold_scale, save_reward_model
 from training.core.shaping import RunningScale
+from training.recipes.answering import score_together
 from training.recipes.ppo_learn import Minibatch, Sum, learn
 from training.recipes.ppo_lesson import Lesson, make_lesson
-from training.recipes.ppo_rollout import Rollout, reference_log_probs, score_together
+from training.recipes.ppo_rollout import Rollout, reference_log_probs
 
 Begin = Callable[..., Any]
 MEAN = 0.7

@@ -11,10 +11,19 @@ from tqdm import tqdm
 from annotate.errors import Refused
 from annotate.models import Project, Snapshot, User
 from training.models import Run, RunInput
+from training.pages.report import report_headline
 from training.selectors import accuracy_of, trainable_snapshots
 from training.services.runs import start_run
 
 LOOK_SECONDS = 1.0
+INPUTS_HELP: dict[str, str] = {
+    RunInput.Role.REWARD: "for ppo, sample and comparing policies, named as base models are",
+    RunInput.Role.JUDGE: "for ppo and comparing policies: a reward model nothing learns from",
+    RunInput.Role.BASELINE: "for evaluate: the policy to compare with; without one a reward model is evaluated",
+    RunInput.Role.MODEL_2: "for sample: a further policy",
+    RunInput.Role.MODEL_3: "for sample: a further policy",
+    RunInput.Role.MODEL_4: "for sample: a further policy",
+}
 
 
 class DryRun(Exception):
@@ -27,14 +36,16 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--project", required=True, metavar="SLUG", help="slug of the project")
         parser.add_argument("--snapshot", type=int, metavar="ID", help="id of the snapshot (default: the newest)")
-        parser.add_argument("--kind", default="reward", help="what to train (default: reward)")
+        parser.add_argument(
+            "--kind", default="reward", help="reward, sft, dpo, ppo, evaluate or sample (default: reward)"
+        )
         parser.add_argument(
             "--base-model",
             default="smollm2",
             help="smollm2, tiny, registry:ID, run:ID, a folder, or a hub id (default: smollm2)",
         )
-        parser.add_argument("--reward-model", default="", metavar="MODEL", help="for ppo, named as base models are")
-        parser.add_argument("--judge", default="", metavar="MODEL", help="for ppo: a reward model nothing learns from")
+        for role, about in INPUTS_HELP.items():
+            parser.add_argument(f"--{role.replace('_', '-')}", default="", metavar="MODEL", help=about)
         parser.add_argument("--name", default="", help="name of the run (default: after the snapshot)")
         parser.add_argument("--user", metavar="NAME", help="on whose behalf (default: nobody's)")
         parser.add_argument(
@@ -86,9 +97,17 @@ class Command(BaseCommand):
                 bar.refresh()
         if run.state != Run.State.SUCCEEDED:
             raise CommandError(f"The run has {run.state}: {run.reason or 'no reason given'}")
-        accuracy = accuracy_of(run.report)
-        told = f"held-out accuracy {accuracy['value']:.1%}" if accuracy else "held-out accuracy unknown"
+        told = _told(run)
         self.stdout.write(f"The run succeeded after {run.step} steps: {told}.")
+
+
+def _told(run: Run) -> str:
+    """What a run's report says first."""
+    if run.kind == Run.Kind.REWARD:
+        accuracy = accuracy_of(run.report)
+        return f"held-out accuracy {accuracy['value']:.1%}" if accuracy else "held-out accuracy unknown"
+    figure = report_headline(run.report)
+    return f"{figure.name} {figure.value}" if figure else "nothing held out"
 
 
 def _user(name: str | None) -> User | None:

@@ -1,4 +1,4 @@
-"""The prompts that ``recipes.ppo`` has answered: those of each split that fit, encoded when they are asked for."""
+"""The prompts that a recipe has answered: those of each split that fit, encoded when they are asked for."""
 
 from array import array
 from collections import Counter
@@ -8,6 +8,7 @@ from typing import Any
 
 from training.core.conversations import PromptFile, PromptRecord
 from training.core.errors import UsageError
+from training.core.randomness import derive_seed, permutation
 from training.core.thinking import is_opened
 from training.core.tokens import ChatEncoder
 from training.recipes.preparing import words_of
@@ -78,29 +79,63 @@ class PromptData:
         }
 
 
+@dataclass
+class Reader:
+    """A tokenizer that has to make ``limit`` tokens or fewer of a prompt, and what it saw of those that are used.
+
+    Attributes:
+        longest: of the prompts that are used, in tokens.
+        thinking_opened: whether the template opens thinking itself.
+    """
+
+    encoder: ChatEncoder
+    limit: int
+    longest: int = 0
+    thinking_opened: bool = False
+
+
 def choose_prompts(file: PromptFile, encoder: ChatEncoder, *, limit: int, splits: Sequence[str]) -> PromptData:
     """The prompts of a file that have no more than ``limit`` tokens.
 
     Raises:
         UsageError: a prompt cannot be encoded, or there is none to train on.
     """
+    reader = Reader(encoder, limit)
+    places, dropped = fitting_places(file, [reader], splits=splits)
+    found = {split: Prompts(file.prompts, chosen, encoder, reader.thinking_opened) for split, chosen in places.items()}
+    if not len(found["train"]):
+        raise UsageError(f"{file.path} has no prompt to train on: {file.read} lines, dropped {words_of(dropped)}")
+    return PromptData(file, found, dropped, reader.longest, encoder.defused)
+
+
+def fitting_places(
+    file: PromptFile, readers: Sequence[Reader], *, splits: Sequence[str]
+) -> tuple[dict[str, "array[int]"], Counter[str]]:
+    """Where the prompts of some splits stand that are short enough for every reader, and why the others are left out.
+
+    Raises:
+        UsageError: a prompt cannot be encoded; the message names its line.
+    """
     dropped = Counter(file.dropped)
     places = {split: array("q") for split in splits}
-    longest, opened = 0, False
     for place, record in enumerate(file.prompts):
         if record.split not in places:
             dropped[f"{record.split}_split"] += 1
             continue
         try:
-            encoded = encoder.encode_prompt(record.prompt)
+            encoded = [reader.encoder.encode_prompt(record.prompt) for reader in readers]
         except UsageError as error:
             raise UsageError(f"{file.path} line {record.line}: {error}") from None
-        if len(encoded.ids) > limit:
+        if any(len(one.ids) > reader.limit for one, reader in zip(encoded, readers, strict=True)):
             dropped["too_long"] += 1
             continue
-        longest, opened = max(longest, len(encoded.ids)), opened or is_opened(encoded.text)
+        for one, reader in zip(encoded, readers, strict=True):
+            reader.longest = max(reader.longest, len(one.ids))
+            reader.thinking_opened = reader.thinking_opened or is_opened(one.text)
         places[record.split].append(place)
-    found = {split: Prompts(file.prompts, chosen, encoder, opened) for split, chosen in places.items()}
-    if not len(found["train"]):
-        raise UsageError(f"{file.path} has no prompt to train on: {file.read} lines, dropped {words_of(dropped)}")
-    return PromptData(file, found, dropped, longest, encoder.defused)
+    return places, dropped
+
+
+def drawn_numbers(count: int, *, at_most: int | None, seed: int, purpose: str) -> list[int]:
+    """Which of so many prompts are answered, in their order: drawn by the seed, fewer of them among more of them."""
+    return sorted(permutation(count, derive_seed(seed, purpose))[:at_most])

@@ -1,0 +1,97 @@
+"""Reads: what the models of a sampling run answered, from its files, prompt by prompt."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.models import Run, RunInput
+
+RESPONSES_NAME = "responses.jsonl"
+# Which prompt a line is about; it stands near the beginning, so that a line need not be parsed to find it.
+_PROMPT = re.compile(rb'"prompt_index": (\d+)')
+_HEAD_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SampledText:
+    """One response; `model` is its model's place among those of the run, from 0."""
+
+    model: int
+    sample: int
+    text: str
+    thinking: str | None
+    ended: bool
+    tokens: int
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredPrompt:
+    """A prompt with all responses to it, model by model."""
+
+    number: int
+    messages: list[dict[str, Any]]
+    split: str
+    split_group: str
+    responses: list[SampledText]
+
+    def by_model(self, models: int) -> list[list[SampledText]]:
+        """The responses of each model."""
+        return [[one for one in self.responses if one.model == place] for place in range(models)]
+
+
+class SampledResponses:
+    """The responses of a run whose files are there; in memory are only the places of lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offsets: dict[int, list[int]] = {}
+        with path.open("rb") as file:
+            offset = 0
+            for line in file:
+                if (found := _PROMPT.search(line[:_HEAD_BYTES])) is not None:
+                    self._offsets.setdefault(int(found[1]), []).append(offset)
+                offset += len(line)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def prompts(self, *, start: int = 0, stop: int | None = None) -> Iterator[AnsweredPrompt]:
+        """The prompts from `start` up to `stop`, in the order of the snapshot."""
+        with self._path.open("rb") as file:
+            for number in sorted(self._offsets)[start:stop]:
+                rows = []
+                for offset in self._offsets[number]:
+                    file.seek(offset)
+                    rows.append(json.loads(file.readline()))
+                yield _answered(number, rows)
+
+
+def responses_of(run: Run) -> SampledResponses | None:
+    """What the models of a sampling run answered; None while there is nothing to be read."""
+    path = run.folder / "out" / RESPONSES_NAME
+    return SampledResponses(path) if run.kind == Run.Kind.SAMPLE and path.is_file() else None
+
+
+def models_sampled(run: Run) -> list[str]:
+    """What the models of a sampling run are called, in their order: `registry:ID`, or as they were named."""
+    inputs = {one.role: one for one in run.inputs.all()}
+    others = (RunInput.Role.MODEL_2, RunInput.Role.MODEL_3, RunInput.Role.MODEL_4)
+    named = [(run.base_model, run.base_version_id)]
+    named += [(inputs[role].name, inputs[role].version_id) for role in others if role in inputs]
+    return [name if version is None else f"registry:{version}" for name, version in named]
+
+
+def _answered(number: int, rows: list[dict[str, Any]]) -> AnsweredPrompt:
+    first = rows[0]
+    responses = [
+        SampledText(
+            model=row["model_index"], sample=row["sample"], text=row["text"], thinking=row["thinking"],
+            ended=row["ended"], tokens=row["tokens"], score=row["score"],
+        )
+        for row in rows
+    ]  # fmt: skip
+    return AnsweredPrompt(number, first["prompt"], first["split"], first["split_group"], responses)
