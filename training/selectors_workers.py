@@ -41,6 +41,11 @@ class Held:
     run: Run | None
 
 
+def living_workers(queue: str) -> QuerySet[Worker]:
+    """The workers that are alive and take runs from the queue, by name."""
+    return Worker.objects.filter(IS_ALIVE, queues__contains=[queue]).order_by("name")
+
+
 def workers_for(user: User) -> QuerySet[Worker]:
     """Workers of the last day by name, each with `alive` and `silent`, how long it has not been heard of.
 

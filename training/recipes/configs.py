@@ -4,6 +4,7 @@ from training.core.errors import UsageError
 from training.core.reward_sources.grammar import parse_reward
 from training.recipes.common_configs import BaseConfig, CommonConfig, Config
 from training.recipes.policy_configs import DpoConfig, PpoConfig, SftConfig
+from training.recipes.presets import PRESETS, Preset, preset_named
 from training.recipes.reward_configs import EvaluateRewardConfig, RewardConfig
 from training.recipes.settings import (
     ConfigError,
@@ -19,6 +20,7 @@ from training.recipes.settings import (
 )
 
 __all__ = [
+    "PRESETS",
     "RECIPES",
     "BaseConfig",
     "CommonConfig",
@@ -28,6 +30,7 @@ __all__ = [
     "EvaluateRewardConfig",
     "FieldDescription",
     "PpoConfig",
+    "Preset",
     "RewardConfig",
     "SftConfig",
     "Value",
@@ -35,6 +38,7 @@ __all__ = [
     "describe",
     "differences",
     "flag_name",
+    "preset_named",
     "reward_kind",
     "setting",
     "to_arguments",
