@@ -5,7 +5,7 @@ Whoever is an engineer somewhere sees all workers, because they are everybody's;
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db.models import (
     BooleanField,
@@ -25,10 +25,7 @@ from django.utils.translation import gettext as _
 from annotate.errors import Forbidden
 from annotate.models import User
 from training.models import Run, RunAttempt, Worker
-from training.selectors import engineered_projects
-
-ALIVE = timedelta(seconds=45)  # four signs of life missed: as long as a lease
-IS_ALIVE = Q(stopped_at=None, seen_at__gte=Now() - ALIVE)
+from training.selectors import IS_ALIVE, engineered_projects
 
 
 @dataclass(frozen=True, slots=True)
