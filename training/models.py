@@ -59,6 +59,12 @@ class Run(models.Model):
     queue = models.CharField(
         max_length=30, default="gpu", validators=[RegexValidator(r"\A[a-z][a-z0-9._-]*\Z")], help_text="Kind of worker."
     )
+    processes = models.PositiveSmallIntegerField(
+        default=1,
+        db_default=1,
+        help_text="On each machine, one for each GPU; fixed, as a resumed run must have as many.",
+    )
+    nodes = models.PositiveSmallIntegerField(default=1, db_default=1, help_text="Machines that train it together.")
     started_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
@@ -152,6 +158,10 @@ class Run(models.Model):
                 name="run_total_steps_from_1", condition=Q(total_steps__isnull=True) | Q(total_steps__gte=1)
             ),
             models.CheckConstraint(name="run_is_not_its_parent", condition=~Q(parent=F("id"))),
+            models.CheckConstraint(
+                name="run_processes_from_1",
+                condition=Q(processes__gte=1, processes__lte=64, nodes__gte=1, nodes__lte=64),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -249,6 +259,49 @@ class RunAttempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.number} at run {self.run_id}"
+
+
+class RunMember(models.Model):
+    """A worker that trains a run together with others, in one attempt. That of rank 0 holds the run itself.
+
+    Members are of the attempt that holds the run, and end with it: migration 0008.
+    """
+
+    class Outcome(models.TextChoices):
+        DONE = "done", pgettext_lazy("state of a member of a run", "Done")
+        LOST = "lost", pgettext_lazy("state of a member of a run", "Lost")
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="members")
+    attempt = models.PositiveIntegerField()
+    rank = models.PositiveSmallIntegerField(help_text="Of the machine; 0 is where the others meet.")
+    worker = models.CharField(max_length=200)
+    host = models.CharField(max_length=200)
+    address = models.CharField(max_length=200, help_text="At which the others reach it.")
+    port = models.PositiveIntegerField(null=True, blank=True, help_text="Of rank 0, once it is ready for the others.")
+    lease_expires_at = models.DateTimeField(null=True, blank=True, help_text="Null: rank 0, whose lease is the run's.")
+    joined_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True, blank=True)
+    outcome = models.CharField(max_length=10, choices=Outcome, blank=True)
+
+    class Meta:
+        ordering = ["run", "attempt", "rank"]
+        constraints = [
+            models.UniqueConstraint(name="one_member_per_rank", fields=["run", "attempt", "rank"]),
+            models.UniqueConstraint(
+                name="one_open_member_per_worker", fields=["run", "worker"], condition=Q(ended_at__isnull=True)
+            ),
+            models.CheckConstraint(
+                name="member_ends_with_an_outcome",
+                condition=Q(ended_at__isnull=True, outcome="")
+                | Q(ended_at__isnull=False, outcome__in=["done", "lost"]),
+            ),
+            models.CheckConstraint(
+                name="member_has_a_lease", condition=Q(rank=0) | Q(rank__gte=1, lease_expires_at__isnull=False)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"member {self.rank} of attempt {self.attempt} at run {self.run_id}"
 
 
 class RunMetric(models.Model):
@@ -387,6 +440,9 @@ class Worker(models.Model):
     process_id = models.PositiveIntegerField(help_text="On that host.")
     queues = ArrayField(models.CharField(max_length=100), help_text="It takes runs from these.")
     version = models.CharField(max_length=50, blank=True, help_text="Of Plackett.")
+    processes = models.PositiveSmallIntegerField(
+        default=1, db_default=1, help_text="Of one run that it starts side by side."
+    )
     processors = models.PositiveIntegerField(help_text="That it may use.")
     memory_bytes = models.BigIntegerField()
     memory_used_bytes = models.BigIntegerField()

@@ -12,16 +12,19 @@ from typing import Any
 from django.contrib.auth.models import AnonymousUser
 from django.db import connection
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from annotate.errors import Forbidden, NotFound
 from annotate.models import Project, Snapshot, User
 from annotate.selectors.projects import get_project_for, projects_of
-from training.models import ModelVersion, Run, RunAttempt, RunMetric
+from training.models import ModelVersion, Run, RunAttempt, RunMetric, Worker
 
 Someone = User | AnonymousUser
 
+ALIVE = timedelta(seconds=45)  # a worker that missed four signs of life is gone: as long as a lease
+IS_ALIVE = Q(stopped_at=None, seen_at__gte=Now() - ALIVE)
 SILENT_SECONDS = 25  # two heartbeats missed
 RATE_WINDOW = 50  # steps from whose pace the time left is told
 
@@ -211,9 +214,7 @@ def health_of(run: Run, *, now: datetime | None = None) -> Health:
     if run.is_finished:
         return Health("warn", _("Marked suspect: look before you trust it.")) if run.suspect else Health("soft", "")
     if run.state == Run.State.QUEUED:
-        return Health(
-            "warn" if run.times_lost else "soft", _("Waits for a worker of the queue %(queue)s.") % {"queue": run.queue}
-        )
+        return _health_of_queued(run)
     if run.state == Run.State.WAITING:
         return Health("soft", _("Waits for the run it builds on."))
     assert run.heartbeat_at is not None and run.lease_expires_at is not None
@@ -224,6 +225,19 @@ def health_of(run: Run, *, now: datetime | None = None) -> Health:
     if silent > SILENT_SECONDS:
         return Health("warn", _("Its worker has not been heard of for %(seconds)d s.") % {"seconds": silent})
     return Health("warn", _("Marked suspect: look before you trust it.")) if run.suspect else Health("good", "")
+
+
+def _health_of_queued(run: Run) -> Health:
+    """Whether anybody is there who could take it."""
+    living = Worker.objects.filter(IS_ALIVE, queues__contains=[run.queue])
+    told = {"queue": run.queue, "count": living.count(), "nodes": run.nodes, "processes": run.processes}
+    if not told["count"]:
+        return Health("warn", _("No worker serves %(queue)s now: it waits until one is started.") % told)
+    if not living.filter(processes__gte=run.processes).exists():
+        return Health("warn", _("No worker of %(queue)s that is alive starts %(processes)d processes.") % told)
+    if living.count() < run.nodes:
+        return Health("warn", _("Waits for %(nodes)d workers of %(queue)s at once; %(count)d are alive.") % told)
+    return Health("warn" if run.times_lost else "soft", _("Waits for a worker of the queue %(queue)s.") % told)
 
 
 def seconds_left(run: Run) -> float | None:

@@ -5,7 +5,7 @@ Whoever is an engineer somewhere sees all workers, because they are everybody's;
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db.models import (
     BooleanField,
@@ -25,10 +25,7 @@ from django.utils.translation import gettext as _
 from annotate.errors import Forbidden
 from annotate.models import User
 from training.models import Run, RunAttempt, Worker
-from training.selectors import engineered_projects
-
-ALIVE = timedelta(seconds=45)  # four signs of life missed: as long as a lease
-IS_ALIVE = Q(stopped_at=None, seen_at__gte=Now() - ALIVE)
+from training.selectors import IS_ALIVE, engineered_projects
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +36,11 @@ class Held:
     since: datetime
     seconds: float
     run: Run | None
+
+
+def living_workers(queue: str) -> QuerySet[Worker]:
+    """The workers that are alive and take runs from the queue, by name."""
+    return Worker.objects.filter(IS_ALIVE, queues__contains=[queue]).order_by("name")
 
 
 def workers_for(user: User) -> QuerySet[Worker]:

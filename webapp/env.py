@@ -77,6 +77,11 @@ def listing(name: str) -> list[str]:
     return [item.strip() for item in text(name).split(",") if item.strip()]
 
 
+def run_queues() -> tuple[str, ...]:
+    """The queues of runs: kinds of workers, the usual one first."""
+    return tuple(listing("PLACKETT_RUN_QUEUES")) or ("gpu", "gpu.large", "cpu")
+
+
 def secret(name: str, folder: Path, filename: str) -> str:
     """The variable's value or its file's content, else a secret generated once and kept in the folder, mode 600."""
     if value := private(name):

@@ -12,7 +12,7 @@ BASE = "docker-compose.yml"
 NODE = "docker-compose.node.yml"
 OVERLAYS = ("docker-compose.gpu.yml", "docker-compose.cluster.yml")
 SET = {"PLACKETT_SHARED": "/mnt/plackett", "PLACKETT_PRIVATE_ADDRESS": "10.0.0.1", "PLACKETT_NODE": "gpu-2"}
-OURS = ("prepare", "web", "worker", "gpu-worker", "beat")
+OURS = ("prepare", "web", "worker", "gpu-worker", "cpu-worker", "beat")
 
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Z_]+)(?P<how>:-|:\?)(?P<rest>[^}]*)\}")
 

@@ -11,7 +11,7 @@ from tests.deploy.files import BASE, NODE, OURS, OVERLAYS, REPOSITORY, SET, Unse
 from training.tasks import STOP_SECONDS
 
 FILES = sorted(path.name for path in REPOSITORY.glob("docker-compose*.yml"))
-LASTING = [(BASE, name) for name in ("postgres", "redis", "web", "worker", "gpu-worker", "beat")] + [
+LASTING = [(BASE, name) for name in ("postgres", "redis", "web", "worker", "gpu-worker", "cpu-worker", "beat")] + [
     (NODE, "gpu-worker")
 ]
 
@@ -60,6 +60,7 @@ def test_the_parts_are_there_and_come_from_three_images() -> None:
         "beat": "web",
         "worker": "worker-cpu",
         "gpu-worker": "worker-cpu",
+        "cpu-worker": "worker-cpu",
     }
     assert services(OVERLAYS[0])["gpu-worker"]["build"]["target"] == "worker-cuda"
     assert services(NODE)["gpu-worker"]["build"]["target"] == "worker-cuda"
@@ -160,7 +161,7 @@ def test_ours_run_without_privileges(name: str, part: str) -> None:
 def test_nothing_of_ours_starts_before_what_it_needs() -> None:
     parts = services(BASE)
     assert parts["prepare"]["restart"] == "no"
-    for part in ("web", "worker", "gpu-worker", "beat"):
+    for part in ("web", "worker", "gpu-worker", "cpu-worker", "beat"):
         needs = {name: how["condition"] for name, how in parts[part]["depends_on"].items()}
         assert needs.pop("prepare") == "service_completed_successfully"
         assert needs and set(needs.values()) == {"service_healthy"}

@@ -9,6 +9,7 @@ from annotate.api.queries import MAX_ID
 from annotate.api.serializers import Shape
 from training.models import ModelVersion, Run, RunInput
 from training.recipes.configs import RECIPES, FieldDescription
+from training.services.placement import MOST
 from training.services.run_settings import settable_fields
 from training.services.runs import MAX_NAME_CHARACTERS
 
@@ -75,7 +76,21 @@ class StartShape(Shape):
     model_3 = _named_model("For sampling: a further policy.")
     model_4 = _named_model("For sampling: a further policy.")
     config = SettingsField(required=False, default=dict)
+    preset = serializers.CharField(
+        required=False, allow_blank=True, default="", max_length=40,
+        help_text="A named set of settings, see /runs/presets/; what `config` gives goes before it.",
+    )  # fmt: skip
     name = serializers.CharField(required=False, allow_blank=True, default="", max_length=MAX_NAME_CHARACTERS)
+    queue = serializers.CharField(
+        required=False, allow_blank=True, default="", max_length=30,
+        help_text="Kind of worker; empty: by rule, the first whose workers have the memory.",
+    )  # fmt: skip
+    processes = serializers.IntegerField(
+        required=False, default=1, min_value=1, max_value=MOST, help_text="On each machine, one for each GPU."
+    )
+    nodes = serializers.IntegerField(
+        required=False, default=1, min_value=1, max_value=MOST, help_text="Machines that train it together."
+    )
 
 
 class AccuracyAnswer(serializers.Serializer[Any]):
@@ -152,6 +167,8 @@ class RunDetails(RunRow):
             "config",
             "inputs",
             "queue",
+            "processes",
+            "nodes",
             "attempt",
             "attempts",
             "worker",

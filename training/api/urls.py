@@ -2,10 +2,12 @@
 
 from django.urls import path
 
-from training.api import models, pipelines, sending, views, workers
+from training.api import estimates, models, pipelines, sending, views, workers
 
 urlpatterns = [
     path("runs/", views.Runs.as_view(), name="api-runs"),
+    path("runs/estimate/", estimates.EstimateRun.as_view(), name="api-run-estimate"),
+    path("runs/presets/", estimates.Presets.as_view(), name="api-run-presets"),
     path("runs/<int:run>/", views.OneRun.as_view(), name="api-run"),
     path("runs/<int:run>/cancel/", views.Cancel.as_view(), name="api-run-cancel"),
     path("runs/<int:run>/resume/", views.Resume.as_view(), name="api-run-resume"),

@@ -34,6 +34,7 @@ from training.selectors import (
     runs_for,
     seconds_left,
 )
+from training.services.run_settings import with_preset
 from training.services.runs import cancel_run, resume_run, start_run
 
 TRAIN = {"GET": Scope.READ, "POST": Scope.TRAIN}
@@ -62,18 +63,7 @@ class Runs(Endpoint):
     @idempotent
     def post(self, request: Request) -> Response:
         """Queues a run from a snapshot; a worker with a free device takes it."""
-        user = asking(request)
-        shape = StartShape(data=request.data)
-        shape.is_valid(raise_exception=True)
-        given = shape.validated_data
-        project = get_project_for(user, given["project"], engineer=True)
-        run = start_run(
-            project=project,
-            started_by=user,
-            snapshot=snapshot_named(project, given["snapshot"]),
-            inputs={role: given[role] for role in RunInput.Role.values},
-            **{name: given[name] for name in ("kind", "base_model", "config", "name")},
-        )
+        run = start_run(started_by=asking(request), **asked_run(request))
         return Response(run_content(run), status=201)
 
 
@@ -130,6 +120,25 @@ class Metrics(Endpoint):
                 "metrics": StepAnswer(answer.rows, many=True).data,
             }
         )
+
+
+def asked_run(request: Request) -> dict[str, Any]:
+    """What a request asks services.runs.start_run for, without who asks.
+
+    Raises:
+        Invalid, NotFound, Forbidden, ValidationError: it cannot be asked for, or not by this caller.
+    """
+    shape = StartShape(data=request.data)
+    shape.is_valid(raise_exception=True)
+    given = shape.validated_data
+    project = get_project_for(asking(request), given["project"], engineer=True)
+    return {
+        "project": project,
+        "snapshot": snapshot_named(project, given["snapshot"]),
+        "inputs": {role: given[role] for role in RunInput.Role.values},
+        "config": with_preset(given["kind"], given["preset"], given["config"]),
+        **{name: given[name] for name in ("kind", "base_model", "name", "queue", "processes", "nodes")},
+    }
 
 
 def snapshot_named(project: Project, snapshot_id: int) -> Snapshot:

@@ -6,6 +6,7 @@ denominator already in the loss, so that the number of processes changes nothing
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -123,7 +124,8 @@ class World:
     def announce_failure(self, reason: str) -> None:
         """Leave word for processes that wait for this one in vain; they read it when their collective breaks."""
         if self.store is not None:
-            self.store.set(FAILURE, f"process {self.rank}: {reason}")
+            with suppress(RuntimeError):  # the store may be gone with the process that kept it
+                self.store.set(FAILURE, f"process {self.rank}: {reason}")
 
     def announced_failure(self) -> str | None:
         """What a process that failed left word of; None where there is none or it can no longer be read."""

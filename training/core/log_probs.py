@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from training.core.language import LanguageModel, WholeHead, whole_head
+from training.core.memory import CHUNK_BYTES
 from training.core.packing import PackedRows
 from training.core.token_places import TokenPlaces
-
-CHUNK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)

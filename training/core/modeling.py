@@ -16,6 +16,7 @@ from training.core.errors import UsageError
 from training.core.forwarding import autocast, last_hidden
 from training.core.halving import first_line
 from training.core.loading import load_config, load_weights, refuse_missing
+from training.core.memory import Load, shape_of
 from training.core.packing import PackedRows
 from training.core.randomness import derive_seed, generator_for
 
@@ -218,33 +219,13 @@ def choose_autocast(wanted: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if wanted == "bfloat16" else torch.float32
 
 
-def estimate_peak_bytes(model: Trained, *, tokens: int) -> int:
-    """The peak of training memory with ``tokens`` forwarded at once: float32 weights, gradients, two Adam moments, one
-    more gradient of the largest parameter while it is added up, and what the backward pass needs of each layer.
-
-    What a process takes besides is not in it: on CPU some 0.3 GiB of libraries, and freed memory that the C library
-    keeps for later where rows differ in length.
-    """
+def load_of(model: Trained) -> Load:
+    """What a model takes of memory, counted on itself."""
     trained = [value.numel() for _, value in model.trainable()]
-    weights = sum(value.numel() for value in model.whole.parameters())
-    config = model.whole.config.get_text_config()
-    layers, of_one_layer = config.num_hidden_layers, kept_values(config)
-    if model.whole.is_activation_checkpointing:
-        # The input of every layer, and all of the one that is computed again.
-        kept = layers * config.hidden_size + of_one_layer
-    else:
-        kept = layers * of_one_layer
-    return int(4 * (weights + 3 * sum(trained) + max(trained) + tokens * kept))
-
-
-def kept_values(config: Any) -> int:
-    """Values that a gated decoder layer (Llama's) keeps per token for its backward pass, without dropout.
-
-    Twice the input, the normalised and the scaled output of a norm; queries, keys and values for every head, what
-    attention gives, and that once more with the heads joined; and in the MLP the gate, the gate activated, the other
-    half, and their product. Attention's probabilities are not kept: SDPA computes them again.
-    """
-    heads = config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    return int(6 * config.hidden_size + 5 * heads * head_size + 4 * inner)
+    return Load(
+        shape=shape_of(model.whole.config.get_text_config()),
+        weights=sum(value.numel() for value in model.whole.parameters()),
+        trained=sum(trained),
+        largest=max(trained),
+        recomputed=bool(model.whole.is_activation_checkpointing),
+    )

@@ -31,9 +31,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def write_exit(folder: Path, code: int, reason: str, *, step: int | None = None) -> None:
-    """Write ``exit.json``: code, reason in one line, last finished step and time."""
-    write_json(folder / EXIT_NAME, {"code": code, "reason": reason, "step": step, "exited_at": now()})
+def write_exit(folder: Path, code: int, reason: str, *, step: int | None = None, peer_lost: bool = False) -> None:
+    """Write ``exit.json``: code, reason in one line, last finished step and time.
+
+    ``peer_lost``: one of several processes went away without a word, so that another try may well succeed.
+    """
+    told = {"code": code, "reason": reason, "step": step, "exited_at": now()}
+    write_json(folder / EXIT_NAME, told | ({"peer_lost": True} if peer_lost else {}))
 
 
 def is_unused(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django import forms
+from django.conf import settings as django_settings
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -11,8 +12,9 @@ from annotate.models import Project, Snapshot
 from training import base_models
 from training.models import Run
 from training.pages.form_words import BASES, ROLES
-from training.recipes.configs import FieldDescription
+from training.recipes.configs import PRESETS, FieldDescription, Preset, preset_named
 from training.selectors import base_versions, reward_versions, runs_to_wait_for, train_pairs, trainable_snapshots
+from training.services.placement import MOST
 from training.services.run_settings import (
     EVALUATE_POLICY,
     EVALUATE_REWARD,
@@ -91,9 +93,28 @@ class TrainForm(forms.Form):
         help_text=gettext_lazy("Named after the snapshot if left empty."),
     )
 
+    preset = forms.ChoiceField(
+        label=gettext_lazy("Begin with"),
+        required=False,
+        help_text=gettext_lazy("A named set of settings; “Fill in” puts it into the fields below."),
+    )
+    queue = forms.ChoiceField(
+        label=gettext_lazy("Queue"),
+        required=False,
+        help_text=gettext_lazy("Kind of worker. By rule: the first whose workers have the memory."),
+    )
+    processes = forms.IntegerField(
+        label=gettext_lazy("Processes"), required=False, initial=1, min_value=1, max_value=MOST,
+        help_text=gettext_lazy("On each machine: one for each GPU, or to share the work of processors."),
+    )  # fmt: skip
+    nodes = forms.IntegerField(
+        label=gettext_lazy("Machines"), required=False, initial=1, min_value=1, max_value=MOST,
+        help_text=gettext_lazy("Workers of the queue that train it together."),
+    )  # fmt: skip
+
     def __init__(self, *args: Any, project: Project, recipe: str = Run.Kind.REWARD, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.recipe = recipe
+        self.recipe, self.project = recipe, project
         snapshots = self.fields["snapshot"]
         assert isinstance(snapshots, SnapshotField)
         snapshots.queryset = trainable_snapshots(project)
@@ -101,13 +122,46 @@ class TrainForm(forms.Form):
         assert isinstance(choices, forms.ChoiceField)
         choices.choices = base_model_choices(project, rewards=recipe == EVALUATE_REWARD)
         choices.label, choices.help_text = BASES.get(recipe, (choices.label, choices.help_text))
+        self._choose("preset", [("", _("The defaults")), *((one.name, _of(one)) for one in PRESETS.get(recipe, ()))])
+        self._choose("queue", [("", _("By rule")), *((name, name) for name in django_settings.RUN_QUEUES)])
         self.fields.update({role: input_field(project, role, recipe) for role in INPUTS.get(recipe, ())})
         self.fields.update({f"config.{field.name}": form_field(field) for field in settable_fields(recipe)})
+
+    def _choose(self, name: str, choices: list[tuple[str, str]]) -> None:
+        field = self.fields[name]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = choices
+
+    def as_sent(self) -> "TrainForm":
+        """The form as it would come in if nothing were changed."""
+        sent = {name: self.get_initial_for_field(field, name) for name, field in self.fields.items()}
+        if not sent.get("snapshot"):
+            sent["snapshot"] = getattr(self.fields["snapshot"].queryset.first(), "pk", None)  # type: ignore[attr-defined]
+        bases = base_model_choices(self.project, rewards=self.recipe == EVALUATE_REWARD)
+        sent["base_model"] = sent.get("base_model") or first_choice(bases)
+        data = {name: self.fields[name].prepare_value(value) for name, value in sent.items()}
+        return TrainForm({name: value for name, value in data.items() if value is not None and value is not False},
+                         project=self.project, recipe=self.recipe)  # fmt: skip
+
+    def filled_in(self) -> "TrainForm":
+        """The same form, with the settings of the chosen preset in place of those that were given."""
+        chosen = preset_named(self.recipe, str(self.data.get("preset", "")))
+        given = {name: self.data[name] for name in self.fields if name in self.data and not name.startswith("config.")}
+        config = {f"config.{name}": value for name, value in (chosen.config if chosen else {}).items()}
+        return TrainForm(project=self.project, recipe=self.recipe, initial=given | config)
 
     def source_fields(self) -> "FieldGroup":
         """What to train from."""
         names = ("snapshot", "base_model", "hub_model", *INPUTS.get(self.recipe, ()), "name")
         return FieldGroup([self[name] for name in names], list(map(str, self.non_field_errors())))
+
+    def preset_fields(self) -> "FieldGroup":
+        """What fills in the others."""
+        return FieldGroup([self["preset"]], [])
+
+    def place_fields(self) -> "FieldGroup":
+        """Where it is carried out."""
+        return FieldGroup([self[name] for name in ("queue", "processes", "nodes")], [])
 
     def main_fields(self) -> "FieldGroup":
         """The settings one should look at before pressing the button."""
@@ -130,6 +184,9 @@ class TrainForm(forms.Form):
             "name": given["name"],
             "inputs": {role: given[role] for role in INPUTS.get(self.recipe, ())},
             "config": {name: value for name, value in settings.items() if value not in (None, "", [])},
+            "queue": given["queue"],
+            "processes": given["processes"] or 1,
+            "nodes": given["nodes"] or 1,
         }
 
     def add_refusal(self, message: str, fields: dict[str, str]) -> None:
@@ -139,6 +196,12 @@ class TrainForm(forms.Form):
             self.add_error(place if place in self.fields else None, text)
         if not fields:
             self.add_error(None, message)
+
+
+def first_choice(choices: list[tuple[str, Any]]) -> str:
+    """What a browser sends of choices, in groups or not, that nobody touched."""
+    value, label = choices[0]
+    return str(label[0][0] if isinstance(label, list) else value)
 
 
 def input_field(project: Project, role: str, recipe: str) -> forms.ChoiceField:
@@ -156,7 +219,13 @@ def initial_of(run: Run) -> dict[str, Any]:
     is_hub = base_models.HUB_ID.fullmatch(run.base_model) is not None
     models = {one.role: one.name for one in run.inputs.all()}
     base = {"base_model": HUB, "hub_model": run.base_model} if is_hub else {"base_model": run.base_model}
-    return {"snapshot": run.snapshot_id, "name": run.name, **base, **models, **settings}
+    place = {"queue": run.queue, "processes": run.processes, "nodes": run.nodes}
+    return {"snapshot": run.snapshot_id, "name": run.name, **base, **place, **models, **settings}
+
+
+def _of(preset: Preset) -> str:
+    """A preset in one line."""
+    return f"{preset.label}: {preset.help}"
 
 
 class LinesField(forms.CharField):

@@ -14,6 +14,7 @@ urlpatterns = [
     path("workers/", workers.workers, name="workers"),
     path("workers/live/", workers.workers_live, name="workers-live"),
     path("p/<slug:slug>/train/", views.train, name="train"),
+    path("p/<slug:slug>/train/estimate/", views.estimate, name="train-estimate"),
     path("p/<slug:slug>/pipeline/", pipelines.pipeline, name="pipeline"),
     path("models/", models.models, name="models"),
     path("models/<int:model_id>/", models.model, name="model"),

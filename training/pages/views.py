@@ -16,6 +16,7 @@ from annotate.pages.access import page, page_data, visitor
 from annotate.selectors.projects import get_project_for
 from training.models import ModelVersion, Run
 from training.pages.curves import curves_of, latest_of
+from training.pages.estimates import estimate_content
 from training.pages.form_words import TABS
 from training.pages.forms import TrainForm, initial_of
 from training.pages.older import MAX_ID, newest
@@ -117,13 +118,17 @@ def resume(request: HttpRequest, run_id: int) -> HttpResponse:
 def train(request: HttpRequest, slug: str) -> HttpResponse:
     """The form that starts a run of ``?kind=``, a kind or an evaluation's recipe; a good one leads to its run's page.
 
-    ``?clone=ID`` fills it in as that run was started.
+    ``?clone=ID`` fills it in as that run was started; the button ``do=fill`` with a preset, ``do=estimate`` tells what
+    the run would need. Neither starts anything.
     """
     project = get_project_for(visitor(request), slug, engineer=True)
     recipe, initial = _asked_for(request, project)
     given = request.POST if request.method == "POST" else None
     form = TrainForm(given, project=project, recipe=recipe, initial=initial)
-    if form.is_bound and form.is_valid():
+    asked = request.POST.get("do", "start")
+    if form.is_bound and asked == "fill":
+        form = form.filled_in()
+    elif form.is_bound and asked != "estimate" and form.is_valid():
         try:
             return redirect(start_run(project=project, started_by=visitor(request), **form.chosen()))
         except Invalid as refused:
@@ -131,6 +136,7 @@ def train(request: HttpRequest, slug: str) -> HttpResponse:
     context = {
         "project": project,
         "form": form,
+        **estimate_content(form),
         "recipe": recipe,
         "title": TABS[recipe][1],
         "about": TABS[recipe][2],
@@ -138,6 +144,16 @@ def train(request: HttpRequest, slug: str) -> HttpResponse:
         "has_snapshots": trainable_snapshots(project).exists(),
     }
     return render(request, "training/train.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+@page_data  # a log-in page must not land in the middle of the form
+def estimate(request: HttpRequest, slug: str) -> HttpResponse:
+    """What the run of a form would need, for the form's page; as much of it as can be told from what was filled in."""
+    project = get_project_for(visitor(request), slug, engineer=True)
+    recipe, _initial = _asked_for(request, project)
+    form = TrainForm(request.POST, project=project, recipe=recipe)
+    return render(request, "training/_estimate.html", {"project": project, "recipe": recipe, **estimate_content(form)})
 
 
 def _asked_for(request: HttpRequest, project: Project) -> tuple[str, dict[str, Any]]:

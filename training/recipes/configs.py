@@ -4,6 +4,7 @@ from training.core.errors import UsageError
 from training.core.reward_sources.grammar import parse_reward
 from training.recipes.common_configs import BaseConfig, CommonConfig, Config, ModelConfig
 from training.recipes.policy_configs import DpoConfig, PpoConfig, SftConfig
+from training.recipes.presets import PRESETS, Preset, preset_named
 from training.recipes.reward_configs import EvaluateRewardConfig, RewardConfig
 from training.recipes.sampling_configs import AnsweringConfig, EvaluatePolicyConfig, SampleConfig
 from training.recipes.settings import (
@@ -21,6 +22,7 @@ from training.recipes.settings import (
 
 __all__ = [
     "AnsweringConfig",
+    "PRESETS",
     "RECIPES",
     "BaseConfig",
     "CommonConfig",
@@ -32,6 +34,7 @@ __all__ = [
     "FieldDescription",
     "ModelConfig",
     "PpoConfig",
+    "Preset",
     "RewardConfig",
     "SampleConfig",
     "SftConfig",
@@ -40,6 +43,7 @@ __all__ = [
     "describe",
     "differences",
     "flag_name",
+    "preset_named",
     "reward_kind",
     "setting",
     "to_arguments",

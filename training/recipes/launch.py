@@ -13,6 +13,7 @@ import transformers
 
 from training.core.distributed import World, join_world
 from training.core.errors import StopRequested, TrainingError, UsageError
+from training.core.halving import is_left_alone
 from training.core.modeling import choose_device
 from training.core.process import (
     DONE,
@@ -42,7 +43,8 @@ class Session(Generic[Config]):
     """What a recipe is given: its config, its folder (locked), where it runs, and the word to stop.
 
     ``step`` is the last finished step; ``owns`` says whether this process may write the folder's ``exit.json``;
-    ``results`` are the files and folders of a run that came to its end. ``prefix`` stands before what it says.
+    ``results`` are the files and folders of a run that came to its end. ``peer_lost`` says that it failed because
+    another process went away without a word. ``prefix`` stands before what it says.
     """
 
     recipe: str
@@ -55,6 +57,7 @@ class Session(Generic[Config]):
     owns: bool = False
     results: tuple[str, ...] = RESULTS
     lock: FolderLock | None = None
+    peer_lost: bool = False
     prefix: str = ""
 
     def __post_init__(self) -> None:
@@ -73,7 +76,7 @@ class Session(Generic[Config]):
     def record(self, code: int, reason: str) -> None:
         """Write ``exit.json`` if it is ours to write."""
         if self.owns and self.world.is_main:
-            write_exit(self.folder, code, reason, step=self.step)
+            write_exit(self.folder, code, reason, step=self.step, peer_lost=self.peer_lost)
 
     def _give_up(self, reason: str) -> None:
         """The step under way could not be finished in time."""
@@ -140,10 +143,23 @@ def _run(session: Session[Config], train: Callable[[Session[Config]], str]) -> t
     except StopRequested as error:
         return STOPPED, one_line(error)
     except TrainingError as error:
-        return FAILED, one_line(error)
+        return FAILED, _told(session, error, one_line(error))
     except Exception as error:
         traceback.print_exc()
-        return FAILED, f"{type(error).__name__}: {one_line(error)}"
+        return FAILED, _told(session, error, f"{type(error).__name__}: {one_line(error)}")
+
+
+def _told(session: Session[Config], error: Exception, reason: str) -> str:
+    """Why it failed: of its own, which the other processes then hear; or left alone by one of them, which may have left
+    word."""
+    if session.world.size == 1:
+        return reason
+    if not is_left_alone(error.__cause__ or error):
+        session.world.announce_failure(reason)
+        return reason
+    told = session.world.announced_failure()
+    session.peer_lost = told is None
+    return told or reason
 
 
 def _enter(session: Session[Config]) -> None:

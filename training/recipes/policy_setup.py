@@ -8,8 +8,8 @@ from torch import nn
 from training.core.adapters import recompute_alike
 from training.core.halving import MicroBatchBudget
 from training.core.language import LanguageModel, add_language_lora, load_language_model
-from training.core.log_probs import CHUNK_BYTES
-from training.core.modeling import choose_autocast, estimate_peak_bytes, make_optimizer, set_pad_token
+from training.core.memory import logit_bytes, peak_bytes
+from training.core.modeling import choose_autocast, load_of, make_optimizer, set_pad_token
 from training.core.scoring import Layout
 from training.core.sharding import shard_model
 from training.core.tokens import ChatEncoder, settle_pad_token
@@ -84,12 +84,12 @@ def make_budget(session: Session[Config], *, longest: int, share: int = 1) -> Mi
 
 def describe_model(session: Session[Config], model: LanguageModel, encoder: ChatEncoder, *, longest: int) -> None:
     """Device, arithmetic, sizes and template, before the first step."""
-    trained = sum(value.numel() for _, value in model.trainable())
-    whole = sum(value.numel() for value in model.whole.parameters())
+    load = load_of(model)
+    tokens = max(session.config.micro_batch_tokens, longest)
     arithmetic = str(model.autocast_dtype).removeprefix("torch.")
-    peak = estimate_peak_bytes(model, tokens=max(session.config.micro_batch_tokens, longest)) + 3 * CHUNK_BYTES
+    peak = peak_bytes(load, tokens=tokens) + logit_bytes(model.head.out_features, tokens=tokens)
     session.say(f"device {model.device}, weights float32, forward {arithmetic}, {session.world.size} process(es)")
-    session.say(f"training {trained:,} of {whole:,} parameters, about {peak / 2**30:.1f} GiB at the peak")
+    session.say(f"training {load.trained:,} of {load.weights:,} parameters, about {peak / 2**30:.1f} GiB at the peak")
     session.say(f"chat template: {encoder.template_name}; pad {encoder.tokenizer.pad_token!r}")
 
 

@@ -1,16 +1,18 @@
 """What ``recipes.ppo`` makes at its start: the prompts, the models, the documents of PPO-ptx."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from training.core.conversations import PromptFile, read_prompts
 from training.core.errors import UsageError
 from training.core.files import model_fingerprint, sha256_of
-from training.core.modeling import estimate_peak_bytes, load_tokenizer
+from training.core.memory import logit_bytes, peak_together
+from training.core.modeling import load_of, load_tokenizer
 from training.core.records import SPLITS
 from training.core.reward_sources.grammar import parse_reward
+from training.core.reward_sources.models import models_of
 from training.core.runfolder import SAMPLES_NAME, StepFile
 from training.core.schedule import Course
 from training.core.tokens import ChatEncoder
@@ -117,17 +119,22 @@ def describe_start(session: Session[PpoConfig], prepared: Prepared) -> None:
 
 
 def estimate_memory(models: Models, *, tokens: int) -> int:
-    """The peak of training memory in bytes: the larger of policy and value model in training, the others at rest."""
-    trained = [model for model in (models.policy, models.value) if model is not None]
-    peaks = [estimate_peak_bytes(model, tokens=tokens) for model in trained]
-    # What belongs to the model that is not forwarded: weights, gradients, moments.
-    at_rest = [estimate_peak_bytes(model, tokens=0) for model in trained]
-    reference = 0 if models.reference.whole is models.policy.whole else _weight_bytes(models.reference.whole)
-    return max(peak + sum(at_rest) - own for peak, own in zip(peaks, at_rest, strict=True)) + reference
+    """The peak of training memory in bytes: policy or value model in training, the others at rest, and what is never
+    trained: the reference where it is a copy, and the reward models. A judge that is made later comes on top."""
+    loads, wholes = [], set[int]()
+    for model in (models.policy, models.value):
+        if model is not None:
+            load = load_of(model)
+            loads.append(replace(load, weights=0) if id(model.whole) in wholes else load)
+            wholes.add(id(model.whole))
+    frozen = {id(whole): whole for whole in (models.reference.whole, *models_of(models.sources))}
+    others = sum(_parameters_of(whole) for key, whole in frozen.items() if key not in wholes)
+    logits = logit_bytes(models.policy.head.out_features, tokens=tokens)
+    return peak_together(loads, frozen=others, tokens=tokens) + logits
 
 
-def _weight_bytes(whole: Any) -> int:
-    return sum(value.numel() * value.element_size() for value in whole.parameters())
+def _parameters_of(whole: Any) -> int:
+    return sum(value.numel() for value in whole.parameters())
 
 
 def facts_of(prepared: Prepared, inputs: Inputs) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from training.core.dataset import Dataset
 from training.core.encoding import Encoded, Rules
 from training.core.errors import UsageError
 from training.core.halving import MicroBatchBudget
+from training.core.memory import peak_bytes
 from training.core.modeling import (
     RewardModel,
     add_lora,
     choose_autocast,
-    estimate_peak_bytes,
+    load_of,
     load_reward_model,
     load_tokenizer,
     make_optimizer,
@@ -201,13 +202,12 @@ def choose_layout(model: RewardModel, splits: Iterable[Dataset], *, pad_id: int)
 def describe_start(session: Session[RewardConfig], prepared: Prepared, model: RewardModel) -> None:
     """Device, arithmetic, sizes, data and layout, before the first step."""
     config, encoded = session.config, prepared.encoded
-    trained = sum(value.numel() for _, value in model.trainable())
-    whole = sum(value.numel() for value in model.whole.parameters())
+    load = load_of(model)
     tokens = max(config.micro_batch_tokens, int(prepared.train.longest.max()))
     arithmetic = str(model.autocast_dtype).removeprefix("torch.")
     session.say(f"device {model.device}, weights float32, forward {arithmetic}, {session.world.size} process(es)")
-    session.say(f"training {trained:,} of {whole:,} parameters, about "
-                 f"{estimate_peak_bytes(model, tokens=tokens) / 2**30:.1f} GiB at the peak")  # fmt: skip
+    session.say(f"training {load.trained:,} of {load.weights:,} parameters, about "
+                 f"{peak_bytes(load, tokens=tokens) / 2**30:.1f} GiB at the peak")  # fmt: skip
     session.say(f"chat template: {prepared.encoder.template_name}; pad {prepared.tokenizer.pad_token!r}")
     for split, data in prepared.splits.items():
         session.say(f"{split}: {data.rankings} rankings, {len(data)} prompts, {data.pairs} pairs")

@@ -5,6 +5,7 @@ attempt.py   one attempt at one run, from claim to outcome
 lease.py     renewing the claim, and killing the trainer when that fails
 trainer.py   the trainer's process group
 prepare.py   data, base model and command line
+member.py    one part in an attempt that several workers carry out
 presence.py  the worker's sign of life
 machine.py   processors, memory and GPUs of this machine
 mirror.py    run.json, metrics.jsonl, exit.json and report.json into the database

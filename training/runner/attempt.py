@@ -15,9 +15,10 @@ from django.db import DatabaseError, InterfaceError
 from training.base_models import is_model_folder
 from training.models import ModelVersion, Run
 from training.runner.lease import Lease, clock, forget_connection
+from training.runner.machine import free_port, own_address
 from training.runner.mirror import Exit, Mirror, exit_mark, log_tail, read_exit, read_json
-from training.runner.prepare import CannotStart, prepare
-from training.runner.trainer import Trainer, end_left_behind
+from training.runner.prepare import CannotStart, Meeting, launched, mark_of, prepare, remove_left_behind
+from training.runner.trainer import Trainer, end_left_behind, kill_marked
 from training.selectors import trainers_left_behind
 from training.services.claims import (
     Claim,
@@ -29,11 +30,14 @@ from training.services.claims import (
     succeed,
     update_run,
 )
+from training.services.members import announce_port, lost_member, members_there, open_membership
 from training.services.models import KIND_OF_MODEL, model_of
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+MEMBER_SECONDS = 1.0
+GATHER_SECONDS = 60.0
 MIRROR_SECONDS = 1.0
 LOG_SECONDS = 3.0
 STOP_SECONDS = 10.5  # a recipe ends itself 10 s after SIGTERM; the supervisor gives a worker 12
@@ -45,6 +49,8 @@ class Why(Enum):
 
     CANCELLED = auto()
     WORKER_STOPS = auto()
+    ALONE = auto()  # the others that were to train it, too, did not come
+    MEMBER_LOST = auto()
 
 
 class Interrupted(Exception):
@@ -71,9 +77,9 @@ class Attempt:
         stop: set when this worker is to end; the run is then put back into its queue.
     """
 
-    def __init__(self, claim: Claim, *, host: str, taken_at: float, stop: threading.Event) -> None:
+    def __init__(self, claim: Claim, *, worker: str, host: str, taken_at: float, stop: threading.Event) -> None:
         self.claim = claim
-        self.host = host
+        self.worker, self.host = worker, host
         self.stop = stop
         self.lease = Lease(claim, taken_at=taken_at)
         self.run = Run.objects.select_related("snapshot", "base_version", "project").get(pk=claim.run_id)
@@ -82,7 +88,10 @@ class Attempt:
         self.data = self.run.folder / f"data-{claim.attempt}.jsonl"
         self.cache = self.run.folder / f"tokens-{claim.attempt}"
         self.log = self.run.folder / f"log-{claim.attempt}.txt"
+        self.mark = mark_of(self.run, claim.attempt, 0)
         self.mirror = Mirror(claim, self.output)
+        self.missing = ""  # the worker of a member that was lost
+        self._member_due = clock()
 
     def carry_out(self) -> None:
         """Trains to an outcome. Whatever could not be written is settled by the end of the lease."""
@@ -123,10 +132,16 @@ class Attempt:
         for process_id, started_at in trainers_left_behind(run_id=self.run.pk, host=self.host):
             if end_left_behind(process_id, started_at):
                 logger.warning("run %s: ended process %s of a lost attempt", self.run.pk, process_id)
+        if count := kill_marked(mark_of(self.run), but=mark_of(self.run, self.claim.attempt)):
+            logger.warning("run %s: ended %s processes of earlier attempts", self.run.pk, count)
+        remove_left_behind(self.run.folder)
+        if self.run.nodes > 1:
+            self._gather()
         command = prepare(self.run, data=self.data, log=self.log, pulse=self._pulse, started=self.lease.guard)
+        command = launched(command, self.run, self._meeting())
         before = exit_mark(self.output)
-        trainer = Trainer(command, log=self.log, cache=self.cache)
-        self.lease.guard(trainer.process_id)
+        trainer = Trainer(command, log=self.log, cache=self.cache, mark=self.mark, processes=self.run.processes)
+        self.lease.guard(trainer.process_id, self.mark)
         interrupted = None
         try:
             self._until_written(
@@ -142,6 +157,28 @@ class Attempt:
             self.lease.guard(None)
         told = read_exit(self.output) if exit_mark(self.output) != before else None
         return Ending(status=trainer.poll(), exit=told, interrupted=interrupted)
+
+    def _gather(self) -> None:
+        """Waits for the other members.
+
+        Raises:
+            Interrupted, StaleAttempt: it should not go on, or they do not come.
+        """
+        open_membership(self.claim, worker=self.worker, host=self.host, address=own_address())
+        deadline = clock() + GATHER_SECONDS
+        while members_there(self.claim) < self.run.nodes:
+            if clock() > deadline:
+                raise Interrupted(Why.ALONE)
+            self._pulse()
+            time.sleep(POLL_SECONDS)
+
+    def _meeting(self) -> Meeting | None:
+        """Where the members are to meet, told to them by now; None for a run of one machine."""
+        if self.run.nodes == 1:
+            return None
+        port = free_port()
+        announce_port(self.claim, port)
+        return Meeting(own_address(), port, 0)
 
     def _follow(self, trainer: Trainer) -> None:
         """Mirrors the trainer's files until it ends.
@@ -179,6 +216,14 @@ class Attempt:
             raise Interrupted(Why.CANCELLED)
         if self.stop.is_set():
             raise Interrupted(Why.WORKER_STOPS)
+        if self.run.nodes > 1 and clock() >= self._member_due:
+            self._member_due = clock() + MEMBER_SECONDS
+            self._try(self._look_for_members)
+
+    def _look_for_members(self) -> None:
+        if worker := lost_member(self.claim):
+            self.missing = worker
+            raise Interrupted(Why.MEMBER_LOST)
 
     # --- the outcome -------------------------------------------------------------------------------------------------
 
@@ -195,6 +240,12 @@ class Attempt:
             give_back(
                 self.claim, lost=False, reason="Its worker was stopped; it goes on from its last checkpoint.", **told
             )
+        elif ending.interrupted == Why.ALONE:
+            reason = f"Not all of {self.run.nodes} workers came within {GATHER_SECONDS:.0f} s; it is tried again."
+            give_back(self.claim, lost=False, reason=reason, **told)
+        elif ending.interrupted == Why.MEMBER_LOST or self._is_broken(ending):
+            who = f"The worker {self.missing}" if self.missing else "One of its processes"
+            give_back(self.claim, lost=True, reason=f"{who} was lost at step {self.mirror.step}.", **told)
         elif ending.exit is None and (code is None or code < 0) or code == 143:
             reason = f"The training process was ended from outside ({_manner(ending.status)})."
             give_back(self.claim, lost=True, reason=reason, **told)
@@ -204,6 +255,18 @@ class Attempt:
         else:
             reason = (ending.exit.reason if ending.exit else "") or _last_line(told["log_tail"])
             fail(self.claim, reason=reason or f"The training process failed ({_manner(ending.status)}).", **told)
+
+    def _is_broken(self, ending: Ending) -> bool:
+        """Whether it failed because another of its processes went away: what is left of it then cannot tell why.
+
+        A process that fails for a reason of its own leaves word of that, which exit.json repeats.
+        """
+        if self.run.processes * self.run.nodes == 1 or ending.exit is None or ending.exit.code == 2:
+            return False
+        if not self.missing and self.run.nodes > 1:
+            with contextlib.suppress(DatabaseError, InterfaceError):
+                self.missing = lost_member(self.claim)
+        return bool(self.missing) or bool(ending.exit.content.get("peer_lost"))
 
     def _succeed(self, told: dict[str, Any]) -> None:
         report = read_json(self.output / "report.json")

@@ -4,15 +4,20 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import Generic, TypeVar
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 
 from training.models import Run
-from training.runner.trainer import signal_group
+from training.runner.trainer import kill_marked, signal_group
 from training.services.claims import LEASE_SECONDS, Claim, StaleAttempt, look_at, renew_lease
+from training.services.members import Membership
 
 logger = logging.getLogger(__name__)
+
+Held = TypeVar("Held", Claim, Membership)
 
 HEARTBEAT_SECONDS = 10.0
 LOOK_SECONDS = 1.0
@@ -28,20 +33,32 @@ def clock() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-class Lease:
+class Lease(Generic[Held]):
     """The claim of one attempt, kept while the block lasts.
 
     A watchdog thread of its own, which needs no database, ends the guarded process group when no renewal has succeeded
     for too long: also when the database hangs, or this process was frozen and wakes up after its time.
     """
 
-    def __init__(self, claim: Claim, *, taken_at: float) -> None:
-        """`taken_at`: clock() just before the claim was asked for."""
+    def __init__(
+        self,
+        claim: Held,
+        *,
+        taken_at: float,
+        renew: Callable[[Held], Run.State] = renew_lease,
+        look: Callable[[Held], Run.State] = look_at,
+    ) -> None:
+        """Args:
+        taken_at: clock() just before the claim was asked for.
+        renew, look: how its end is moved, and what it says.
+        """
         self.claim = claim
+        self._renew, self._look = renew, look
         self._renewed_at = taken_at
         self._looked_at = taken_at
         self._state = Run.State.STARTING
         self._group: int | None = None
+        self._mark = ""
         self._expired = False
         self._closed = threading.Event()
         self._watchdog = threading.Thread(target=self._watch, name="lease-watchdog", daemon=True)
@@ -56,9 +73,10 @@ class Lease:
         self._closed.set()
         self._watchdog.join()
 
-    def guard(self, process_id: int | None) -> None:
-        """Names the process group to end when the lease cannot be kept; None for none."""
-        self._group = process_id
+    def guard(self, process_id: int | None, mark: str = "") -> None:
+        """Names the process group to end when the lease cannot be kept, and the mark of processes in other groups that
+        belong to it; None for none."""
+        self._group, self._mark = process_id, mark
 
     def seconds_left(self) -> float:
         """Until the trainer would be killed."""
@@ -86,10 +104,10 @@ class Lease:
 
     def _ask(self, now: float) -> None:
         if now - self._renewed_at >= HEARTBEAT_SECONDS:
-            self._state = renew_lease(self.claim)
+            self._state = self._renew(self.claim)
             self._renewed_at = now
         else:
-            self._state = look_at(self.claim)
+            self._state = self._look(self.claim)
 
     def _watch(self) -> None:
         terminated = False
@@ -99,6 +117,7 @@ class Lease:
                 self._expired = True
                 logger.error("run %s: the lease could not be renewed, the trainer is killed", self.claim.run_id)
                 signal_group(self._group, signal.SIGKILL)
+                kill_marked(self._mark)
                 return
             if self._group is not None and silent >= TERMINATE_AFTER and not terminated:
                 terminated = True

@@ -2,12 +2,15 @@
 
 import logging
 import os
+import socket
 import tomllib
 from typing import Any
 
 import psutil
 from django.conf import settings
+from django.db import connection
 
+from training.runner.trainer import processors
 from training.services.workers import Gpu, Machine
 
 try:
@@ -22,11 +25,39 @@ def look_at_machine() -> Machine:
     """Processors that this process may use, the machine's memory, and the GPUs that are open to this process."""
     memory = psutil.virtual_memory()
     return Machine(
-        processors=_processors(),
+        processors=processors(),
         memory_bytes=memory.total,
         memory_used_bytes=max(memory.total - memory.available, 0),
         gpus=look_at_gpus(pynvml, chosen=os.environ.get("CUDA_VISIBLE_DEVICES")),
     )
+
+
+def processes_offered(machine: Machine) -> int:
+    """How many processes of one run this worker starts side by side: PLACKETT_PROCESSES, else one for each GPU, else
+    one for each processor."""
+    return settings.WORKER_PROCESSES or len(machine.gpus) or machine.processors
+
+
+def own_address() -> str:
+    """Under which the workers of other machines reach this one: PLACKETT_ADDRESS, else that from which it reaches the
+    database, which all of them reach."""
+    if settings.WORKER_ADDRESS:
+        return str(settings.WORKER_ADDRESS)
+    database = connection.settings_dict
+    host = str(database["HOST"])
+    if not host or host.startswith("/"):
+        return "127.0.0.1"
+    family = socket.getaddrinfo(host, None)[0][0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(database["PORT"] or 5432)))  # nothing is sent: it only chooses the way
+        return str(probe.getsockname()[0])
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 def look_at_gpus(nvml: Any, *, chosen: str | None) -> tuple[Gpu, ...]:
@@ -90,9 +121,3 @@ def _chosen(nvml: Any, handles: list[Any], chosen: str | None) -> list[Any]:
 
 def _text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

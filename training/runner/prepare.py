@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from django.core.files.storage import default_storage
@@ -31,7 +32,7 @@ def prepare(run: Run, *, data: Path, log: Path, pulse: Pulse, started: Callable[
     """Brings data and base model to this machine and returns the trainer's command line.
 
     Args:
-        data: where the snapshot is copied to; copies that lost attempts left beside it are removed.
+        data: where the snapshot is copied to.
         started: told the process group of whatever is started meanwhile, and None when that has ended.
 
     Raises:
@@ -41,13 +42,17 @@ def prepare(run: Run, *, data: Path, log: Path, pulse: Pulse, started: Callable[
     if snapshot is None:
         raise CannotStart("The run has no snapshot.")
     data.parent.mkdir(parents=True, exist_ok=True)
-    for left_behind in data.parent.glob("data-*"):
-        left_behind.unlink(missing_ok=True)
-    for left_behind in data.parent.glob("tokens-*"):
-        shutil.rmtree(left_behind, ignore_errors=True)
     copy_snapshot(snapshot, data, pulse=pulse)
     model = bring_base_model(run, log=log, pulse=pulse, started=started)
     return command_line(run, model=model, data=data, inputs=bring_inputs(run))
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Removes the copies of data that lost attempts left in the run's folder."""
+    for left_behind in folder.glob("data-*"):
+        left_behind.unlink(missing_ok=True)
+    for left_behind in folder.glob("tokens-*"):
+        shutil.rmtree(left_behind, ignore_errors=True)
 
 
 def copy_snapshot(snapshot: Snapshot, target: Path, *, pulse: Pulse) -> None:
@@ -128,14 +133,48 @@ def _make(model: base_models.BuiltIn, *, log: Path, pulse: Pulse, started: Calla
         raise CannotStart(f"The base model {model.name} could not be made (exit {status}); the log says why.")
 
 
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Where the processes of several machines find one another, and which of the machines this is."""
+
+    address: str
+    port: int
+    rank: int
+
+
+def mark_of(run: Run, attempt: int | None = None, rank: int | None = None) -> str:
+    """What a run's processes are known by on a machine; those of an attempt, or of a member of it, if it is given."""
+    whole = f"{run.folder}#"
+    if attempt is None:
+        return whole
+    return f"{whole}{attempt}." if rank is None else f"{whole}{attempt}.{rank};"
+
+
+def launched(command: list[str], run: Run, meeting: Meeting | None) -> list[str]:
+    """The command, started by torchrun where several processes are to run it.
+
+    Machines meet statically, not by c10d's election: rank 0 is where the run is held and its files are mirrored. An
+    attempt begins once; whoever fails ends it for all, and the next attempt goes on from the checkpoint.
+    """
+    if run.processes * run.nodes == 1:
+        return command
+    python, *module = command
+    several = [python, "-m", "torch.distributed.run", f"--nproc-per-node={run.processes}", "--max-restarts=0"]
+    if meeting is None:
+        return [*several, "--standalone", *module]
+    place = [f"--nnodes={run.nodes}", f"--node-rank={meeting.rank}", f"--master-addr={meeting.address}"]
+    return [*several, *place, f"--master-port={meeting.port}", *module]
+
+
 def command_line(run: Run, *, model: str, data: Path, inputs: Mapping[str, str]) -> list[str]:
-    """The trainer's command: always with --resume once the output folder holds something.
+    """The trainer's command: always with --resume once the output folder holds something, and of several machines,
+    which must all say the same.
 
     Raises:
         CannotStart: the stored config is not one that this version's recipe takes.
     """
     output = run.folder / "out"
-    resume = output.is_dir() and any(output.iterdir())
+    resume = run.nodes > 1 or (output.is_dir() and any(output.iterdir()))
     recipe = recipe_of(run.kind, inputs)
     flags = {role: place for role, place in inputs.items() if role not in OTHER_MODELS}
     models = [model, *(inputs[role] for role in OTHER_MODELS if role in inputs)]

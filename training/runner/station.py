@@ -9,9 +9,11 @@ from django.db import DatabaseError, InterfaceError
 
 from training.runner.attempt import Attempt
 from training.runner.lease import clock, forget_connection
-from training.runner.machine import version
+from training.runner.machine import look_at_machine, own_address, processes_offered, version
+from training.runner.member import MemberAttempt
 from training.runner.presence import Presence
 from training.services.claims import claim_run, release_expired
+from training.services.members import join_run
 from training.services.workers import Identity, forget_workers
 
 logger = logging.getLogger(__name__)
@@ -27,13 +29,19 @@ class Station:
         self.queues = queues
         self.worker = worker
         self._host = socket.gethostname()
+        self._processes = processes_offered(look_at_machine())
         self._bell = threading.Event()
         self._closing = threading.Event()
         self._worker = threading.Thread(target=self._work, name="runs")
         self._sweeper = threading.Thread(target=self._sweep, name="expired-runs", daemon=True)
         self._presence = Presence(
             Identity(
-                name=worker, host=self._host, process_id=os.getpid(), queues=tuple(sorted(queues)), version=version()
+                name=worker,
+                host=self._host,
+                process_id=os.getpid(),
+                queues=tuple(sorted(queues)),
+                version=version(),
+                processes=self._processes,
             )
         )
 
@@ -69,11 +77,23 @@ class Station:
         """Carries out one run if there is one; whether there was."""
         try:
             taken_at = clock()
-            claim = claim_run(queues=self.queues, worker=self.worker, host=self._host)
+            # First those that wait for members: their workers can do nothing else meanwhile.
+            member = join_run(
+                queues=self.queues, worker=self.worker, host=self._host, address=own_address(),
+                processes=self._processes,
+            )  # fmt: skip
+            if member is not None:
+                logger.info(
+                    "run %s: %s joins attempt %s as %s", member.run_id, self.worker, member.attempt, member.rank
+                )
+                MemberAttempt(member, host=self._host, taken_at=taken_at, stop=self._closing).carry_out()
+                return True
+            claim = claim_run(queues=self.queues, worker=self.worker, host=self._host, processes=self._processes)
             if claim is None:
                 return False
             logger.info("run %s: attempt %s begins on %s", claim.run_id, claim.attempt, self.worker)
-            Attempt(claim, host=self._host, taken_at=taken_at, stop=self._closing).carry_out()
+            attempt = Attempt(claim, worker=self.worker, host=self._host, taken_at=taken_at, stop=self._closing)
+            attempt.carry_out()
         except (DatabaseError, InterfaceError) as error:
             logger.warning("cannot look for runs: %s", error)
             forget_connection()

@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from training.models import ModelVersion, Run, RunAttempt
+from training.selectors import ALIVE
 from training.services.doorbell import ring_on_commit
 from training.services.families import cancel_waiting_children, queue_waiting_children
 
@@ -36,21 +37,44 @@ CLAIM = """
     SET state = 'starting', attempt = attempt + 1, worker = %(worker)s, heartbeat_at = now(), reason = '',
         lease_expires_at = now() + make_interval(secs => %(seconds)s), started_at = coalesce(started_at, now())
     WHERE id = (
-        SELECT id FROM training_run WHERE state = 'queued' AND queue = ANY (%(queues)s)
-        ORDER BY queued_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
+        SELECT id FROM training_run run
+        WHERE state = 'queued' AND queue = ANY (%(queues)s) AND processes <= %(processes)s
+            AND (nodes = 1 OR (run.nodes <= (
+                SELECT count(*) FROM training_worker other
+                WHERE other.stopped_at IS NULL AND other.seen_at >= now() - make_interval(secs => %(alive)s)
+                    AND run.queue = ANY (other.queues) AND other.processes >= run.processes
+                    AND NOT EXISTS (SELECT 1 FROM training_runattempt busy
+                                    WHERE busy.worker = other.name AND busy.outcome = '')
+                    AND NOT EXISTS (SELECT 1 FROM training_runmember busy
+                                    WHERE busy.worker = other.name AND busy.ended_at IS NULL)
+            ) AND NOT EXISTS (
+                SELECT 1 FROM training_run first WHERE first.state = 'starting' AND first.nodes > 1
+            )))
+        ORDER BY queued_at, id LIMIT 1 FOR UPDATE OF run SKIP LOCKED
     )
     RETURNING id, attempt
 """
+# Claims of runs of several machines come one after the other: two that gather workers would each wait for the other's.
+GATHERING = "SELECT pg_advisory_xact_lock(hashtext('plackett: claims of several machines'))"
 
 
 @transaction.atomic
-def claim_run(*, queues: list[str], worker: str, host: str) -> Claim | None:
+def claim_run(*, queues: list[str], worker: str, host: str, processes: int = 1) -> Claim | None:
     """Takes the run that has waited longest in one of the queues; None if there is none.
 
-    Locks one row, skipping those that others are taking; writes the claim and its attempt.
+    A run of several machines is taken only while so many workers of its queue are alive and free, this one among them,
+    and no other gathers its members. Locks one row, skipping those that others are taking; writes the claim and its
+    attempt.
+
+    Args:
+        processes: how many of one run this worker starts side by side.
     """
+    who = {"worker": worker, "queues": queues, "processes": processes}
+    times = {"seconds": LEASE_SECONDS, "alive": ALIVE.total_seconds()}
     with connection.cursor() as cursor:
-        cursor.execute(CLAIM, {"worker": worker, "queues": queues, "seconds": LEASE_SECONDS})
+        if Run.objects.filter(state=State.QUEUED, nodes__gt=1, queue__in=queues).exists():
+            cursor.execute(GATHERING)
+        cursor.execute(CLAIM, who | times)
         row = cursor.fetchone()
     if row is None:
         return None

@@ -6,8 +6,19 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from annotate.errors import Invalid
 from training.models import Run, RunInput
-from training.recipes.configs import RECIPES, ConfigError, FieldDescription, build, describe, reward_kind, to_values
+from training.recipes.configs import (
+    PRESETS,
+    RECIPES,
+    ConfigError,
+    FieldDescription,
+    build,
+    describe,
+    preset_named,
+    reward_kind,
+    to_values,
+)
 
 # In the order in which one trains: good answers, rankings, the policy; and the baseline that PPO is to beat. Then what
 # tries models out.
@@ -22,7 +33,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
     Run.Kind.SAMPLE: (*OTHER_MODELS, Role.REWARD),
 }
 
-_PLACES = ("model", "data", "output", "resume", "shard", "stream")
+_PLACES = ("model", "data", "output", "resume", "stream")
 # Paths of the worker, and leave to run code, which the operator gives.
 _OF_PPO = ("value_model", "ptx_data", "ptx_coefficient", "allow_code_execution")
 _PLACEHOLDERS = {"model": "-", "data": "-", "output": "-"}
@@ -85,6 +96,22 @@ def checked_config(
         return {}, faults | {_field_of(recipe, key): text for key, text in error.errors.items()}
     faults |= reward_faults(checked.get("reward"))
     return {key: value for key, value in checked.items() if key not in server}, faults
+
+
+def with_preset(kind: str, name: str, config: Mapping[str, object]) -> dict[str, object]:
+    """The settings of a named preset with those that are given in place of its own; "" names none.
+
+    Raises:
+        Invalid: the kind has no such preset.
+    """
+    if not name:
+        return dict(config)
+    preset = preset_named(kind, name)
+    if preset is None:
+        offered = ", ".join(one.name for one in PRESETS.get(kind, ())) or _("none")
+        message = _("Runs of this kind have no such preset; there are: %(presets)s.") % {"presets": offered}
+        raise Invalid(_("The run cannot be started."), fields={"preset": message})
+    return {**preset.config, **config}
 
 
 def _field_of(recipe: str, name: str) -> str:

@@ -11,7 +11,9 @@ from annotate.models import Project, Snapshot, User
 from training.models import Run, RunInput
 from training.selectors import pairs_of, train_pairs
 from training.services.doorbell import ring_on_commit
+from training.services.estimates import Estimate, Plan, estimate_run
 from training.services.families import cancel_waiting_children
+from training.services.placement import placement_faults
 from training.services.run_inputs import BASE, checked_inputs, is_any_deleted, settle_inputs
 from training.services.run_settings import EVALUATE_POLICY, EVALUATE_REWARD, INPUTS, checked_config, recipe_of
 
@@ -29,6 +31,9 @@ def start_run(
     config: Mapping[str, object],
     inputs: Mapping[str, str] | None = None,
     name: str = "",
+    queue: str = "",
+    processes: int = 1,
+    nodes: int = 1,
 ) -> Run:
     """Queues a run after checking all that can be checked before a worker has it; wakes a worker on commit.
 
@@ -39,25 +44,19 @@ def start_run(
         config: settings of the recipe by field name; the rest take their defaults, which are stored with the run.
         inputs: models besides the base, by role (see RunInput). An evaluation with a baseline compares two policies;
             one without scores a reward model.
+        queue: one of settings.RUN_QUEUES; "" chooses by rule, see services.placement.
+        processes, nodes: how many processes on each of how many machines train it together.
 
     Raises:
         Invalid: with one message per wrong field; settings stand under `config.NAME`.
     """
-    given = {role: model.strip() for role, model in (inputs or {}).items() if model.strip()}
-    recipe = recipe_of(kind, given)
-    # The snapshot's row is locked first, then those of runs.
-    snapshot_faults = _snapshot_faults(project, snapshot)
-    models = checked_inputs(project, kind, {BASE: base_model, **given})
-    settings, faults = checked_config(kind, config, inputs=given.keys() & set(INPUTS.get(recipe, ())))
-    if nothing := nothing_for(recipe, snapshot, split=str(settings.get("split", ""))):
-        faults["snapshot"] = nothing
-    # What is wrong with a model says more than that a setting lacks it.
-    faults |= models.faults | snapshot_faults
-    if len(name) > MAX_NAME_CHARACTERS:
-        faults["name"] = _("At most %(limit)d characters.") % {"limit": MAX_NAME_CHARACTERS}
-    if faults:
-        raise Invalid(_("The run cannot be started."), fields=faults)
-    awaited = models.awaited
+    plan, estimate = look_ahead(
+        project=project, kind=kind, snapshot=snapshot, base_model=base_model, config=config, inputs=inputs, name=name,
+        queue=queue, processes=processes, nodes=nodes,
+    )  # fmt: skip
+    if estimate.refusals:
+        raise Invalid(_("The run cannot be started."), fields=dict(estimate.refusals))
+    models, awaited = plan.models, plan.models.awaited
     run = Run.objects.create(
         project=project,
         name=name.strip() or _name_from(kind, snapshot)[:MAX_NAME_CHARACTERS],
@@ -68,7 +67,10 @@ def start_run(
         parent=max(awaited, key=lambda one: one.pk, default=None),
         base_model=base_model,
         base_version=models.named[BASE].version,
-        config=settings,
+        config=plan.config,
+        queue=estimate.room.queue,
+        processes=processes,
+        nodes=nodes,
         started_by=started_by,
         queued_at=None if awaited else Now(),
     )
@@ -78,6 +80,46 @@ def start_run(
     ring_on_commit(run.queue)
     run.refresh_from_db()
     return run
+
+
+@transaction.atomic
+def look_ahead(
+    *,
+    project: Project,
+    kind: str,
+    snapshot: Snapshot,
+    base_model: str,
+    config: Mapping[str, object],
+    inputs: Mapping[str, str] | None = None,
+    name: str = "",
+    queue: str = "",
+    processes: int = 1,
+    nodes: int = 1,
+) -> tuple[Plan, Estimate]:
+    """What start_run would do, with what the run would need; nothing is made.
+
+    Locks what the run would depend on until the transaction ends.
+
+    Raises:
+        Invalid: as start_run, but for what the estimate itself refuses.
+    """
+    given = {role: model.strip() for role, model in (inputs or {}).items() if model.strip()}
+    recipe = recipe_of(kind, given)
+    # The snapshot's row is locked first, then those of runs.
+    snapshot_faults = _snapshot_faults(project, snapshot)
+    models = checked_inputs(project, kind, {BASE: base_model, **given})
+    chosen, faults = checked_config(kind, config, inputs=given.keys() & set(INPUTS.get(recipe, ())))
+    if nothing := nothing_for(recipe, snapshot, split=str(chosen.get("split", ""))):
+        faults["snapshot"] = nothing
+    # What is wrong with a model says more than that a setting lacks it.
+    faults |= models.faults | snapshot_faults
+    faults |= placement_faults(queue=queue, processes=processes, nodes=nodes, shard=chosen.get("shard"))
+    if len(name) > MAX_NAME_CHARACTERS:
+        faults["name"] = _("At most %(limit)d characters.") % {"limit": MAX_NAME_CHARACTERS}
+    if faults:
+        raise Invalid(_("The run cannot be started."), fields=faults)
+    plan = Plan(project, kind, snapshot, models, chosen, queue, processes, nodes)
+    return plan, estimate_run(plan)
 
 
 def _name_from(kind: str, snapshot: Snapshot) -> str:

@@ -40,6 +40,7 @@ class Identity:
     process_id: int
     queues: tuple[str, ...]
     version: str
+    processes: int = 1
 
 
 def announce_worker(who: Identity, *, machine: Machine, up_seconds: float) -> None:
@@ -50,6 +51,7 @@ def announce_worker(who: Identity, *, machine: Machine, up_seconds: float) -> No
         process_id=who.process_id,
         queues=list(who.queues),
         version=who.version,
+        processes=who.processes,
         processors=machine.processors,
         memory_bytes=machine.memory_bytes,
         memory_used_bytes=machine.memory_used_bytes,

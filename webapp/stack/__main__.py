@@ -45,15 +45,19 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_parts(parts: "argparse._SubParsersAction[argparse.ArgumentParser]", *, does: str) -> None:
     parts.add_parser("web", help=f"{does} the web alone")
-    worker = parts.add_parser("worker", help=f"{does} the worker of one queue alone")
-    worker.add_argument("queue", type=_queue, help="default for short jobs; gpu, gpu.large, cpu … for runs")
+    worker = parts.add_parser("worker", help=f"{does} one worker alone")
+    help_text = "of which queues, separated by commas: default for short jobs; gpu, gpu.large, cpu … for runs"
+    worker.add_argument("queue", type=_queues, help=help_text)
     parts.add_parser("beat", help=f"{does} the clock of periodic work alone")
 
 
-def _queue(name: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9._-]*", name):
-        raise argparse.ArgumentTypeError(f"{name!r} is no name of a queue: small letters, digits, dots, dashes")
-    return name
+def _queues(names: str) -> str:
+    for name in names.split(","):
+        if not re.fullmatch(r"[a-z][a-z0-9._-]*", name):
+            raise argparse.ArgumentTypeError(f"{name!r} is no name of a queue: small letters, digits, dots, dashes")
+    if "default" in names.split(",")[1:]:
+        raise argparse.ArgumentTypeError("short jobs (default) and runs need a worker each")
+    return names
 
 
 def _command(config: StackConfig, chosen: argparse.Namespace) -> list[str]:

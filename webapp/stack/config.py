@@ -81,14 +81,16 @@ class StackConfig:
         # Workers prove that they live by touching a file; on a slow disk that alone can look like a hang.
         return [*command, "--worker-tmp-dir", "/dev/shm"] if Path("/dev/shm").is_dir() else command
 
-    def worker_command(self, queue: str) -> list[str]:
-        """A Celery worker of one queue: `default` for short jobs, every other for runs.
+    def worker_command(self, queues: str) -> list[str]:
+        """A Celery worker of some queues, separated by commas and named after the first: `default` for short jobs,
+        every other for runs.
 
         A worker of runs has its one job in a thread of the main process, which is the one that hears SIGTERM: it can
         stop the trainer and give the run back before it ends. A forked pool would not tell the job.
         """
+        queue = queues.partition(",")[0]
         pool = ["--concurrency", "2"] if queue == "default" else ["--pool", "threads", "--concurrency", "1"]
-        command = [sys.executable, "-m", "celery", "-A", "webapp", "worker", "-Q", queue, "-n", f"{queue}@%h", *pool]
+        command = [sys.executable, "-m", "celery", "-A", "webapp", "worker", "-Q", queues, "-n", f"{queue}@%h", *pool]
         return [*command, "--loglevel", "INFO", "--without-gossip", "--without-mingle"]
 
     def beat_command(self) -> list[str]:
@@ -104,7 +106,7 @@ class StackConfig:
         Its exit status is 0 if it answered.
         """
         command = [sys.executable, "-m", "celery", "-A", "webapp", "inspect", "ping", "--timeout", "10"]
-        return [*command, "--destination", f"{part}@{socket.gethostname()}"]
+        return [*command, "--destination", f"{part.partition(',')[0]}@{socket.gethostname()}"]
 
     def check_port(self) -> None:
         """Makes sure that the web can listen.

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
+from webapp import env
 from webapp.stack.accounts import make_home
 from webapp.stack.children import Child, CommandChild, rotated
 from webapp.stack.config import REPOSITORY, StackConfig
@@ -138,7 +139,9 @@ class Stack:
     def _start_commands(self, environment: dict[str, str]) -> None:
         say("Starting the web and two workers …")
         commands = {"web": self.config.web_command(), "beat": self.config.beat_command()}
-        commands |= {f"worker-{queue}": self.config.worker_command(queue) for queue in ("default", "gpu")}
+        # One machine, one device: a single worker takes the runs of every queue, one at a time.
+        for name, queues in {"worker-default": "default", "worker-gpu": ",".join(env.run_queues())}.items():
+            commands[name] = self.config.worker_command(queues)
         for name, command in commands.items():
             log = rotated(self.config.logs / f"{name}.log")
             self._start_child(CommandChild(name, command, log=log, environment=environment))

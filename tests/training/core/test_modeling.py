@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from training.core.errors import UsageError
+from training.core.memory import kept_values, peak_bytes, shape_of
 from training.core.modeling import (
     RewardModel,
     add_lora,
     choose_autocast,
     choose_device,
-    estimate_peak_bytes,
-    kept_values,
+    load_of,
     load_reward_model,
     load_tokenizer,
     make_optimizer,
@@ -185,7 +185,7 @@ def test_what_the_backward_pass_needs_is_what_autograd_keeps(
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         scores = model.score(collate(data, batch, packed=True, pad_id=0, device=CPU))
         assert scores.requires_grad
-    estimated = 4 * 6 * batch.tokens * kept_values(model.whole.config)
+    estimated = 4 * 6 * batch.tokens * kept_values(shape_of(model.whole.config))
     assert sum(kept.values()) == pytest.approx(estimated, rel=0.15)
 
 
@@ -194,17 +194,17 @@ def test_the_peak_is_the_sum_of_its_parts(small_smollm2: RewardModel) -> None:
     weights = sum(value.numel() for value in model.whole.parameters())
     embedding = 512 * 144
     kept = 6 * 144 + 5 * 144 + 4 * 384  # norms, attention, MLP
-    assert estimate_peak_bytes(model, tokens=0) == 4 * (4 * weights + embedding)
-    assert estimate_peak_bytes(model, tokens=100) == 4 * (4 * weights + embedding + 100 * 6 * kept)
+    assert peak_bytes(load_of(model), tokens=0) == 4 * (4 * weights + embedding)
+    assert peak_bytes(load_of(model), tokens=100) == 4 * (4 * weights + embedding + 100 * 6 * kept)
     model.whole.activation_checkpointing_enable()
-    assert estimate_peak_bytes(model, tokens=100) == 4 * (4 * weights + embedding + 100 * (6 * 144 + kept))
+    assert peak_bytes(load_of(model), tokens=100) == 4 * (4 * weights + embedding + 100 * (6 * 144 + kept))
 
 
 def test_frozen_weights_have_no_gradient_and_no_moments(small_smollm2: RewardModel) -> None:
     model = add_lora(small_smollm2, rank=2, seed=0)
     weights = sum(value.numel() for value in model.whole.parameters())
     trained = [value.numel() for _, value in model.trainable()]
-    assert estimate_peak_bytes(model, tokens=0) == 4 * (weights + 3 * sum(trained) + max(trained))
+    assert peak_bytes(load_of(model), tokens=0) == 4 * (weights + 3 * sum(trained) + max(trained))
 
 
 def test_a_pad_that_is_new_is_zero_whatever_was_drawn_before(tiny_model: Path) -> None:

@@ -101,6 +101,11 @@ class Judge:
         ids = "the sampled ids" if self.same_tokenizer else "the text, with its own tokenizer and template"
         say(f"the reward model reads {ids}; rows: {reason}")
 
+    @property
+    def whole(self) -> Any:
+        """Its transformers model."""
+        return self._scorer.model.whole
+
     def check(self, line: PromptLine) -> None:
         """Refuse a prompt whose roles the template refuses; each order of roles is tried once."""
         roles = tuple(message.role for message in line.prompt)
@@ -207,6 +212,11 @@ class Judge:
         return TokenisedExample(
             encoded.ids, tuple(encoder.encode_response(prompt, encoded, Response(answer)) for answer in answers)
         )
+
+
+def models_of(sources: Sequence[object]) -> list[Any]:
+    """The transformers models that some sources of rewards hold in memory."""
+    return [judge.whole for source in sources if isinstance(source, ModelReward) for judge in source.judges]
 
 
 def same_tokenizer(ours: ChatEncoder, theirs: ChatEncoder) -> bool:

@@ -5,15 +5,16 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import transaction
 from tqdm import tqdm
 
-from annotate.errors import Refused
+from annotate.errors import Invalid, Refused
 from annotate.models import Project, Snapshot, User
 from training.models import Run, RunInput
 from training.pages.report import report_headline
 from training.selectors import accuracy_of, trainable_snapshots
-from training.services.runs import start_run
+from training.services.estimates import lines_of
+from training.services.run_settings import with_preset
+from training.services.runs import look_ahead, start_run
 
 LOOK_SECONDS = 1.0
 INPUTS_HELP: dict[str, str] = {
@@ -24,10 +25,6 @@ INPUTS_HELP: dict[str, str] = {
     RunInput.Role.MODEL_3: "for sample: a further policy",
     RunInput.Role.MODEL_4: "for sample: a further policy",
 }
-
-
-class DryRun(Exception):
-    """Everything was checked; nothing is to be kept."""
 
 
 class Command(BaseCommand):
@@ -55,36 +52,43 @@ class Command(BaseCommand):
             metavar="NAME=VALUE",
             help="a setting of the recipe; repeatable, and for settings that take several values so is the name",
         )
+        parser.add_argument("--preset", default="", metavar="NAME", help="named settings; --set goes before them")
+        parser.add_argument("--queue", default="", help="kind of worker (default: one with the memory)")
+        parser.add_argument("--processes", type=int, default=1, metavar="N", help="on each machine (default: 1)")
+        parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines that train it (default: 1)")
         parser.add_argument("--follow", action="store_true", help="show a progress bar until the run has ended")
-        parser.add_argument("--dry-run", action="store_true", help="check everything, start nothing")
+        parser.add_argument("--dry-run", action="store_true", help="check, say what it would need, start nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()
         if project is None:
             raise CommandError(f"There is no project {options['project']}.")
         try:
-            with transaction.atomic():
-                run = start_run(
-                    project=project,
-                    started_by=_user(options["user"]),
-                    kind=options["kind"],
-                    snapshot=_snapshot(project, options["snapshot"]),
-                    base_model=options["base_model"],
-                    config=_settings(options["set"]),
-                    name=options["name"],
-                    inputs={role: options[role] for role in RunInput.Role.values},
-                )
-                if options["dry_run"]:
-                    raise DryRun
+            asked = self._asked(project, options)
+            if options["dry_run"]:
+                _plan, estimate = look_ahead(**asked)
+                if estimate.refusals:
+                    raise Invalid("", fields=dict(estimate.refusals))
+                self.stdout.write("".join(f"{line}\n" for line in lines_of(estimate)), ending="")
+                self.stdout.write("Nothing is wrong with it. 0 runs were queued (dry run).")
+                return
+            run = start_run(started_by=_user(options["user"]), **asked)
         except Refused as refused:
             faults = "; ".join(f"{field}: {text}" for field, text in refused.fields.items())
             raise CommandError(faults or refused.message) from None
-        except DryRun:
-            self.stdout.write("Nothing is wrong with it. 0 runs were queued (dry run).")
-            return
         self.stdout.write(f"Run {run.pk} was queued: {run.name}, from snapshot {run.snapshot}.")
         if options["follow"]:
             self._follow(run)
+
+    def _asked(self, project: Project, options: dict[str, Any]) -> dict[str, Any]:
+        _user(options["user"])
+        return {
+            "project": project,
+            "snapshot": _snapshot(project, options["snapshot"]),
+            "config": with_preset(options["kind"], options["preset"], _settings(options["set"])),
+            "inputs": {role: options[role] for role in RunInput.Role.values},
+            **{name: options[name] for name in ("kind", "base_model", "name", "queue", "processes", "nodes")},
+        }
 
     def _follow(self, run: Run) -> None:
         with tqdm(total=None, unit="step", desc="queued") as bar:

@@ -1,0 +1,117 @@
+"""One worker's part in a run that several train: its processes join those of the worker that holds the run.
+
+It mirrors nothing and settles nothing: the holder does. When its processes end badly, or it cannot renew its lease, the
+holder ends the attempt everywhere; when the attempt is over, its processes are ended here.
+"""
+
+import logging
+import shutil
+import threading
+import time
+
+from django.db import DatabaseError, InterfaceError
+
+from training.models import Run
+from training.runner.lease import Lease, forget_connection
+from training.runner.prepare import (
+    CannotStart,
+    Meeting,
+    bring_base_model,
+    bring_inputs,
+    command_line,
+    copy_snapshot,
+    launched,
+    mark_of,
+)
+from training.runner.trainer import Trainer, kill_marked
+from training.services.claims import StaleAttempt
+from training.services.members import Membership, leave_run, look_at_membership, meeting_place, renew_membership
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25
+STOP_SECONDS = 10.5  # as of an attempt
+
+
+class WorkerStops(Exception):
+    """This worker is to end."""
+
+
+class MemberAttempt:
+    """Takes part in an attempt; use it once.
+
+    Args:
+        stop: set when this worker is to end; the attempt then ends everywhere and is tried again.
+    """
+
+    def __init__(self, member: Membership, *, host: str, taken_at: float, stop: threading.Event) -> None:
+        self.member, self.host, self.stop = member, host, stop
+        self.lease = Lease(member, taken_at=taken_at, renew=renew_membership, look=look_at_membership)
+        self.run = Run.objects.select_related("snapshot", "base_version", "project").get(pk=member.run_id)
+        name = f"{member.attempt}-{member.rank}"
+        self.data = self.run.folder / f"data-{name}.jsonl"
+        self.cache = self.run.folder / f"tokens-{name}"
+        self.log = self.run.folder / f"log-{name}.txt"
+        self.mark = mark_of(self.run, member.attempt, member.rank)
+
+    def carry_out(self) -> None:
+        """Trains beside the others to the end of the attempt, however that ends."""
+        well = False
+        with self.lease:
+            try:
+                well = self._train()
+            except StaleAttempt:
+                logger.info("run %s: attempt %s is over", self.member.run_id, self.member.attempt)
+            except CannotStart as problem:
+                logger.warning("run %s: cannot take part: %s", self.member.run_id, problem)
+            except WorkerStops:
+                logger.info("run %s: this worker stops", self.member.run_id)
+            finally:
+                self.data.unlink(missing_ok=True)
+                shutil.rmtree(self.cache, ignore_errors=True)
+                self._leave(well=well)
+
+    def _train(self) -> bool:
+        """Whether its processes came to their end.
+
+        Raises:
+            StaleAttempt, CannotStart, WorkerStops: they did not.
+        """
+        kill_marked(mark_of(self.run), but=mark_of(self.run, self.member.attempt))
+        place = meeting_place(self.member)
+        while place is None:
+            self._pulse()
+            time.sleep(POLL_SECONDS)
+            place = meeting_place(self.member)
+        if self.run.snapshot is None:
+            raise CannotStart("The run has no snapshot.")
+        copy_snapshot(self.run.snapshot, self.data, pulse=self._pulse)
+        model = bring_base_model(self.run, log=self.log, pulse=self._pulse, started=self.lease.guard)
+        command = command_line(self.run, model=model, data=self.data, inputs=bring_inputs(self.run))
+        command = launched(command, self.run, Meeting(*place, self.member.rank))
+        trainer = Trainer(command, log=self.log, cache=self.cache, mark=self.mark, processes=self.run.processes)
+        self.lease.guard(trainer.process_id, self.mark)
+        try:
+            while trainer.wait(POLL_SECONDS) is None:
+                self._pulse()
+        except WorkerStops:
+            trainer.terminate()
+            trainer.wait(STOP_SECONDS)
+            raise
+        finally:
+            trainer.end()
+            self.lease.guard(None)
+        return trainer.poll() == 0
+
+    def _pulse(self) -> None:
+        self.lease.keep()  # a run that is to stop is stopped by its holder, together
+        if self.stop.is_set():
+            raise WorkerStops
+
+    def _leave(self, *, well: bool) -> None:
+        """Says so; what cannot be written is told by the end of the lease."""
+        try:
+            leave_run(self.member, well=well)
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("run %s: cannot say that this member ended: %s", self.member.run_id, error)
+            forget_connection()
