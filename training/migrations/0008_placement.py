@@ -66,7 +66,7 @@ DROP FUNCTION plackett_member_of_current_attempt();
 
 
 class Migration(migrations.Migration):
-    dependencies = [("training", "0005_registry")]
+    dependencies = [("training", "0006_inputs_of_evaluation_and_sampling")]
 
     operations = [
         migrations.CreateModel(
