@@ -2,7 +2,7 @@
 
     python -m training.recipes.smollm2 --output smollm2
     python -m benchmarks.policies sums    --model smollm2 --output OUT                # GRPO, numeric reward
-    python -m benchmarks.policies debates --data DATA --model smollm2 --output OUT    # PPO, reward model, judge
+    python -m benchmarks.policies debates --data DATA --model smollm2 --output OUT    # SFT, reward model, PPO, judge
 
 DATA holds the folder ``ukpconvarg1`` as its authors publish it. Training runs in processes of their own; what is done
 already in OUT is not done again and what was interrupted goes on, so the same command continues an experiment.
@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.learning_figures import over_groups
 from benchmarks.learning_models import read_records
-from benchmarks.policies_data import kind_of, make_debates, make_sums, write_lines
+from benchmarks.policies_data import kind_of, make_debates, make_short_arguments, make_sums, write_lines
 from benchmarks.policies_runs import answers, read_metrics, run_answer, run_recipe, seconds_of
 
 WAYS = ("sampled", "greedy")
@@ -92,10 +92,14 @@ def _compare_sums(
 
 
 def debates(options: argparse.Namespace) -> None:
-    """A reward model from one half of the debates, a judge from the other, and prompts that neither has met."""
+    """SFT on short arguments, a reward model from one half of the debates, a judge from the other, and prompts that
+    none of them has met."""
     folder = options.output / "debates"
     data = folder / "data.jsonl"
-    write_lines(data, make_debates(options.data / "ukpconvarg1" / "strict", seed=options.seed))
+    lines = make_debates(options.data / "ukpconvarg1" / "strict", seed=options.seed)
+    write_lines(data, lines)
+    if not options.without_sft:
+        options.model = str(_taught(folder, lines, options))
     reward = folder / "reward"
     learned = run_recipe("reward", reward, {
         "model": options.model, "data": data, "half": "first", "lora-rank": options.lora_rank, "learning-rate": 1e-3,
@@ -110,8 +114,8 @@ def debates(options: argparse.Namespace) -> None:
         "max-prompt-length": 48,
         "max-response-length": 32,
         "kl-coefficient": 0.05,
-        # Most answers of the model at the start are cut off at 32 tokens. At the usual 1.0 it first learns to be short.
-        "missing-eos-penalty": 0.25,
+        # Most answers of the model as it comes are cut off at 32 tokens. At the usual 1.0 it first learns to be short.
+        "missing-eos-penalty": 0.25 if options.without_sft else 1.0,
         "evaluation-prompts": options.evaluation_prompts or 80,
     }
     run = folder / "ppo"
@@ -119,6 +123,21 @@ def debates(options: argparse.Namespace) -> None:
     print(f"judge: {_accuracy(report['judge']['accuracy'])} on the same fold; "
           f"its data apart from the reward model's: {report['judge']['disjoint']}")  # fmt: skip
     _print_run(run, report)
+
+
+def _taught(folder: Path, lines: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> Path:
+    """The model after SFT on arguments that end within 32 tokens.
+
+    Reward models learn from whole answers, and the model as it comes seldom ends one in so few.
+    """
+    demonstrations = folder / "sft.jsonl"
+    write_lines(demonstrations, make_short_arguments(lines))
+    report = run_recipe("sft", folder / "sft", {
+        "model": options.model, "data": demonstrations, "lora-rank": options.lora_rank, "learning-rate": 5e-4,
+        "epochs": 3, "seed": options.seed,
+    })  # fmt: skip
+    print(f"SFT: {report['steps']} steps on {len(demonstrations.read_text().splitlines())} arguments")
+    return folder / "sft" / "model"
 
 
 def _accuracy(found: Mapping[str, Any]) -> str:
@@ -226,6 +245,7 @@ def _parse() -> argparse.Namespace:
         command = commands.add_parser(name)
         if name == "debates":
             command.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+            command.add_argument("--without-sft", action="store_true", help="start from the model as it comes")
         command.add_argument("--model", required=True, help="model folder to start from")
         command.add_argument("--output", type=Path, required=True, help="folder to write and to go on in")
         command.add_argument("--steps", type=int, default=100)

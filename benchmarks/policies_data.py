@@ -48,6 +48,8 @@ def kind_of(group: str) -> str:
 # --- debates ----------------------------------------------------------------------------------------------------------
 
 INSTRUCTION = "Answer in one sentence."
+# Words that are about 30 tokens.
+SHORT_ARGUMENT = 22
 # Subjects that are none of UKPConvArg1's, each with the two sides of a debate.
 SUBJECTS = """
     a four-day working week; daily homework; zoos; public transport without fares; a tax on sugar; nuclear power;
@@ -96,6 +98,20 @@ def make_debates(folder: Path, *, seed: int) -> list[dict[str, Any]]:
             split = "validation" if place < WATCHED_DEBATES else "train"
             lines.append(_with_system(_prompt([("user", text)], split=split, group=subject)))
     return lines
+
+
+def make_short_arguments(lines: Sequence[dict[str, Any]], *, words: int = SHORT_ARGUMENT) -> list[dict[str, Any]]:
+    """Demonstrations for SFT: the arguments of the train debates that have at most so many words, each once."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in lines:
+        if line["split"] != "train" or line.get("type") == "prompt":
+            continue
+        for response in line["responses"]:
+            if len(response["text"].split()) <= words:
+                key = (line["prompt"][-1]["content"], response["text"])
+                about = {name: line[name] for name in ("format", "prompt", "split", "split_group")}
+                found[key] = about | {"type": "demonstration", "response": response["text"]}
+    return list(found.values())
 
 
 def _with_system(line: dict[str, Any]) -> dict[str, Any]:
