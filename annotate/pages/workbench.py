@@ -74,14 +74,15 @@ def rank_next(request: HttpRequest, slug: str) -> HttpResponse:
 
     Of the leases in `have` only the id comes again; the guidelines come if they are not those of version `guidelines`.
     A page that has nothing yet first gets what the visitor began and lost the lease of, marked `expired`. Of a closed
-    project come what was begun and the open leases alone, marked `closed`; 409 `project_closed` if there are none.
+    project come what was begun and the open leases alone, if any, marked `closed`.
     """
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
     body = json_body(request) if request.body else {}
-    stranded = [] if lease_ids(body.get("have")) else _stranded(project, user=user)
-    found = (_following if stranded else _handed_out)(project, user=user, body=body)
-    return JsonResponse(found | {"tasks": stranded + found["tasks"]})
+    found = _following(project, user=user, body=body)
+    if not lease_ids(body.get("have")):
+        found["tasks"] = _stranded(project, user=user) + found["tasks"]
+    return JsonResponse(found)
 
 
 @require_POST

@@ -313,6 +313,7 @@ def held_slot(*, lease_id: uuid.UUID, annotator: User) -> Slot:
 
 
 def lease_ended() -> Conflict:
+    """Why nothing can be done under a lease."""
     return Conflict(_("This lease has ended; ask for the next task."), code="lease_ended")
 
 

@@ -1,14 +1,16 @@
 """Work that lost its lease comes back, can be submitted, skipped and flagged, also in a closed project."""
 
+import uuid
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
 from annotate.models import Draft, Project, RankingTask, Skip, Slot, TaskFlag, User
+from annotate.services.queue import release_lease
 from annotate.services.withdrawals import withdraw_prompt
 from tests.annotate.factories import make_task, make_user
-from tests.annotate.pages.test_workbench import Desk, bob, close, code_of, desk, project
+from tests.annotate.pages.test_workbench import Desk, bob, close, desk, project
 
 pytestmark = pytest.mark.django_db
 __all__ = ["bob", "desk", "project"]  # fixtures
@@ -69,7 +71,17 @@ def test_a_closed_project_brings_back_what_was_begun_and_lost(desk: Desk, projec
     found = desk.next()
     assert [(one["lease"], one["expired"]) for one in found["tasks"]] == [(task["lease"], True)] and found["closed"]
     assert desk.submit(found["tasks"][0])["ranking"]["counted"] is False
-    assert code_of(desk.post("rank_next")) == (409, "project_closed")
+    assert desk.next()["tasks"] == []
+
+
+def test_a_task_that_came_back_by_itself_comes_once(desk: Desk, project: Project, bob: User) -> None:
+    make_task(project)
+    (task,) = desk.next()["tasks"]
+    desk.draft(task["lease"], {"ranking": [task["order"][:1]]})
+    release_lease(lease_id=uuid.UUID(task["lease"]), annotator=bob)
+    (again,) = desk.next()["tasks"]
+    assert again["lease"] != task["lease"] and "expired" not in again
+    assert again["draft"]["body"]["ranking"] == [task["order"][:1]]
 
 
 def test_what_was_lost_can_be_flagged_and_skipped(desk: Desk, project: Project, bob: User) -> None:
