@@ -40,7 +40,7 @@ from annotate.services.project_rules import setting_faults
 from annotate.services.projects import SETTINGS as PROJECT_SETTINGS
 from annotate.services.projects import add_member, change_project, create_project
 from annotate.services.queue import release_hold
-from annotate.services.tokens import create_token, revoke_token
+from annotate.services.tokens import create_token, revoke_token, revoke_tokens_of
 
 
 class NeverDeleted:
@@ -78,13 +78,22 @@ class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]  # unfold 
     pass
 
 
+class NewPasswordForm(AdminPasswordChangeForm):  # type: ignore[misc]  # unfold is untyped
+    """A password that somebody else sets, as a link does: sessions end by themselves, tokens would not."""
+
+    def save(self, commit: bool = True) -> User:
+        user: User = super().save(commit)
+        revoke_tokens_of(user)
+        return user
+
+
 @admin.register(User)
 class UserAdmin(NeverDeleted, DjangoUserAdmin, ModelAdmin):  # type: ignore[misc,type-arg]
     """Accounts. Nobody is deleted: deactivate them, and their rankings keep their name."""
 
     form = UserChangeForm
     add_form = UserCreationForm
-    change_password_form = AdminPasswordChangeForm
+    change_password_form = NewPasswordForm
     list_display = ("username", "kind", "is_active", "is_staff", "is_superuser", "last_login")
     list_filter = ("kind", "is_active", "is_staff", "is_superuser")
     fieldsets = (*(DjangoUserAdmin.fieldsets or ()), ("Plackett", {"fields": ("kind", "single_key_shortcuts")}))

@@ -23,7 +23,8 @@ from annotate.selectors.access import get_lease_for
 from annotate.selectors.leases import lease_contents
 from annotate.selectors.projects import get_project_for
 from annotate.services.drafts import save_draft
-from annotate.services.queue import extend_lease, flag_task, next_leases, release_lease, skip_task
+from annotate.services.queue import extend_lease, next_leases, release_lease
+from annotate.services.skips import flag_task, skip_task
 
 
 class Next(Endpoint):

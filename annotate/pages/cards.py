@@ -66,9 +66,11 @@ def _card(
     response: dict[str, Any], *, letters: Mapping[str, str], others: list[dict[str, Any]], html: Mapping[str, str]
 ) -> dict[str, Any]:
     text, thinking = response["text"], response["thinking"]
+    following = (others.index(response) + 1) % len(others)
     return {
         **response,
         "letter": letters[response["id"]],
+        "following": {"index": following, "letter": LETTERS[following]},
         "html": html[text],
         "words": count_words(text),
         "folded": len(text) > FOLD_FROM_CHARACTERS,

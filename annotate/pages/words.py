@@ -85,14 +85,21 @@ def _events() -> dict[str, Any]:
         "kept": _("{message} Your work is kept in this browser."),
         "refused": _("The server did not accept this"),
         "backToIt": _("{message} Your answer is kept, and the task comes back so that you can correct it."),
-        "already": _("You have ranked this task already"),
-        "alreadyText": _(
-            "Another tab or an earlier visit sent an answer. What you have here is kept: submit it as a new revision, "
-            "or leave that answer as it is."
-        ),
-        "flagged": _("Flagged"),
-        "flaggedText": _("The manager will look at this task. You can still rank or skip it."),
-        "noEarlier": _("There is no earlier answer of yours in this project."),
+        "already": [
+            _("You have ranked this task already"),
+            _(
+                "Another tab or an earlier visit sent an answer. What you have here is kept: submit it as a new "
+                "revision, or leave that answer as it is."
+            ),
+        ],
+        "flagged": {
+            "title": _("Flagged"),
+            "text": _("The manager will look at this task. You can still rank or skip it."),
+        },
+        "noEarlier": {
+            "title": _("Back"),
+            "text": _("There is no earlier answer of yours in this project."),
+        },
         "leaseEnded": _(
             "Your hold on this task has run out and someone else may have it. You can still submit: nothing is lost."
         ),

@@ -73,13 +73,13 @@ def rank_next(request: HttpRequest, slug: str) -> HttpResponse:
     """The visitor's open leases and new ones, two in all, each with its cards as HTML; and how far everybody is.
 
     Of the leases in `have` only the id comes again; the guidelines come if they are not those of version `guidelines`.
-    Of a closed project come the open leases alone, marked `closed`; 409 `project_closed` if there are none. A page that
-    has nothing yet first gets what the visitor began and lost the lease of, marked `expired`.
+    A page that has nothing yet first gets what the visitor began and lost the lease of, marked `expired`. Of a closed
+    project come what was begun and the open leases alone, if any, marked `closed`.
     """
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
     body = json_body(request) if request.body else {}
-    found = _handed_out(project, user=user, body=body)
+    found = _following(project, user=user, body=body)
     if not lease_ids(body.get("have")):
         found["tasks"] = _stranded(project, user=user) + found["tasks"]
     return JsonResponse(found)
@@ -206,7 +206,7 @@ def _stranded(project: Project, *, user: User) -> list[dict[str, Any]]:
 
 
 def _following(project: Project, *, user: User, body: dict[str, Any]) -> dict[str, Any]:
-    """As _handed_out, after an answer that is written: that a closed project has nothing more is no refusal."""
+    """As _handed_out, beside something else: that a closed project has nothing more is no refusal."""
     try:
         return _handed_out(project, user=user, body=body)
     except Conflict as refused:

@@ -15,6 +15,7 @@ from annotate.selectors.projects import RANK, membership_of
 from annotate.services import links
 from annotate.services.locks import lock_members
 from annotate.services.queue import one_call_at_a_time, release_lease
+from annotate.services.tokens import revoke_tokens_of
 
 PASSWORD_LIFETIME = timedelta(hours=24)
 PASSWORD = OneTimeLink.Kind.PASSWORD
@@ -110,7 +111,7 @@ def get_password_link(secret: str, *, lock: bool = False) -> OneTimeLink:
 
 @transaction.atomic
 def set_password_by_link(*, secret: str, password: str) -> User:
-    """Sets the person's password and uses the link up; every session they had ends. Locks the link.
+    """Sets the person's password and uses the link up; every session and API token they had ends. Locks the link.
 
     Raises:
         NotFound: as get_password_link.
@@ -123,6 +124,7 @@ def set_password_by_link(*, secret: str, password: str) -> User:
     # A session carries a hash of the password it was opened with, so a new password ends them all.
     person.set_password(password)
     person.save(update_fields=["password"])
+    revoke_tokens_of(person)
     links.use_up(link=link, by=person)
     return person
 

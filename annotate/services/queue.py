@@ -20,20 +20,17 @@ from django.utils.translation import gettext as _
 from annotate.assignment import LANES, lane_of, presented_order
 from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import (
-    Change,
     Counter,
     Lease,
     Project,
     QueueCursor,
     RankingTask,
-    Skip,
     Slot,
-    TaskFlag,
     User,
 )
 from annotate.prepared import prepared_cursor
 from annotate.selectors.leases import lease_contents
-from annotate.services.counters import draw, record_changes
+from annotate.services.counters import draw
 
 #: Expired leases returned to the queue by one call: enough to keep up, few enough to stay quick.
 EXPIRED_PER_CALL = 50
@@ -203,10 +200,10 @@ def _free_expired_leases(*, project: Project) -> None:
         cursor.execute(_EXPIRED, [project.pk, EXPIRED_PER_CALL])
         expired = [row[0] for row in cursor.fetchall()]
     if expired:
-        _free(project=project, slots=list(Slot.objects.filter(pk__in=expired)))
+        free_slots(project=project, slots=list(Slot.objects.filter(pk__in=expired)))
 
 
-def _free(*, project: Project, slots: list[Slot]) -> None:
+def free_slots(*, project: Project, slots: list[Slot]) -> None:
     """Returns locked slots to the queue, and offers their tasks' other free slots anew.
 
     The others too: whoever held one of these may have a cursor beyond them and would never meet the task again.
@@ -309,18 +306,28 @@ def held_slot(*, lease_id: uuid.UUID, annotator: User) -> Slot:
         NotFound: the lease is not this annotator's.
         Conflict: it ended: submitted, released, skipped, or expired and taken by someone else.
     """
-    lease = Lease.objects.filter(pk=lease_id, annotator=annotator).first()
+    slot = locked_slot(own_lease(lease_id=lease_id, annotator=annotator), annotator=annotator)
+    if slot is None:
+        raise lease_ended()
+    return slot
+
+
+def lease_ended() -> Conflict:
+    """Why nothing can be done under a lease."""
+    return Conflict(_("This lease has ended; ask for the next task."), code="lease_ended")
+
+
+def own_lease(*, lease_id: uuid.UUID, annotator: User) -> Lease:
+    own = Lease.objects.select_related("task__project", "task__prompt").filter(pk=lease_id, annotator=annotator)
+    lease = own.first()
     if lease is None:
         raise NotFound(_("There is no such lease."))
-    slot = (
-        Slot.objects.select_for_update(of=("self",))
-        .filter(lease=lease, holder=annotator, state=Slot.State.LEASED)
-        .select_related("project", "task", "version", "lease")
-        .first()
-    )
-    if slot is None:
-        raise Conflict(_("This lease has ended; ask for the next task."), code="lease_ended")
-    return slot
+    return lease
+
+
+def locked_slot(lease: Lease, *, annotator: User) -> Slot | None:
+    held = Slot.objects.select_for_update(of=("self",)).filter(lease=lease, holder=annotator, state=Slot.State.LEASED)
+    return held.select_related("project", "task", "version", "lease").first()
 
 
 @transaction.atomic
@@ -336,48 +343,10 @@ def extend_lease(*, lease_id: uuid.UUID, annotator: User) -> Slot:
 def release_lease(*, lease_id: uuid.UUID, annotator: User) -> None:
     """Hands the task back unranked; it may come to the same annotator again. Raises as held_slot."""
     slot = held_slot(lease_id=lease_id, annotator=annotator)
-    _free(project=slot.project, slots=[slot])
+    free_slots(project=slot.project, slots=[slot])
 
 
-@transaction.atomic
-def skip_task(*, lease_id: uuid.UUID, annotator: User, reason: str, note: str = "") -> Skip:
-    """Frees the slot and never offers the task to this annotator again; holds the task at the project's skip limit.
-
-    Raises:
-        Invalid: an unknown reason.
-        NotFound, Conflict: as held_slot.
-    """
-    if reason not in Skip.Reason.values:
-        raise Invalid(_("Say why you skip it."), fields={"reason": f"One of {', '.join(Skip.Reason.values)}."})
-    slot = held_slot(lease_id=lease_id, annotator=annotator)
-    project = slot.project
-    skip = Skip.objects.create(project=project, task=slot.task, annotator=annotator, reason=reason, note=note)
-    if Skip.objects.filter(task=slot.task).count() >= project.skip_limit or reason == Skip.Reason.UNSAFE:
-        _hold_task(slot.task_id)
-    _free(project=project, slots=[slot])
-    record_changes(project=project, changes=[{"kind": Change.Kind.SKIP, "skip_id": skip.pk}])
-    return skip
-
-
-@transaction.atomic
-def flag_task(*, lease_id: uuid.UUID, annotator: User, kind: str, note: str = "") -> TaskFlag:
-    """Asks the manager to look at the task; `unsafe` holds it at once. The lease stays.
-
-    Raises:
-        Invalid: an unknown kind.
-        NotFound, Conflict: as held_slot.
-    """
-    if kind not in TaskFlag.Kind.values:
-        raise Invalid(_("Say what is wrong with it."), fields={"kind": f"One of {', '.join(TaskFlag.Kind.values)}."})
-    slot = held_slot(lease_id=lease_id, annotator=annotator)
-    said_again = {"note": note, "settled_at": None, "settled_by": None}
-    flag, _made = TaskFlag.objects.update_or_create(task=slot.task, annotator=annotator, kind=kind, defaults=said_again)
-    if kind == TaskFlag.Kind.UNSAFE:
-        _hold_task(slot.task_id)
-    return flag
-
-
-def _hold_task(task_id: int) -> None:
+def hold_task(task_id: int) -> None:
     """Keeps an open task from everybody until the manager has looked; a closed one stays closed."""
     RankingTask.objects.filter(pk=task_id, state=RankingTask.State.OPEN).update(state=RankingTask.State.HELD)
 

@@ -185,10 +185,10 @@ def _refuse_withdrawn_or_answered(begun: Begun, *, annotator: User) -> None:
         cursor.execute(_WITHDRAWN_OR_ANSWERED, asked)
         withdrawn, last, revision = cursor.fetchone()
     if withdrawn:
-        raise Conflict("The prompt was withdrawn meanwhile; nothing of it is kept.", code="withdrawn")
+        raise Conflict(_("The prompt was withdrawn meanwhile; nothing of it is kept."), code="withdrawn")
     if last is not None:
         raise Conflict(
-            "You have ranked this task already; change that ranking instead.",
+            _("You have ranked this task already; change that ranking instead."),
             code="already_submitted",
             extra={"ranking": last, "revision": revision},
         )

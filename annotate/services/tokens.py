@@ -72,3 +72,11 @@ def touch_token(token: ApiToken) -> None:
 def revoke_token(*, token: ApiToken) -> None:
     """The token stops working at once; revoking it again changes nothing."""
     ApiToken.objects.filter(pk=token.pk, revoked_at__isnull=True).update(revoked_at=timezone.now())
+
+
+def revoke_tokens_of(user: User) -> int:
+    """Every token of this user stops working at once; returns how many there were.
+
+    Part of giving somebody a new password: whoever had the account may have made a token to keep.
+    """
+    return ApiToken.objects.filter(user=user, revoked_at__isnull=True).update(revoked_at=timezone.now())

@@ -12,8 +12,9 @@ from annotate.models import IdentityLeak, Lease, Membership, Project, Ranking, R
 from annotate.services.demo import RULES
 from annotate.services.imports import import_files
 from annotate.services.projects import add_member
-from annotate.services.queue import flag_task, next_leases, skip_task
+from annotate.services.queue import next_leases
 from annotate.services.rankings import revise_ranking, submit_ranking
+from annotate.services.skips import flag_task, skip_task
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import answer_of
 

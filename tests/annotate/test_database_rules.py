@@ -25,8 +25,9 @@ from annotate.models import (
 )
 from annotate.services.drafts import save_draft
 from annotate.services.projects import add_member
-from annotate.services.queue import next_leases, skip_task
+from annotate.services.queue import next_leases
 from annotate.services.rankings import revise_ranking
+from annotate.services.skips import skip_task
 from tests.annotate.factories import make_project, make_task, make_user, sha256
 from tests.annotate.helpers import answer_of, submit
 

@@ -16,8 +16,9 @@ from annotate.selectors.records import RankingFilter, pseudonym_of, records_sinc
 from annotate.services.epochs import start_epoch
 from annotate.services.exports import ExportBroken, open_export
 from annotate.services.imports import import_records
-from annotate.services.queue import next_leases, skip_task
+from annotate.services.queue import next_leases
 from annotate.services.rankings import revise_ranking
+from annotate.services.skips import skip_task
 from annotate.services.withdrawals import withdraw_prompt, withdraw_ranking
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import answer_of, submit

@@ -5,7 +5,8 @@ import pytest
 from annotate.errors import Conflict
 from annotate.models import Project, Ranking, RankingTask, Role, Slot, TaskFlag, User
 from annotate.services.held_tasks import close_task, release_task, reopen_task
-from annotate.services.queue import flag_task, next_leases, skip_task
+from annotate.services.queue import next_leases
+from annotate.services.skips import flag_task, skip_task
 from annotate.services.tasks import create_repeat
 from annotate.services.withdrawals import withdraw_prompt
 from tests.annotate.factories import make_project, make_task, make_user

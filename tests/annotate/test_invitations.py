@@ -28,6 +28,7 @@ from annotate.services.members import (
     set_password_by_link,
 )
 from annotate.services.queue import next_leases
+from annotate.services.tokens import create_token, find_token
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import at_once, submit
 
@@ -258,8 +259,10 @@ def test_a_password_link_works_once_and_ends_other_sessions(project: Project, mi
         set_password_by_link(secret=old, password=GOOD)
     with pytest.raises(ValidationError):
         set_password_by_link(secret=secret, password="12345")
+    hers, his = (create_token(user=user, name="script", scopes=["read"])[1] for user in (mia, bob))
     assert set_password_by_link(secret=secret, password=GOOD) == bob
     bob.refresh_from_db()
+    assert find_token(his) is None and find_token(hers) is not None
     assert bob.check_password(GOOD)
     assert elsewhere.get("/").status_code == 302
     with pytest.raises(NotFound):

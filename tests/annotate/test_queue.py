@@ -19,16 +19,9 @@ from annotate.services import queue
 from annotate.services.import_undo import undo_import
 from annotate.services.imports import import_records
 from annotate.services.overlaps import set_overlap_of_all
-from annotate.services.queue import (
-    extend_lease,
-    flag_task,
-    next_leases,
-    release_hold,
-    release_lease,
-    reoffer,
-    skip_task,
-)
+from annotate.services.queue import extend_lease, next_leases, release_hold, release_lease, reoffer
 from annotate.services.rankings import submit_ranking
+from annotate.services.skips import flag_task, skip_task
 from annotate.services.tasks import create_repeat
 from annotate.services.withdrawals import withdraw_prompt
 from tests.annotate.factories import make_project, make_task, make_user
@@ -168,6 +161,46 @@ def test_an_unsafe_flag_holds_the_task_at_once_but_the_answer_is_still_taken() -
     submit(slot, bob)
     task.refresh_from_db()
     assert task.state == RankingTask.State.HELD and Ranking.objects.count() == 1
+
+
+def test_what_was_lost_can_be_skipped_and_flagged_but_what_was_answered_only_flagged() -> None:
+    project = make_project(skip_limit=1)
+    task = make_task(project)
+    bob, carol = make_user(project=project), make_user(project=project)
+    slot = next_leases(project=project, annotator=bob)[0]
+    assert slot.lease_id is not None
+    expire(slot)
+    taken = next_leases(project=project, annotator=carol)[0]
+    assert taken.lease_id is not None
+    flag_task(lease_id=slot.lease_id, annotator=bob, kind="expert")
+    skip_task(lease_id=slot.lease_id, annotator=bob, reason="long")
+    for again in (skip_task, flag_task):
+        with pytest.raises(Conflict) as refused:
+            again(lease_id=slot.lease_id, annotator=bob, **{"reason" if again is skip_task else "kind": "unsafe"})
+        assert refused.value.code == "lease_ended"
+    task.refresh_from_db()
+    assert task.state == RankingTask.State.HELD  # the skip counts towards the limit
+    assert Slot.objects.get().lease_id == taken.lease_id  # and takes nothing from whoever has the task now
+    submit(taken, carol)
+    flag_task(lease_id=taken.lease_id, annotator=carol, kind="unclear")
+    with pytest.raises(Conflict):
+        skip_task(lease_id=taken.lease_id, annotator=carol, reason="long")
+    assert set(task.flags.values_list("annotator", "kind")) == {(bob.pk, "expert"), (carol.pk, "unclear")}
+    assert Skip.objects.count() == 1
+
+
+def test_a_task_held_under_a_newer_lease_is_skipped_under_that_one() -> None:
+    project = make_project()
+    make_task(project)
+    bob = make_user(project=project)
+    old = next_leases(project=project, annotator=bob)[0].lease_id
+    assert old is not None
+    release_lease(lease_id=old, annotator=bob)
+    (slot,) = next_leases(project=project, annotator=bob)
+    assert slot.lease_id not in {None, old}
+    with pytest.raises(Conflict):
+        skip_task(lease_id=old, annotator=bob, reason="long")
+    assert not Skip.objects.exists() and Slot.objects.get().lease_id == slot.lease_id
 
 
 def test_a_repeat_is_offered_to_its_person_alone() -> None:

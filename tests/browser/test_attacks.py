@@ -13,8 +13,9 @@ from annotate.models import IdentityLeak, Membership, Prompt, Ranking, RankingTa
 from annotate.preferences import Answer, Rewrite
 from annotate.services.invitations import create_invitation
 from annotate.services.projects import change_rules
-from annotate.services.queue import flag_task, next_leases, skip_task
+from annotate.services.queue import next_leases
 from annotate.services.rankings import submit_ranking
+from annotate.services.skips import flag_task, skip_task
 from annotate.services.snapshots import freeze_snapshot
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.pages.test_rendering import PAYLOADS

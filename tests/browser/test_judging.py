@@ -59,14 +59,16 @@ def test_ratings_and_flags_are_saved_with_the_order(bench: Bench) -> None:
 
 
 def test_ratings_by_the_keyboard_leave_the_order_alone(bench: Bench) -> None:
-    bench.keys("a 1")
-    first = bench.card("A").get_by_role("radio", name="1")
-    first.focus()
-    bench.keys("Space ArrowRight ArrowRight")
+    bench.keys("r")  # nothing is chosen: nothing happens
+    bench.keys("a 1 r Space ArrowRight ArrowRight")
     expect(bench.card("A").get_by_role("radio", name="3")).to_be_checked()
     bench.says("A, B unranked")
-    bench.card("A").get_by_role("checkbox", name="Rude").focus()
-    bench.keys("Space b 1")  # letters and digits still mean responses and tiers
+    bench.keys("r ArrowRight r")
+    expect(bench.card("A").get_by_role("radio", name="yes")).to_be_checked()
+    bench.keys("Space r")
+    expect(bench.card("A").get_by_role("checkbox", name="Rude")).to_be_checked()
+    expect(bench.card("A").get_by_role("radio", name="3")).to_be_focused()  # round, and to what was chosen
+    bench.keys("b 1")  # letters and digits still mean responses and tiers
     bench.says("A = B")
     bench.saved()
     assert list(Draft.objects.get().body["flags"].values()) == [["rude"]]
@@ -141,6 +143,11 @@ def test_back_makes_a_new_revision_and_returns(bench: Bench) -> None:
     bench.asks("Question number 1?")
     bench.says("B > A")
     expect(bench.page.get_by_text("You are looking at an earlier answer of yours.")).to_be_visible()
+    expect(bench.page.get_by_role("button", name="Skip…")).to_be_hidden()
+    bench.act("flag").click()  # what one sees only now can still be told
+    bench.page.locator("dialog#flag").get_by_label("It needs an expert").check()
+    bench.page.get_by_role("button", name="Flag it").click()
+    bench.page.get_by_role("button", name="Go on").click()
     bench.keys("Enter")
     expect(bench.part("hint")).to_have_text("Nothing is changed yet.")
     bench.keys("a 1")

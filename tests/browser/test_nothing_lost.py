@@ -9,7 +9,7 @@ from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, Route, expect
 from pytest_django.live_server_helper import LiveServer
 
-from annotate.models import Draft, Project, Ranking, Slot, User
+from annotate.models import Draft, Project, Ranking, Skip, Slot, User
 from annotate.services.queue import next_leases
 from tests.annotate.factories import make_user
 from tests.browser.bench import Bench, project_with_tasks, tiers_by_letter
@@ -236,8 +236,12 @@ def test_an_expired_lease_that_someone_else_took_is_kept_as_an_extra(bench: Benc
     assert {slot.task_id for slot in next_leases(project=bench.project, annotator=other, count=2)} == set(
         Slot.objects.values_list("task_id", flat=True)
     )
-    with bench.page.expect_response("**/rank/submit/"):
-        bench.keys("Enter")
+    told = bench.page.get_by_text("Your answer is kept, but it does not count")
+    expect(told).to_be_hidden()
+    bench.keys("Enter")
+    expect(told).to_be_visible()
+    bench.page.get_by_role("button", name="All right").click()
+    expect(told).to_be_hidden()
     ranking = Ranking.objects.get()
     assert not ranking.counted and tiers_by_letter(ranking) == {"A": 2, "B": 1, "C": None, "D": None}
 
@@ -251,10 +255,35 @@ def test_a_draft_whose_place_was_taken_is_there_after_a_reload(bench: Bench) -> 
     bench.open()
     bench.asks("Question number 1?")
     bench.says("B > A, C, D unranked")
-    bench.keys("Enter")
+    bench.act("skip").click()
+    bench.page.locator("dialog#skip").get_by_label("It is too long").check()
+    bench.page.get_by_role("button", name="Skip it").click()
     expect(bench.page.get_by_role("heading", name="Nothing left for you here")).to_be_visible()
     bench.saved()
-    assert not Ranking.objects.get().counted
+    assert Skip.objects.get().reason == "long" and not Ranking.objects.exists()
+
+
+def test_a_draft_that_only_this_browser_has_comes_back_though_its_place_was_taken(
+    bench: Bench, quiet_console: list[str]
+) -> None:
+    broken = [True]
+    bench.page.route("**/draft/", lambda route: route.abort() if broken else route.continue_())
+    bench.keys("c 1 a 2")
+    expect(bench.part("save-state")).to_contain_text("Offline")
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE annotate_slot SET expires_at = now() - interval '1 hour' WHERE state = 'leased'")
+    next_leases(project=bench.project, annotator=make_user("bob", project=bench.project), count=2)
+    broken.clear()
+    Project.objects.update(archived_at=timezone.now())  # also where nothing is handed out any more
+    bench.open()
+    bench.asks("Question number 1?")
+    bench.says("C > A, B, D unranked")
+    assert bench.page.evaluate("Object.keys(localStorage)") == []
+    bench.keys("Enter")
+    expect(bench.page.get_by_text("This project was closed")).to_be_visible()
+    bench.saved()
+    assert tiers_by_letter(Ranking.objects.get()) == {"A": 2, "B": None, "C": 1, "D": None}
+    quiet_console.clear()
 
 
 def test_a_log_out_in_mid_work_keeps_it(

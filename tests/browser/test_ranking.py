@@ -121,9 +121,12 @@ def test_clicks_alone(page: Page, live_server: LiveServer, login: Login) -> None
 
 def test_taps_on_a_phone_and_scrolling_moves_nothing(browser: Browser, live_server: LiveServer, login: Login) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    project, annotator = project_with_tasks(1, texts=[f"{text} " * 400 for text in ("one", "two", "three")])
+    texts = ["one " * 400, "two " * 400, "w" * 300 + " three" * 400]
+    project, annotator = project_with_tasks(1, texts=texts)
     login(context, annotator)
     bench = Bench(context.new_page(), live_server.url, project).open()
+    expect(bench.page.get_by_text("Pick a response, then its place.")).to_be_visible()
+    assert bench.page.evaluate("innerWidth") == 390  # a word without an end widens nothing
     for letter, tier in (("B", "1st"), ("A", "2nd")):
         bench.chip(letter).tap()
         bench.page.get_by_role("button", name=f"Place {letter}: {tier}").tap()
@@ -131,6 +134,9 @@ def test_taps_on_a_phone_and_scrolling_moves_nothing(browser: Browser, live_serv
     swipe(bench.page, start=(200, 600), end=(200, 100))
     bench.page.wait_for_function("scrollY > 200")
     bench.says("B > A, C unranked")
+    bench.card("A").get_by_role("button", name="To response B").tap()
+    expect(bench.card("B")).to_be_in_viewport()
+    expect(bench.card("A")).not_to_be_in_viewport()
     bench.page.locator("label.more").tap()
     bench.page.get_by_role("button", name="B clearly better than A").tap()
     bench.part("submit").tap()

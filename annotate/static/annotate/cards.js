@@ -20,6 +20,14 @@ export function drawCards(state, {focus, words}) {
 	}
 }
 
+// To its next scale, and from the last to the first.
+export function nextScale(id) {
+	const scales = [...cardOf(id).querySelectorAll(".scale")];
+	const at = scales.findIndex((scale) => scale.matches(":focus-within"));
+	const next = scales[at + 1] ?? scales[0];
+	(next?.querySelector(":checked") ?? next?.querySelector("input"))?.focus();
+}
+
 // A card is no control: with the focus on it, Enter still submits.
 export function goTo(id) {
 	const card = cardOf(id);

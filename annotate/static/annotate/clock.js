@@ -6,9 +6,7 @@ const PAUSE = 5 * 60_000;
 
 export function startClock({leaseSeconds, extend, tired}) {
 	const every = Math.min(leaseSeconds * 250, 600_000);
-	let spent = 0;
-	let stretch = 0;
-	let seen, ticked, extended;
+	let spent = 0, stretch = 0, seen, ticked, extended;
 	seen = ticked = extended = performance.now();
 	for (const sign of ["pointermove", "pointerdown", "keydown", "scroll"]) {
 		addEventListener(sign, () => (seen = performance.now()), {passive: true, capture: true});

@@ -31,7 +31,7 @@ export function keepDraft(task, {user, url}, hooks) {
 
 	function change(changed) {
 		body = {...changed, stamp: copies.newKey()};
-		copies.write(...where, {version: task.draft?.version, body});
+		copies.write(...where, {url, version: task.draft?.version, body});
 		hooks.state("saving");
 		if (tries) timer = clearTimeout(timer);
 		tries = 0;
@@ -94,4 +94,9 @@ export function keepDraft(task, {user, url}, hooks) {
 	}
 
 	return {open, change, save, close, forget, dirty: () => body !== null};
+}
+
+// A draft that only this browser has may be of a task that is another's by now: the server brings it back.
+export async function handOver(user) {
+	for (const {url, version = 0, body} of copies.all("draft", user)) await send("PUT", url, {version, body}).catch(() => {});
 }

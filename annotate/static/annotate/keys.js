@@ -24,6 +24,5 @@ function meaning({key, shiftKey, target}, singleKeys) {
 	// Before shift, with which some keyboards type digits.
 	if (/^\d$/.test(key)) return key === "0" ? ["unrank"] : ["place", key - 1];
 	if (shiftKey) return [{U: "redo", G: "guidelines", B: "back", D: "compare", E: "rewrite"}[key.toUpperCase()]];
-	if (key.toLowerCase() === "u") return ["undo"];
-	return /^[a-i]$/i.test(key) ? ["focus", parseInt(key, 19) - 10] : null;
+	return /^[a-i]$/i.test(key) ? ["focus", parseInt(key, 19) - 10] : [{u: "undo", r: "judge"}[key.toLowerCase()]];
 }

@@ -3,7 +3,7 @@
 import {persist} from "../webapp/http.js";
 import * as copies from "./local_copies.js";
 
-export function openOutbox({user, url, onWait, onRefused}) {
+export function openOutbox({user, url, onWait, onRefused, onExtra}) {
 	let pending = 0;
 	let idle = Promise.resolve();
 
@@ -12,8 +12,8 @@ export function openOutbox({user, url, onWait, onRefused}) {
 		const item = {key: copies.newKey(), url, draft, body};
 		copies.write("answer", user, item.key, item);
 		pending += 1;
-		const refused = async (error) => void (await onRefused(error, sent));
-		idle = idle.then(() => resume(item.key)).then(() => deliver(item)).catch(refused).finally(() => (pending -= 1));
+		idle = idle.then(() => resume(item.key)).then(() => deliver(item))
+			.catch((error) => onRefused(error, sent)).finally(() => (pending -= 1));
 		return idle;
 	}
 
@@ -29,6 +29,7 @@ export function openOutbox({user, url, onWait, onRefused}) {
 			const answer = await persist("POST", url, body, {headers: {"Idempotency-Key": key}, onWait});
 			copies.remove("draft", user, draft);
 			copies.remove("answer", user, key);
+			if (!answer.ranking.counted) onExtra();
 			return answer;
 		} catch (error) {
 			if (!error.loggedOut) copies.remove("answer", user, key); // else it waits for the log-in

@@ -1,6 +1,6 @@
 // Ranking one task: its state, what draws it and what changes it. No network.
 
-import {drawCards, goTo} from "./cards.js";
+import {drawCards, goTo, nextScale} from "./cards.js";
 import {enableDrag} from "./drag.js";
 import {listenForKeys} from "./keys.js";
 import {part} from "./parts.js";
@@ -37,6 +37,7 @@ export function startRanker({words, shortcuts, actions: more, onChange}) {
 		unrank: () => withFocus(ranking.unrank),
 		half: (direction) => focus !== null && void withFocus(ranking.halfStep, direction),
 		strength: (gap, value) => apply(ranking.setStrength(now(), gap, value)),
+		judge: () => focus !== null && void nextScale(focus),
 		bad: () => apply({...now(), allBad: !now().allBad}),
 		undo: () => settle(history && ranking.undo(history)),
 		redo: () => settle(history && ranking.redo(history)),
@@ -96,7 +97,7 @@ export function startRanker({words, shortcuts, actions: more, onChange}) {
 	function clicked(target) {
 		const card = target.closest(".response");
 		const button = target.closest("[data-act]");
-		if (target.matches("[data-rating], [data-flag]")) judge(card.dataset.id, target);
+		if (target.matches("[data-rating], [data-flag]")) rate(card.dataset.id, target);
 		else if (button) {
 			const [name, ...values] = button.dataset.act.split(":");
 			actions[name](...values.map(Number));
@@ -107,7 +108,7 @@ export function startRanker({words, shortcuts, actions: more, onChange}) {
 		}
 	}
 
-	function judge(id, {dataset: {rating, flag}, value}) {
+	function rate(id, {dataset: {rating, flag}, value}) {
 		const next = rating ? ranking.setRating(now(), id, rating, Number(value)) : ranking.toggleFlag(now(), id, flag);
 		if (apply(next) === false) draw();
 	}

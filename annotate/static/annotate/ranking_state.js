@@ -79,12 +79,9 @@ export const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => va
 
 const letters = (state, ids, between = ", ") => ids.map((id) => letterOf(state, id)).join(between);
 
-export function placeOf(state, id, words) {
-	const at = tierOf(state, id);
-	return at < 0 ? words.unranked : rankOf(state, at, words);
-}
+export const placeOf = (state, id, words) => rankOf(state, tierOf(state, id), words);
 
-const rankOf = ({tiers}, at, words) => (tiers[at]?.length > 1 ? words.tied : words.ordinals)[at];
+const rankOf = ({tiers}, at, words) => (tiers[at]?.length > 1 ? words.tied : words.ordinals)[at] ?? words.unranked;
 
 // "B > A = D, C unranked"
 export const sentence = (state, words) => sentenceParts(state, words).filter(Boolean).join(", ");
@@ -106,8 +103,7 @@ export function strengthOf(state, gap, value, words) {
 // "2nd, tied: A, D, clearly better than the next"; −1 is the unranked.
 export function tierLabel(state, index, words) {
 	const ids = index < 0 ? unranked(state) : state.tiers[index] ?? [];
-	const place = index < 0 ? words.unranked : rankOf(state, index, words);
-	const label = fill(words.tier, {place, letters: letters(state, ids) || words.none});
+	const label = fill(words.tier, {place: rankOf(state, index, words), letters: letters(state, ids) || words.none});
 	const strength = words.strengths[state.strengths[index] - 1];
 	return strength ? fill(words.better, {tier: label, strength}) : label;
 }
@@ -134,8 +130,7 @@ export function problem(state, rules, {problems}) {
 
 export const toAnswer = (state) => ({...toDraft(state), unranked: unranked(state)});
 
-export const toDraft = ({tiers, strengths, allBad, ratings, flags, rationale, rewrite}) =>
-	({ranking: tiers, strengths, all_bad: allBad, ratings, flags, rationale, rewrite});
+export const toDraft = ({order, ties, tiers, allBad, ...rest}) => ({...rest, ranking: tiers, all_bad: allBad});
 
 // The server has left out of a draft what the rules forbid.
 export function fromDraft(order, draft, rules) {

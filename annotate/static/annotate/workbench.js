@@ -1,11 +1,11 @@
 // The ranking page: fetches tasks, sends answers, says what can go wrong.
 
-import {persist, send} from "../webapp/http.js";
+import {pause, persist, send} from "../webapp/http.js";
 import {cardOf} from "./cards.js";
 import {startClock} from "./clock.js";
-import {keepDraft} from "./drafts.js";
+import {handOver, keepDraft} from "./drafts.js";
 import {openOutbox} from "./outbox.js";
-import {ask, open, part} from "./parts.js";
+import {ask, part} from "./parts.js";
 import {startRanker} from "./ranker.js";
 import {fill, fromDraft, letterOf, sentence, toAnswer, toDraft} from "./ranking_state.js";
 
@@ -20,40 +20,34 @@ let drafts = null;
 const finished = new Set(); // leases that a late reply may still bring
 
 const onWait = ({status}) => say(status ? "waiting" : "offline");
-const outbox = openOutbox({user, url: `${pageUrl}submit/`, onWait, onRefused: stuck});
+const outbox = openOutbox({user, url: `${pageUrl}submit/`, onWait, onRefused: stuck, onExtra: () => part("extra").showPopover()});
 const clock = startClock({leaseSeconds, extend: () => tasks.forEach(extend), tired: () => part("pause")?.showPopover()});
 const ranker = startRanker({
 	words,
 	shortcuts: () => part("shortcuts").checked,
 	onChange: (state) => drafts.change(draftOf(state)),
 	actions: {
-		submit, back, compare, rewrite,
-		skip: async () => (await leave("skip")) ?? drop(),
-		flag: async () => (await leave("flag")) ?? ask("notice", {title: words.flagged, text: words.flaggedText}),
-		leave: () => void show(),
-		again: () => void advance(),
-		help: () => void open("help"),
-		guidelines: () => void readGuidelines(),
+		submit, back, compare, rewrite, again: advance, guidelines: readGuidelines,
+		skip: () => leave("skip", drop),
+		flag: () => leave("flag", () => ask("notice", words.flagged)),
+		leave: () => show(),
+		help: () => ask("help"),
 	},
 });
 
 function receive({tasks: leased, progress, guidelines: news, closed = false}) {
-	const known = (one) => tasks.find(({lease}) => lease === one.lease) ?? one;
-	tasks = [...tasks.filter(({expired}) => expired), ...leased.map(known)].filter(({lease}) => !finished.has(lease));
+	const whole = (one) => tasks.find(({lease}) => lease === one.lease) ?? one;
+	tasks = [...tasks.filter(({expired}) => expired), ...leased.map(whole)].filter(({lease}) => !finished.has(lease));
 	page.dataset.closed = closed;
 	part("progress").textContent = progress.words;
 	Object.assign(part("progress-bar"), {max: progress.wanted || 1, value: progress.done});
 	if (news.version !== guidelines && !news.read) location.reload(); // they come with the page
 }
 
+const known = () => ({have: tasks.map(({lease}) => lease), guidelines});
+
 async function fetchTasks() {
-	const have = tasks.map(({lease}) => lease);
-	try {
-		receive(await persist("POST", `${pageUrl}next/`, {have, guidelines}, {onWait}));
-	} catch (error) {
-		if (error.code === "project_closed") page.dataset.closed = true;
-		else await stuck(error);
-	}
+	await persist("POST", `${pageUrl}next/`, known(), {onWait}).then(receive, stuck);
 }
 
 async function advance() {
@@ -72,7 +66,7 @@ async function show(next = tasks[0] ?? null) {
 		settled();
 		return part("done").focus();
 	}
-	const hooks = {state: say, conflict, adopt: (body) => ranker.adopt(body), gone: stuck};
+	const hooks = {state: say, conflict, adopt: ranker.adopt, gone: stuck};
 	drafts = keepDraft(task, {user, url: `${leaseUrl}${task.lease}/draft/`}, hooks);
 	const draft = (await drafts.open()) ?? task.answer;
 	clock.restart(draft?.seconds);
@@ -92,13 +86,9 @@ async function submit() {
 	const missing = ranker.problem();
 	if (missing) return hint(missing);
 	const {lease, task: id, revises} = task;
-	tasks = tasks.filter((one) => one.lease !== lease);
-	finished.add(lease);
+	finish(lease);
 	drafts.close();
-	const body = {
-		...toAnswer(ranker.now()), ...(revises ? {revises} : {lease}),
-		seconds: clock.seconds(), have: tasks.map((one) => one.lease), guidelines,
-	};
+	const body = {...toAnswer(ranker.now()), ...(revises ? {revises} : {lease}), seconds: clock.seconds(), ...known()};
 	const delivery = outbox.submit(body, `${id}/${revises ?? ""}`, keptTask());
 	settled();
 	tell(words.submitted);
@@ -110,26 +100,25 @@ async function submit() {
 	else settled();
 }
 
+function finish(lease) {
+	finished.add(lease);
+	tasks = tasks.filter((one) => one.lease !== lease);
+}
+
 async function back() {
 	await outbox.idle();
-	try {
-		const {task: earlier} = await send("POST", `${pageUrl}back/`, {before: task?.revises ?? null});
-		if (earlier) await show(earlier);
-		else tell(words.noEarlier);
-	} catch (error) {
-		await stuck(error);
-	}
+	const shown = ({task: earlier}) => (earlier ? show(earlier) : ask("notice", words.noEarlier));
+	await send("POST", `${pageUrl}back/`, {before: task?.revises ?? null}).then(shown, stuck);
 }
 
 async function drop() {
-	finished.add(task.lease);
+	finish(task.lease);
 	drafts.forget();
-	tasks = tasks.filter(({lease}) => !finished.has(lease));
 	await advance();
 	await fetchTasks();
 }
 
-async function conflict(theirs, mine) {
+function conflict(theirs, mine) {
 	const said = (body) => sentence(fromDraft(task.order, body, task.rules), words) || words.nothing;
 	return ask("conflict", {mine: said(mine), theirs: said(theirs)});
 }
@@ -141,14 +130,13 @@ async function stuck(error, sent) {
 	if (error.loggedOut) return void ask("logged-out");
 	const {ranking} = error.extra;
 	const message = [error.message, ...Object.values(error.fields)].join(" ");
-	const [title, text] = ranking ? [words.already, words.alreadyText] : [words.refused, sent ? words.backToIt : words.kept];
+	const [title, text] = ranking ? words.already : [words.refused, sent ? words.backToIt : words.kept];
 	const kept = sent ?? (ranking && keptTask());
 	await ask("notice", {title, text: fill(text, {message})});
 	if (!kept) return;
 	if (ranking) {
 		kept.revises = String(ranking);
-		finished.add(kept.lease);
-		tasks = tasks.filter(({lease}) => lease !== kept.lease);
+		finish(kept.lease);
 	} else if (!kept.revises) {
 		finished.delete(kept.lease);
 		tasks = [kept, ...tasks];
@@ -161,8 +149,8 @@ async function stuck(error, sent) {
 function say(state) {
 	const shown = part("save-state");
 	const before = shown.dataset.state;
-	if (state !== before && /offline|waiting|lost/.test(state + before)) part("alerts").textContent = words.states[state];
-	shown.textContent = words.states[state];
+	const said = (shown.textContent = words.states[state]);
+	if (state !== before && /offline|waiting|lost/.test(state + before)) part("alerts").textContent = said;
 	shown.dataset.state = state;
 }
 
@@ -170,21 +158,14 @@ const settled = () => say(outbox.pending() ? "sending" : outbox.kept().length ? 
 const tell = (text) => void (part("live").textContent = text);
 const hint = (text) => tell((part("hint").textContent = text));
 
-// The dialog's form, sent to the address of the same name; false if nothing came of it.
-async function leave(name) {
-	if (!task || ranker.busy()) return false;
-	const {lease} = task;
+// Sends the dialog's form to the address of the same name.
+async function leave(name, done) {
+	if (!task || ranker.busy()) return;
+	const url = `${leaseUrl}${task.lease}/${name}/`;
 	const form = document.querySelector(`#${name} form`);
 	form.reset();
-	if ((await ask(name)) !== "send") return false;
-	try {
-		await send("POST", `${leaseUrl}${lease}/${name}/`, Object.fromEntries(new FormData(form)));
-	} catch (error) {
-		await stuck(error);
-		return false;
-	}
+	if ((await ask(name)) === "send") await send("POST", url, Object.fromEntries(new FormData(form))).then(done, stuck);
 }
-
 
 async function readGuidelines() {
 	if ((await ask("guidelines")) !== "read") return;
@@ -195,7 +176,7 @@ async function readGuidelines() {
 function compare() {
 	if (!task) return;
 	htmx.ajax("GET", `${pageUrl}difference/?lease=${task.lease}&a=${ranker.focus() ?? ""}`, {target: "#difference", swap: "innerHTML"});
-	open("compare");
+	ask("compare");
 }
 
 // An emptied or unchanged text is no edited version.
@@ -219,10 +200,11 @@ async function rewrite() {
 document.querySelector('form[action$="/logout/"]').addEventListener("submit", async (event) => {
 	event.preventDefault();
 	const saved = [outbox.idle().then(() => outbox.resume()), drafts?.save()];
-	await Promise.race([Promise.all(saved), new Promise((done) => setTimeout(done, 3000))]);
+	await Promise.race([Promise.all(saved), pause(3000)]);
 	event.target.submit();
 });
 
 await outbox.resume();
+await handOver(user);
 await advance();
 if (page.dataset.unread) readGuidelines();

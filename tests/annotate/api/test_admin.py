@@ -26,6 +26,7 @@ from annotate.models import (
     User,
 )
 from annotate.services.queue import next_leases
+from annotate.services.tokens import create_token
 from tests.annotate.api.conftest import Cast
 from tests.annotate.factories import make_task
 from tests.annotate.helpers import submit
@@ -113,6 +114,15 @@ def test_a_token_is_revoked(sue: Client, cast: Cast) -> None:
     sue.post(address(ApiToken, "changelist"), {"action": "revoke", "_selected_action": [token.pk]})
     token.refresh_from_db()
     assert token.revoked_at is not None and token.revoked_at <= timezone.now()
+
+
+def test_a_new_password_ends_the_tokens_of_the_old_one(sue: Client, cast: Cast) -> None:
+    create_token(user=cast.bob, name="script", scopes=["read"])
+    create_token(user=cast.sue, name="script", scopes=["read"])
+    form = {"password1": "quite-a-long-one-7", "password2": "quite-a-long-one-7", "usable_password": "true"}
+    answer = sue.post(reverse("admin:auth_user_password_change", args=[cast.bob.pk]), form)
+    assert answer.status_code == 302 and Client().login(username="bob", password="quite-a-long-one-7")
+    assert [token.user for token in ApiToken.objects.filter(revoked_at=None)] == [cast.sue]
 
 
 def test_a_project_made_here_has_rules_and_a_manager(sue: Client, cast: Cast) -> None:

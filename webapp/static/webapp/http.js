@@ -5,7 +5,7 @@ const words = document.querySelector("meta[name=http-words]")?.dataset ?? {};
 export class HttpError extends Error {
 	// status 0: the server was not reached.
 	constructor(status, {code = "", message = "", fields = {}, extra = {}} = {}) {
-		super(message || (words.answered ?? "{status}").replace("{status}", status));
+		super(message || words.answered?.replace("{status}", status));
 		Object.assign(this, {status, code, fields, extra});
 	}
 
@@ -31,7 +31,7 @@ export async function send(method, url, body, {headers = {}, keepalive = false} 
 		answer = await fetch(url, request);
 		text = await answer.text();
 	} catch {
-		throw new HttpError(0, {code: "offline", message: words.unreachable});
+		throw new HttpError(0, {message: words.unreachable});
 	}
 	const content = parse(text);
 	if (!answer.ok) throw new HttpError(answer.status, content?.error);
@@ -44,7 +44,7 @@ export async function persist(method, url, body, {onWait = () => {}, ...options}
 		try {
 			return await send(method, url, body, options);
 		} catch (error) {
-			if (!(error instanceof HttpError) || !error.passing) throw error;
+			if (!error.passing) throw error;
 			onWait(error);
 			await pause(Math.min(15000, 500 * 2 ** attempt) * (0.8 + 0.4 * Math.random()));
 		}
@@ -52,7 +52,7 @@ export async function persist(method, url, body, {onWait = () => {}, ...options}
 }
 
 // Ends early when the network comes back.
-const pause = (milliseconds) => new Promise((done) => {
+export const pause = (milliseconds) => new Promise((done) => {
 	setTimeout(done, milliseconds);
 	addEventListener("online", done, {once: true});
 });
