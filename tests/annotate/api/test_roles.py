@@ -28,7 +28,7 @@ from annotate.services.queue import next_leases
 from tests.annotate.api.conftest import Cast, token_client
 from tests.annotate.factories import make_task, make_user
 from tests.annotate.helpers import submit
-from tests.training.django.helpers import SAMPLED, make_snapshot, queue_run, write_responses
+from tests.training.django.helpers import make_sampled, make_snapshot, queue_run
 from training.models import ModelVersion, Run
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -298,9 +298,7 @@ def _run_for(row: Row, world: World) -> int:
 
 def _sampled(world: World) -> int:
     """A sampling run with two responses to one prompt."""
-    run = queue_run(Snapshot.objects.get(pk=world.snapshot), kind="sample", config=SAMPLED)
-    write_responses(run, [["one", "another"]])
-    Run.objects.filter(pk=run.pk).update(state="succeeded", finished_at="2026-01-01T00:00:00Z")
+    run = make_sampled(Snapshot.objects.get(pk=world.snapshot), [["one", "another"]])
     return run.pk
 
 
