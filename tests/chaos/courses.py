@@ -6,7 +6,7 @@ from tests.chaos.ground import Ground
 from tests.chaos.trial import Course, Trial, run_trial
 
 CHECKPOINT_EVERY = {"reward": 20, "ppo": 4}
-STEPS = {"reward": 500, "ppo": 60}  # where the first try begins; more where that is too short
+STEPS = {"reward": 320, "ppo": 36}  # where the first try begins; more where that is too short
 CONFIG = {
     "reward": {"batch_size": 4, "learning_rate": 1e-3, "evaluate_every": 50},
     "ppo": {

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,9 +32,9 @@ LONG = {"batch_size": 1, "epochs": 2000, "checkpoint_every": 5, "evaluate_every"
 
 
 class Worker:
-    """A Celery worker of the queue gpu, started as the stack starts it."""
+    """A Celery worker of the queue gpu, started as the stack starts it, or by the command that stands `before`."""
 
-    def __init__(self, home: Path, name: str) -> None:
+    def __init__(self, home: Path, name: str, *, before: Sequence[str] = ()) -> None:
         command = [sys.executable, "-m", "celery", "-A", "webapp", "worker", "-Q", "gpu", "-n", f"{name}@%h"]
         command += ["--pool", "threads", "--concurrency", "1", "--without-gossip", "--without-mingle"]
         database = connection.settings_dict
@@ -42,7 +42,7 @@ class Worker:
         self.log = home / f"{name}.log"
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*command, "--loglevel", "INFO"],
+                [*before, *command, "--loglevel", "INFO"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
