@@ -11,6 +11,7 @@ was lost. With the defaults (20 runs a victim) about two hours on two cores; `--
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -30,6 +31,9 @@ Entry = dict[str, Any]
 def main(arguments: list[str] | None = None) -> int:
     """Carries the trials out; 0 if every run came to what it would have been."""
     options = parser().parse_args(arguments)
+    # Also where a shell started us in the background, which makes programs deaf to Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     entries: list[Entry] = []
     options.log.parent.mkdir(parents=True, exist_ok=True)
     with options.log.open("a", buffering=1) as log, open_ground() as ground:
