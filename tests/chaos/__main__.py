@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     """What may be asked for."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--runs", type=int, default=20, help="runs for each victim (20)")
-    made.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS))
+    made.add_argument("--victims", nargs="+", choices=VICTIMS, default=["trainer", "worker", "broker", "database"])
     made.add_argument(
         "--kinds", nargs="+", choices=list(CHECKPOINT_EVERY), default=["reward", "ppo"], help="take turns"
     )

@@ -18,7 +18,12 @@ import psycopg
 from tests.stack.running import REPOSITORY, RunningStack, free_port, home_folder, processes_of
 from webapp.stack.restarts import STEADY_SECONDS
 
-PARTS = {"worker": "worker-gpu", "broker": "Valkey", "database": "Postgres"}
+PARTS = {
+    "worker": ("worker-gpu",),
+    "broker": ("Valkey",),
+    "database": ("Postgres",),
+    "servers": ("Valkey", "Postgres"),
+}
 RESTART_SECONDS = 120
 
 
@@ -82,15 +87,18 @@ class Ground:
         sql = "UPDATE training_run SET lease_expires_at = '2001-01-01' WHERE id = %s RETURNING id"
         assert self.ask(sql, run)
 
-    def kill(self, victim: str) -> int:
-        """SIGKILL to a part of the stack; its process number."""
-        process = self.stack.recorded()[PARTS[victim]]
-        os.kill(process, signal.SIGKILL)
-        return process
+    def kill(self, victim: str) -> list[int]:
+        """SIGKILL to parts of the stack; their process numbers."""
+        processes = [self.stack.recorded()[part] for part in PARTS[victim]]
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+        return processes
 
     def wait_restarted(self, victim: str) -> None:
-        """Waits until the supervisor has started the part again."""
-        self.stack.wait_for(f"{PARTS[victim]} was started again", seconds=RESTART_SECONDS)
+        """Waits until the supervisor has started the parts again."""
+        missing = {f"{part} was started again." for part in PARTS[victim]}
+        while missing:
+            missing.remove(self.stack.wait_for("was started again.", seconds=RESTART_SECONDS))
         self._restarted_at[victim] = time.monotonic()
 
     def rest(self, victim: str) -> None:

@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tests.chaos.census import Census, trainers_in
-from tests.chaos.ground import Ground, Seen
+from tests.chaos.ground import PARTS, Ground, Seen
 from tests.chaos.timeline import Moment, Timeline
 
-VICTIMS = ("trainer", "worker", "broker", "database")
+VICTIMS = ("trainer", "worker", "broker", "database", "servers")
 LOOK_SECONDS = 0.01
 ASK_SECONDS = 0.5
 PATIENCE_SECONDS = 420
@@ -37,7 +35,7 @@ class Trial:
     census: Census
     victim: str = ""
     moment: Moment | None = None
-    killed: int = 0
+    killed: list[int] = field(default_factory=list)
     killed_at: float = 0.0
     killed_wall: float = 0.0
     step_when_killed: int = 0
@@ -101,7 +99,7 @@ def _kill(ground: Ground, trial: Trial) -> None:
     trial.step_when_killed = trial.timeline.step
     if trial.victim == "trainer":
         (trainer,) = trainers_in(trial.folder)
-        trial.killed = trainer.pid
+        trial.killed = [trainer.pid]
         trainer.kill()
     else:
         trial.killed = ground.kill(trial.victim)
@@ -133,19 +131,10 @@ def _is_back(ground: Ground, trial: Trial, seen: Seen | None) -> bool:
     """Whether the run, or the server, is served again."""
     if trial.victim in ("trainer", "worker"):
         return seen is not None and seen.attempt > 1
-    if trial.victim == "database":
-        return seen is not None
-    return ground.stack.recorded().get("Valkey") not in (None, trial.killed)
+    recorded = ground.stack.recorded()
+    return seen is not None and all(recorded.get(part, 0) not in [0, *trial.killed] for part in PARTS[trial.victim])
 
 
 def draw_share(seed: int, victim: str, number: int) -> float:
     """Where in the run to kill: uniform, the same for the same seed."""
     return random.Random(f"{seed}/{victim}/{number}").random()
-
-
-def is_gone(process: int) -> bool:
-    """Whether a process is no more, or a zombie that its parent has yet to collect."""
-    try:
-        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True

@@ -9,7 +9,7 @@ from tests.chaos.ground import Ground
 from tests.chaos.trial import Trial
 from training.core.files import sha256_of
 
-ATTEMPTS = {"trainer": 2, "worker": 2, "broker": 1, "database": 1}
+ATTEMPTS = {"trainer": 2, "worker": 2, "broker": 1, "database": 1, "servers": 1}
 WEIGHTS = Path("out", "model", "model.safetensors")
 Row = dict[str, Any]
 
