@@ -92,13 +92,20 @@ class Attempt:
         """Trains to an outcome. Whatever could not be written is settled by the end of the lease."""
         with self.lease:
             try:
-                self._until_written(self._to_the_end())
+                self._until_written(self._without_copies())
             except StaleAttempt:
                 logger.warning("run %s: attempt %s has lost it", self.claim.run_id, self.claim.attempt)
-            finally:
-                # A copy left here would outlive the snapshot's withdrawal; the next attempt copies it again.
-                self.data.unlink(missing_ok=True)
-                shutil.rmtree(self.cache, ignore_errors=True)
+
+    def _without_copies(self) -> Callable[[], object]:
+        """As `_to_the_end`; what was copied or made of the data is gone before anybody learns of the end.
+
+        Left here it would outlive the snapshot's withdrawal, and nobody comes back to a run that is over.
+        """
+        try:
+            return self._to_the_end()
+        finally:
+            self.data.unlink(missing_ok=True)
+            shutil.rmtree(self.cache, ignore_errors=True)
 
     def _to_the_end(self) -> Callable[[], object]:
         """Does the work and returns what is to be written about how it ended.
