@@ -13,8 +13,7 @@ MAX_STRETCHES = 300
 STEPS = MetricStretch.STEPS
 
 Point = list[float | None]
-"""[step, value] of one step; of several [last step, mean, count, step of the lowest, lowest, step of the highest, highest].
-"""
+"""[step, value]; of several steps [last, mean, count, step of the lowest, lowest, step of the highest, highest]."""
 
 
 @dataclass(frozen=True, slots=True)
