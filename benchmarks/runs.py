@@ -33,20 +33,10 @@ from benchmarks.workbench import session_of
 
 PARTS = ("page", "list", "memory", "logging")
 MEASURED = [
-    "ppo/score_mean",
-    "ppo/kl",
-    "ppo/length_mean",
-    "ppo/entropy",
-    "ppo/eos_rate",
-    "ppo/clip_fraction",
-    "ppo/policy_loss",
-    "ppo/value_loss",
-    "ppo/explained_variance",
-    "train/grad_norm",
-    "train/learning_rate",
-    "train/skipped_steps",
-    "time/step_seconds",
-]
+    "ppo/score_mean", "ppo/kl", "ppo/length_mean", "ppo/entropy", "ppo/eos_rate", "ppo/clip_fraction",
+    "ppo/policy_loss", "ppo/value_loss", "ppo/explained_variance", "train/grad_norm", "train/learning_rate",
+    "train/skipped_steps", "time/step_seconds",
+]  # fmt: skip
 READY_SECONDS = 120
 
 FILL_STEPS = """
@@ -60,7 +50,7 @@ FILL_STEPS = """
 
 
 def fill(steps: int, runs: int) -> tuple[Any, int]:
-    """A project with a running PPO run of so many steps and so many runs that ended; its engineer, the long run's id."""
+    """A project with a running PPO run of so many steps and so many that ended; its engineer, and the long run's id."""
     from django.db import connection
 
     from annotate.models import Role

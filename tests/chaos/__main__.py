@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=20.0, help="that the steps of an undisturbed run take, at least")
     made.add_argument("--seed", type=int, default=0, help="of the moments")
     made.add_argument("--minutes", type=float, default=180.0, help="no further run is begun after these")
-    made.add_argument("--log", type=Path, default=Path("chaos.jsonl"), help="a line per run (chaos.jsonl)")
+    made.add_argument("--log", type=Path, default=Path("var/chaos.jsonl"), help="a line per run (var/chaos.jsonl)")
     return made
 
 
