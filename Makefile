@@ -30,6 +30,7 @@ bench:
 chaos:
 	@sh requirements/install.sh test
 	$(PY) -m pytest -n 0 -m chaos
+	$(PY) -m tests.chaos
 
 messages:
 	@sh requirements/install.sh run

@@ -171,7 +171,7 @@ class MetricsAnswer:
     """Rows after a step, and which of those seen before no longer hold.
 
     Attributes:
-        attempt: the attempt that has the run, or had it last.
+        attempt: the last attempt that said where it goes on; 0 before the first.
         discard_after: rows beyond this step, read under the caller's earlier attempt, were cut; null if none were.
         more: there are further rows after the last one here.
     """
@@ -188,14 +188,13 @@ def metrics_since(run: Run, *, since_step: int, seen_attempt: int | None, limit:
     Args:
         seen_attempt: the attempt that the caller's last answer named; None for a caller who has nothing yet.
     """
-    discard_after = None
-    if seen_attempt is not None and seen_attempt < run.attempt:
-        later = RunAttempt.objects.filter(run=run, number__gt=seen_attempt, from_step__isnull=False)
-        starts = list(later.values_list("from_step", flat=True))
-        discard_after = min((step for step in starts if step is not None), default=None)
+    # One that was claimed but has not begun yet is not named: what it cuts could then never be told.
+    begun = dict(RunAttempt.objects.filter(run=run, from_step__isnull=False).values_list("number", "from_step"))
+    later = [step for number, step in begun.items() if step is not None and number > (seen_attempt or 0)]
+    discard_after = min(later, default=None) if seen_attempt is not None else None
     begin = since_step if discard_after is None else min(since_step, discard_after)
     rows = list(RunMetric.objects.filter(run=run, step__gt=begin).order_by("step")[: limit + 1])
-    return MetricsAnswer(run.attempt, discard_after, rows[:limit], len(rows) > limit)
+    return MetricsAnswer(max(begun, default=0), discard_after, rows[:limit], len(rows) > limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ def save_checkpoint(
     for old in list_checkpoints(folder)[keep:]:
         if old.step != protect:
             shutil.rmtree(old.path, ignore_errors=True)
+    for unfinished in folder.glob("step-*.tmp"):  # of a process that was killed over it
+        shutil.rmtree(unfinished, ignore_errors=True)
     return Checkpoint(target, step)
 
 

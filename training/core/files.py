@@ -1,5 +1,6 @@
 """Files that are either whole or absent, whatever happens to the process that writes them."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,6 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether an error says that the disk, a quota or the largest size of a file is used up. Some writers raise errors
+    of their own, which quote the system's words."""
+    told = str(error)
+    return getattr(error, "errno", None) in FULL or any(os.strerror(number) in told for number in FULL)
 
 
 def shown_name(model: str) -> str:
@@ -20,16 +30,23 @@ def shown_name(model: str) -> str:
 
 @contextmanager
 def published_folder(target: Path) -> Iterator[Path]:
-    """Yield ``target``.tmp to fill; afterwards it is synced and renamed to ``target``, replacing what was there."""
+    """Yield ``target``.tmp to fill; afterwards it is synced and renamed to ``target``, replacing what was there.
+
+    What could not be written whole is removed: on a full disk it would take the room that the last word needs.
+    """
     scratch = target.with_name(target.name + ".tmp")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    yield scratch
-    for path in sorted(scratch.rglob("*")):
-        # Some writers create files for the owner alone; another account's worker may have to read them.
-        path.chmod(0o755 if path.is_dir() else 0o644)
-        sync(path)
-    sync(scratch)
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+        for path in sorted(scratch.rglob("*")):
+            # Some writers create files for the owner alone; another account's worker may have to read them.
+            path.chmod(0o755 if path.is_dir() else 0o644)
+            sync(path)
+        sync(scratch)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
     if target.exists():
         shutil.rmtree(target)
     os.rename(scratch, target)
@@ -43,8 +60,12 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: the value holds NaN or infinity, which is not JSON.
     """
     scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    sync(scratch)
+    try:
+        scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        sync(scratch)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
     os.replace(scratch, path)
     sync(path.parent)
 

@@ -1,7 +1,7 @@
 """A recipe as a process: its folder and lock, how it is asked to stop, and how it says what came of it.
 
-Exit codes: 0 done or stopped by ``--stop-after``; 2 bad arguments or data; 3 training failed; 143 stopped by SIGTERM.
-The same fact stands in ``exit.json``, which is what a runner reads.
+Exit codes: 0 done or stopped by ``--stop-after``; 2 bad arguments or data; 3 training failed; 4 no room left to write;
+143 stopped by SIGTERM. The same fact stands in ``exit.json``, which is what a runner reads, unless the disk is full.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from typing import IO
 from training.core.errors import UsageError
 from training.core.files import read_json, write_json
 
-DONE, REFUSED, FAILED, STOPPED = 0, 2, 3, 143
+DONE, REFUSED, FAILED, NO_ROOM, STOPPED = 0, 2, 3, 4, 143
 
 STOP_SECONDS = 9.5  # gone within 10 s, the freeing of its memory included
 LOCK_WAIT_SECONDS = 15.0

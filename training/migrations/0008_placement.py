@@ -66,7 +66,7 @@ DROP FUNCTION plackett_member_of_current_attempt();
 
 
 class Migration(migrations.Migration):
-    dependencies = [("training", "0006_inputs_of_evaluation_and_sampling")]
+    dependencies = [("training", "0007_stretches_of_metrics")]
 
     operations = [
         migrations.CreateModel(

@@ -118,6 +118,11 @@ def curves_of(kind: str) -> tuple[Curve, ...]:
     return CURVES[kind]
 
 
+def series_of(kind: str) -> list[str]:
+    """The measurements that the curves of a kind of run are drawn from."""
+    return list(dict.fromkeys(name for curve in curves_of(kind) for name in (curve.series, curve.beside) if name))
+
+
 def latest_of(kind: str) -> tuple[Latest, ...]:
     """The figures of a kind of run that stand above its curves."""
     return LATEST[kind]

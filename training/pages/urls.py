@@ -8,6 +8,7 @@ urlpatterns = [
     path("runs/", views.runs, name="runs"),
     path("runs/<int:run_id>/", views.run, name="run"),
     path("runs/<int:run_id>/live/", views.run_live, name="run-live"),
+    path("runs/<int:run_id>/curves/", views.run_curves, name="run-curves"),
     path("runs/<int:run_id>/cancel/", views.cancel, name="run-cancel"),
     path("runs/<int:run_id>/resume/", views.resume, name="run-resume"),
     path("runs/<int:run_id>/send/", sampled.send, name="run-send"),

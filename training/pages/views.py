@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -15,7 +16,7 @@ from annotate.models import Project, Snapshot
 from annotate.pages.access import page, page_data, visitor
 from annotate.selectors.projects import get_project_for
 from training.models import ModelVersion, Run
-from training.pages.curves import curves_of, latest_of
+from training.pages.curves import curves_of, latest_of, series_of
 from training.pages.estimates import estimate_content
 from training.pages.form_words import TABS
 from training.pages.forms import TrainForm, initial_of
@@ -34,6 +35,7 @@ from training.selectors import (
     seconds_left,
     trainable_snapshots,
 )
+from training.selectors_curves import curves_since
 from training.services.models import KIND_OF_MODEL
 from training.services.run_settings import EVALUATE_POLICY, STARTABLE, recipe_of_run
 from training.services.runs import cancel_run, resume_run, start_run
@@ -79,6 +81,26 @@ def run_live(request: HttpRequest, run_id: int) -> HttpResponse:
     if request.GET.get("seen") == content["seen"]:
         return HttpResponse(status=204)
     return render(request, "training/_run_live.html", content)
+
+
+@require_safe
+@page_data
+def run_curves(request: HttpRequest, run_id: int) -> HttpResponse:
+    """What the run's curves gained after ``?since_step=``; all of them where that no longer fits."""
+    found = get_run_for(visitor(request), run_id)
+    curves = curves_since(
+        found,
+        series=series_of(found.kind),
+        since_step=_number(request, "since_step") or 0,
+        seen_attempt=_number(request, "attempt"),
+    )
+    return JsonResponse({"finished": found.is_finished, **asdict(curves)})
+
+
+def _number(request: HttpRequest, name: str) -> int | None:
+    """A whole number of the address; None where it is missing or is none."""
+    text = request.GET.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -13,12 +13,14 @@ import transformers
 
 from training.core.distributed import World, join_world
 from training.core.errors import StopRequested, TrainingError, UsageError
+from training.core.files import is_no_room
 from training.core.halving import is_left_alone
 from training.core.modeling import choose_device
 from training.core.process import (
     DONE,
     EXIT_NAME,
     FAILED,
+    NO_ROOM,
     REFUSED,
     STOPPED,
     FolderLock,
@@ -104,7 +106,7 @@ def launch(
     """Run ``train`` on the config that the flags describe; ``train`` returns what it did, in one line.
 
     Returns:
-        0, 2, 3 or 143 as the module ``training.core.process`` says; ``exit.json`` holds the same.
+        0, 2, 3, 4 or 143 as the module ``training.core.process`` says; ``exit.json`` holds the same.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     program = f"python -m training.recipes.{recipe}"
@@ -117,9 +119,13 @@ def launch(
     session.stop.install()
     code, reason = _run(session, train)
     session.stop.close()
-    session.record(code, reason)
-    if session.world.is_main:
-        log(reason if code == STOPPED else f"{'done' if code == DONE else 'error'}: {reason}")
+    try:
+        session.record(code, reason)
+        if session.world.is_main:
+            log(reason if code == STOPPED else f"{'done' if code == DONE else 'error'}: {reason}")
+    except OSError:
+        if code != NO_ROOM:
+            raise  # else neither file takes a word, and the exit code has to say it
     session.world.leave()
     return code
 
@@ -145,6 +151,9 @@ def _run(session: Session[Config], train: Callable[[Session[Config]], str]) -> t
     except TrainingError as error:
         return FAILED, _told(session, error, one_line(error))
     except Exception as error:
+        if is_no_room(error):
+            words = "there is no room left to write; the checkpoints are whole: make room, then go on with --resume"
+            return NO_ROOM, f"{words} ({one_line(error)})"
         traceback.print_exc()
         return FAILED, _told(session, error, f"{type(error).__name__}: {one_line(error)}")
 

@@ -1,6 +1,7 @@
 """One attempt at one run: from the claim to an outcome that stands in the database."""
 
 import contextlib
+import errno
 import logging
 import shutil
 import threading
@@ -41,7 +42,10 @@ GATHER_SECONDS = 60.0
 MIRROR_SECONDS = 1.0
 LOG_SECONDS = 3.0
 STOP_SECONDS = 10.5  # a recipe ends itself 10 s after SIGTERM; the supervisor gives a worker 12
+CANCEL_SECONDS = 7.0  # a cancelled run is over within 10 s, from the press of the button to the database
 LOCKED = "another process is at work in"  # what a recipe says that finds its folder locked
+NO_ROOM = 4  # a recipe's exit code when it cannot write any more; a full disk takes no exit.json
+FULL_DISK = "There is no room left on the disk that holds the run's folder. Make room, then resume the run."
 
 
 class Why(Enum):
@@ -97,13 +101,20 @@ class Attempt:
         """Trains to an outcome. Whatever could not be written is settled by the end of the lease."""
         with self.lease:
             try:
-                self._until_written(self._to_the_end())
+                self._until_written(self._without_copies())
             except StaleAttempt:
                 logger.warning("run %s: attempt %s has lost it", self.claim.run_id, self.claim.attempt)
-            finally:
-                # A copy left here would outlive the snapshot's withdrawal; the next attempt copies it again.
-                self.data.unlink(missing_ok=True)
-                shutil.rmtree(self.cache, ignore_errors=True)
+
+    def _without_copies(self) -> Callable[[], object]:
+        """As `_to_the_end`; what was copied or made of the data is gone before anybody learns of the end.
+
+        Left here it would outlive the snapshot's withdrawal, and nobody comes back to a run that is over.
+        """
+        try:
+            return self._to_the_end()
+        finally:
+            self.data.unlink(missing_ok=True)
+            shutil.rmtree(self.cache, ignore_errors=True)
 
     def _to_the_end(self) -> Callable[[], object]:
         """Does the work and returns what is to be written about how it ended.
@@ -120,11 +131,19 @@ class Attempt:
             return lambda: fail(self.claim, reason=reason, log_tail=log_tail(self.log))
         except Interrupted as interrupted:  # before there was a trainer
             ending = Ending(status=None, exit=None, interrupted=interrupted.why)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                return self._after(error)
+            return lambda: fail(self.claim, reason=FULL_DISK, log_tail=log_tail(self.log))
         except Exception as bug:
-            logger.exception("run %s: attempt %s broke down", self.claim.run_id, self.claim.attempt)
-            reason = f"Plackett itself broke down: {type(bug).__name__}: {bug}"
-            return lambda: give_back(self.claim, lost=True, reason=reason, log_tail=log_tail(self.log))
+            return self._after(bug)
         return lambda: self._settle(ending)
+
+    def _after(self, bug: Exception) -> Callable[[], object]:
+        """What is to be written after we ourselves broke down."""
+        logger.error("run %s: attempt %s broke down", self.claim.run_id, self.claim.attempt, exc_info=bug)
+        reason = f"Plackett itself broke down: {type(bug).__name__}: {bug}"
+        return lambda: give_back(self.claim, lost=True, reason=reason, log_tail=log_tail(self.log))
 
     # --- while it goes on --------------------------------------------------------------------------------------------
 
@@ -151,7 +170,7 @@ class Attempt:
         except Interrupted as interruption:
             interrupted = interruption.why
             trainer.terminate()
-            trainer.wait(STOP_SECONDS)
+            trainer.wait(CANCEL_SECONDS if interruption.why == Why.CANCELLED else STOP_SECONDS)
         finally:
             trainer.end()
             self.lease.guard(None)
@@ -252,6 +271,8 @@ class Attempt:
         elif ending.exit is None and LOCKED in _last_line(told["log_tail"]):
             reason = "The trainer of an earlier attempt is still at work in the run's folder."
             give_back(self.claim, lost=True, reason=reason, **told)
+        elif ending.exit is None and code == NO_ROOM:
+            fail(self.claim, reason=FULL_DISK, **told)
         else:
             reason = (ending.exit.reason if ending.exit else "") or _last_line(told["log_tail"])
             fail(self.claim, reason=reason or f"The training process failed ({_manner(ending.status)}).", **told)

@@ -41,6 +41,7 @@ class Mirror:
             self._reader.start_over()
             return
         self._record(rows, from_step=self._begin.from_step)
+        self._reader.accept()
 
     def finish(self) -> None:
         """Writes the rest, once the trainer has ended.
@@ -52,6 +53,7 @@ class Mirror:
         if self._begin is None:  # it found its work already done, or never came so far: the file is as it was
             rows = _parse(self._reader.read_new())
             self._record(rows, from_step=rows[-1].step if rows else 0)
+            self._reader.accept()
 
     def _record(self, rows: list["Row"], *, from_step: int) -> None:
         for start in range(0, len(rows), MAX_ROWS_AT_ONCE):
@@ -79,27 +81,32 @@ class _Begin:
 
 
 class LineReader:
-    """New whole lines of a growing file."""
+    """New whole lines of a growing file. Lines come again until they are accepted: what could not be written to a
+    database that was away must not be lost."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._offset = 0
+        self._accepted = self._seen = 0
 
     def read_new(self) -> list[str]:
-        """Whole lines after those read before; none if there is no file."""
+        """Whole lines after those accepted; none if there is no file."""
         try:
             with self.path.open("rb") as file:
-                file.seek(self._offset)
+                file.seek(self._accepted)
                 content = file.read()
         except FileNotFoundError:
-            return []
+            content = b""
         whole, end, _ = content.rpartition(b"\n")
-        self._offset += len(whole) + len(end)
+        self._seen = self._accepted + len(whole) + len(end)
         return whole.decode(errors="replace").split("\n") if end else []
+
+    def accept(self) -> None:
+        """What was read last need not come again."""
+        self._accepted = self._seen
 
     def start_over(self) -> None:
         """Reads from the beginning next time."""
-        self._offset = 0
+        self._accepted = self._seen = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ def copy_snapshot(snapshot: Snapshot, target: Path, *, pulse: Pulse) -> None:
                 copy.write(chunk)
                 pulse()
     except OSError as error:
+        draft.unlink(missing_ok=True)
         raise CannotStart(f"The file of the snapshot {snapshot.name} cannot be copied: {error}.") from error
     if digest.hexdigest() != snapshot.sha256:
         draft.unlink()

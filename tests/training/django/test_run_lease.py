@@ -14,7 +14,8 @@ from annotate.models import Snapshot
 from tests.annotate.factories import make_project
 from tests.training.django.helpers import claim, expire, make_snapshot, queue_run
 from training.models import Run
-from training.runner.lease import HEARTBEAT_SECONDS, KILL_AFTER, TERMINATE_AFTER, Lease, clock
+from training.runner.attempt import CANCEL_SECONDS, POLL_SECONDS
+from training.runner.lease import HEARTBEAT_SECONDS, KILL_AFTER, LOOK_SECONDS, TERMINATE_AFTER, Lease, clock
 from training.runner.trainer import Trainer, end_left_behind
 from training.services.claims import LEASE_SECONDS, Claim, StaleAttempt, release_expired
 from training.services.runs import cancel_run
@@ -33,6 +34,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 def test_the_order_of_events_in_a_lease() -> None:
     assert 2 * HEARTBEAT_SECONDS < TERMINATE_AFTER < KILL_AFTER < LEASE_SECONDS
     assert KILL_AFTER - TERMINATE_AFTER >= 10  # what a recipe may take to save
+    assert LOOK_SECONDS + POLL_SECONDS + CANCEL_SECONDS < 9  # so that a cancelled run is over within 10 s
 
 
 @pytest.mark.parametrize(("silent", "signal"), [(TERMINATE_AFTER, 15), (KILL_AFTER, 9)])

@@ -1,10 +1,12 @@
 """What a recipe's files say reaches the database, also when they are cut back, half written or odd."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import DatabaseError, connection, transaction
 
 from annotate.models import Snapshot
 from tests.training.django.helpers import claim, queue_run
@@ -55,6 +57,22 @@ def test_steps_arrive_as_they_are_written(run: Run, mirror: Mirror, tmp_path: Pa
     assert rows(run) == [(1, {"train/loss": 0.1}), (2, {"train/loss": 0.2}), (3, {"train/loss": 0.3})]
     run.refresh_from_db()
     assert (run.step, run.total_steps) == (3, 20)
+
+
+def test_what_a_database_that_was_away_did_not_take_is_written_when_it_is_back(
+    run: Run, mirror: Mirror, tmp_path: Path
+) -> None:
+    say(tmp_path, (1, 0))
+    append(tmp_path, line(1))
+    mirror.update()
+    append(tmp_path, line(2) + line(3))
+    with pytest.raises(DatabaseError), transaction.atomic():
+        with connection.cursor() as cursor, contextlib.suppress(DatabaseError):
+            cursor.execute("SELECT 1 / 0")  # the transaction takes no more
+        mirror.update()
+    append(tmp_path, line(4))
+    mirror.update()
+    assert [step for step, _ in rows(run)] == [1, 2, 3, 4]
 
 
 def test_nothing_is_read_before_the_trainer_says_where_it_begins(run: Run, tmp_path: Path) -> None:

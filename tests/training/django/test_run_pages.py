@@ -109,7 +109,7 @@ def test_a_live_page_shows_how_far_it_is(snapshot: Snapshot, people: RunCast) ->
     assert 'max="10" value="4"' in html and "step 4 of 10" in html
     assert "3 min left" in html  # 6 steps of 30 s
     assert "step 4/10 &lt;loss&gt;" in html
-    assert f'data-metrics-url="/api/v1/runs/{run.pk}/metrics/"' in html
+    assert f'data-curves-url="/runs/{run.pk}/curves/"' in html
     assert f'hx-get="/runs/{run.pk}/live/?seen=' in html and 'hx-trigger="every 2s"' in html
     assert f'href="/runs/{run.pk}/cancel/"' in html
     assert "style=" not in html
@@ -187,7 +187,14 @@ def test_a_list_goes_on_with_older_runs(snapshot: Snapshot, people: RunCast) -> 
     assert client.get(f"/runs/?before={10**40}").status_code == 404
 
 
-GET_PAGES = ["/runs/{run}/", "/runs/{run}/live/", "/runs/{run}/cancel/", "/p/{slug}/train/", "/models/{model}/"]
+GET_PAGES = [
+    "/runs/{run}/",
+    "/runs/{run}/live/",
+    "/runs/{run}/curves/",
+    "/runs/{run}/cancel/",
+    "/p/{slug}/train/",
+    "/models/{model}/",
+]
 POST_PAGES = ["/runs/{run}/cancel/", "/runs/{run}/resume/", "/p/{slug}/train/"]
 
 

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import psutil
 import pytest
+from celery import current_app
 from django.conf import settings
 from django.db import connection
 
@@ -21,7 +23,7 @@ from annotate.models import Snapshot
 from tests.annotate.factories import make_project
 from tests.training.django.helpers import expire, make_snapshot
 from training.models import ModelVersion, Run, RunAttempt, RunMetric
-from training.services.doorbell import ring
+from training.services.doorbell import RING
 from training.services.runs import cancel_run, resume_run, start_run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -32,9 +34,9 @@ LONG = {"batch_size": 1, "epochs": 2000, "checkpoint_every": 5, "evaluate_every"
 
 
 class Worker:
-    """A Celery worker of the queue gpu, started as the stack starts it."""
+    """A Celery worker of the queue gpu, started as the stack starts it, or by the command that stands `before`."""
 
-    def __init__(self, home: Path, name: str) -> None:
+    def __init__(self, home: Path, name: str, *, before: Sequence[str] = ()) -> None:
         command = [sys.executable, "-m", "celery", "-A", "webapp", "worker", "-Q", "gpu", "-n", f"{name}@%h"]
         command += ["--pool", "threads", "--concurrency", "1", "--without-gossip", "--without-mingle"]
         database = connection.settings_dict
@@ -42,7 +44,7 @@ class Worker:
         self.log = home / f"{name}.log"
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*command, "--loglevel", "INFO"],
+                [*before, *command, "--loglevel", "INFO"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -152,15 +154,22 @@ def metrics_file(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run.folder / "out" / "metrics.jsonl").read_text().splitlines()]
 
 
+def deliver_to_all(workers: Sequence[Worker]) -> None:
+    """One doorbell message, delivered again until every worker has had it."""
+    message, deadline = str(uuid.uuid4()), time.monotonic() + PATIENCE_SECONDS
+    while not all(f"{RING}[{message}] received" in worker.log.read_text() for worker in workers):
+        assert time.monotonic() < deadline, [worker.log.read_text()[-2000:] for worker in workers]
+        current_app.send_task(RING, queue="gpu", task_id=message, ignore_result=True)
+        time.sleep(0.1)
+
+
 def test_a_run_from_the_doorbell_to_the_registry(snapshot: Snapshot, start_worker: Callable[[str], Worker]) -> None:
-    start_worker("gpu")
+    workers = [start_worker("gpu-1"), start_worker("gpu-2")]
     run = start(snapshot, epochs=2, batch_size=4)
     with Census(run) as census:
-        for _ in range(5):
-            ring("gpu")
+        deliver_to_all(workers)
         wait_for(run, lambda run: run.is_finished)
-        for _ in range(5):
-            ring("gpu")
+        deliver_to_all(workers)
         time.sleep(1)
         run.refresh_from_db()
     assert (run.state, run.reason, run.attempt, run.step, run.total_steps) == ("succeeded", "", 1, 8, 8), run.log_tail
@@ -299,7 +308,9 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes(
         frozen.process.send_signal(signal.SIGCONT)
         wait_for(run, lambda run: "attempt 1 has lost it" in frozen.log.read_text())
         assert (run.attempt, run.state) == (2, "running") and "gpu-awake" in run.worker
-        # The one that woke up is free again, and not in the other's way.
+        # The one that woke up is free again, and not in the other's way. A trainer that hears nothing is ended too.
+        (trainer,) = trainers_of(run)
+        trainer.send_signal(signal.SIGSTOP)
         cancel_run(run)
         wait_for(run, lambda run: run.is_finished)
     assert census.most == 1

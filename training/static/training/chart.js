@@ -1,5 +1,5 @@
 // One small line chart as SVG: axes, a main curve, a dashed one beside it, a horizontal reference. Colours come from CSS,
-// words from the page: what stands in braces is filled in.
+// words from the page: what stands in braces is filled in. A point may stand for a stretch of steps, see run.js.
 
 const SVG = "http://www.w3.org/2000/svg";
 const FRAME = { left: 44, right: 312, top: 10, bottom: 148 };
@@ -11,13 +11,13 @@ export function drawChart(svg, { name, points, beside, steps, percent, line, flo
   svg.replaceChildren();
   svg.append(element("path", { class: "axis", d: `M${FRAME.left} ${FRAME.top}V${FRAME.bottom}H${FRAME.right}` }));
   if (points.length === 0) return; // the page says that nothing is measured yet
-  const raw = thin(points);
+  const raw = thin(points.flatMap(spread));
   const aside = thin(smooth(beside));
   const range = rangeOf([...raw, ...aside].map((point) => point[1]), { line, floor, ceiling: percent ? 1 : Infinity });
   const place = scales(steps, range);
   if (line !== null) drawLine(svg, line, place);
   if (aside.length > 1) svg.append(element("path", { class: "curve two", d: pathOf(aside, place) }));
-  const isLong = points.length >= SMOOTH_FROM;
+  const isLong = raw.length >= SMOOTH_FROM;
   if (isLong) svg.append(element("path", { class: "curve raw", d: pathOf(raw, place) }));
   svg.append(element("path", { class: "curve", d: pathOf(isLong ? thin(smooth(points)) : raw, place) }));
   if (!isLong) for (const point of raw) svg.append(dot(point, place, fill(words.point, { step: point[0], value: write(point[1]) })));
@@ -30,14 +30,28 @@ export function drawChart(svg, { name, points, beside, steps, percent, line, flo
   svg.parentElement.querySelector("[data-last]").textContent = write(last[1]);
 }
 
-// The mean over the last fortieth of the curve, at every point.
+// What a point says: itself, or the lowest and the highest of its stretch, in the order of their steps.
+function spread(point) {
+  const [, , count, lowStep, low, highStep, high] = point;
+  if (count === undefined) return [point];
+  if (lowStep === highStep) return [[lowStep, low]];
+  return lowStep < highStep ? [[lowStep, low], [highStep, high]] : [[highStep, high], [lowStep, low]];
+}
+
+// The mean over the last fortieth of the measured steps, at every point.
 function smooth(points) {
   if (points.length < SMOOTH_FROM) return points;
-  const size = Math.ceil(points.length / 40);
-  let sum = 0;
-  return points.map(([step, value], index) => {
-    sum += value - (index >= size ? points[index - size][1] : 0);
-    return [step, sum / Math.min(index + 1, size)];
+  const size = Math.ceil(points.reduce((sum, [, , count = 1]) => sum + count, 0) / 40);
+  let [sum, steps, oldest] = [0, 0, 0];
+  return points.map(([step, mean, count = 1]) => {
+    sum += mean * count;
+    steps += count;
+    for (let next = points[oldest][2] ?? 1; steps - next >= size; next = points[oldest][2] ?? 1) {
+      sum -= points[oldest][1] * next;
+      steps -= next;
+      oldest += 1;
+    }
+    return [step, sum / steps];
   });
 }
 

@@ -1,16 +1,22 @@
-// The live curves of a run's page: asks for new measurements every two seconds and draws them as SVG.
+// The live curves of a run's page: asks for new points every two seconds and draws them as SVG. A point is
+// [step, value], or of a stretch of steps [last step, mean, steps, step of the lowest, lowest, step of the highest, highest].
 import { drawChart } from "./chart.js";
 
 const EVERY_MS = 2000;
-const FINISHED = new Set(["succeeded", "failed", "cancelled"]);
+const MAX_POINTS = 4000; // gathered by a page that stays open for days: then it asks for fewer, of stretches, from the start
 
 class Curves {
   constructor(element) {
-    this.url = element.dataset.metricsUrl;
+    this.url = element.dataset.curvesUrl;
     this.words = { ...element.dataset };
     this.figures = [...element.querySelectorAll("figure")];
-    this.rows = [];
+    this.forget();
+  }
+
+  forget() {
+    this.points = {};
     this.attempt = null;
+    this.step = 0;
   }
 
   async follow() {
@@ -23,14 +29,15 @@ class Curves {
       }
       if (answer) {
         this.take(answer);
-        if (FINISHED.has(answer.state) && !answer.more) return;
+        if (answer.finished && !answer.more) return;
       }
       if (!answer?.more) await new Promise((done) => setTimeout(done, EVERY_MS));
     }
   }
 
   async ask() {
-    const query = new URLSearchParams({ since_step: this.rows.at(-1)?.step ?? 0 });
+    if (Object.values(this.points).some((points) => points.length > MAX_POINTS)) this.forget();
+    const query = new URLSearchParams({ since_step: this.step });
     if (this.attempt !== null) query.set("attempt", this.attempt);
     const response = await fetch(`${this.url}?${query}`, { headers: { Accept: "application/json" } });
     if (!response.ok) throw new Error(`status ${response.status}`);
@@ -38,25 +45,23 @@ class Curves {
   }
 
   take(answer) {
+    const nothingNew = answer.step === this.step && answer.attempt === this.attempt;
     this.attempt = answer.attempt;
-    if (answer.discard_after !== null) this.rows = this.rows.filter((row) => row.step <= answer.discard_after);
-    if (answer.metrics.length === 0 && answer.discard_after === null) return;
-    this.rows.push(...answer.metrics);
-    for (const figure of this.figures) drawFigure(figure, this.rows, this.words);
+    if (nothingNew) return;
+    if (answer.whole) this.points = {};
+    for (const [name, points] of Object.entries(answer.points)) this.points[name] = [...(this.points[name] ?? []), ...points];
+    this.step = answer.step;
+    for (const figure of this.figures) drawFigure(figure, this.points, this.step, this.words);
   }
 }
 
-function pointsOf(rows, name) {
-  return rows.filter((row) => typeof row.values[name] === "number").map((row) => [row.step, row.values[name]]);
-}
-
-function drawFigure(figure, rows, words) {
+function drawFigure(figure, points, step, words) {
   const { series, beside, name, unit, line, lineName, floor } = figure.dataset;
   drawChart(figure.querySelector("svg"), {
     name,
-    points: pointsOf(rows, series),
-    beside: beside ? pointsOf(rows, beside) : [],
-    steps: [rows[0]?.step ?? 0, rows.at(-1)?.step ?? 1],
+    points: points[series] ?? [],
+    beside: (beside && points[beside]) || [],
+    steps: [1, Math.max(step, 1)],
     percent: unit === "percent",
     line: line === undefined ? null : { value: Number(line), name: lineName },
     floor: floor === undefined ? null : Number(floor),
