@@ -1,4 +1,4 @@
-"""Runs of several processes and of several machines: who may join, what ends for all, and real trainings on loopback."""
+"""Runs of several processes and of several machines: who may join, what ends for all, real trainings on loopback."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ from training.services.members import (
     open_membership,
     renew_membership,
 )
-from training.services.runs import start_run
+from training.services.runs import cancel_run, start_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -171,7 +171,7 @@ def test_commands_of_one_process_of_several_and_of_several_machines(snapshot: Sn
     assert {"--nnodes=3", "--node-rank=2", "--master-addr=10.0.0.1", "--master-port=4711"} <= set(machines)
 
 
-# --- real workers ------------------------------------------------------------------------------------------------------
+# --- real workers ----------------------------------------------------------------------------------------------------
 
 
 def processes_of(run: Run) -> dict[str, list[psutil.Process]]:
@@ -231,8 +231,6 @@ def test_two_machines_are_as_one_of_two_processes_and_outlive_a_kill(
     wait_for(long, lambda run: second.exists())
     assert RunAttempt.objects.get(run=long, number=1).outcome == "lost"
     assert set(processes_of(long)) <= {mark_of(long, 2, 0), mark_of(long, 2, 1)}
-    from training.services.runs import cancel_run
-
     cancel_run(long)
     wait_for(long, lambda run: run.is_finished)
     assert long.state == "cancelled"
