@@ -19,8 +19,8 @@ from training.pages.forms import TrainForm
 from training.recipes.configs import PRESETS, RECIPES, build
 from training.services import snapshot_texts
 from training.services.claims import give_back, mark_running, succeed
-from training.services.estimates import Estimate
 from training.services.metrics import StepMetrics, begin_attempt, record_metrics
+from training.services.plans import Estimate
 from training.services.run_settings import STARTABLE, set_by_server
 from training.services.runs import look_ahead, start_run
 from training.services.snapshot_texts import texts_of
@@ -251,6 +251,7 @@ def test_the_form_estimates_fills_in_and_starts(project: Project, snapshot: Snap
     first = client.get(address).content.decode()
     assert 'id="estimate"' in first and "of memory a process at the peak" in first
     assert f'hx-post="{address}estimate/?kind=reward"' in first
+    assert first.index("Start the run</button>") < first.index('value="fill"'), "Enter in a field starts the run"
     given = form_of(snapshot, preset="lora", name="kept", queue="cpu", processes="2", nodes="")
     filled = client.post(address, given | {"do": "fill"}).content.decode()
     assert not Run.objects.exists()

@@ -11,7 +11,7 @@ from annotate.errors import Invalid, Refused
 from annotate.models import Project, Snapshot, User
 from training.models import Run, RunInput
 from training.selectors import accuracy_of, trainable_snapshots
-from training.services.estimates import lines_of
+from training.services.notices import lines_of
 from training.services.run_settings import with_preset
 from training.services.runs import look_ahead, start_run
 
