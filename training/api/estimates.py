@@ -13,7 +13,7 @@ from training.api.serializers import SettingsField, StartShape
 from training.api.views import asked_run
 from training.models import Run
 from training.recipes.configs import PRESETS
-from training.services.estimates import Estimate
+from training.services.plans import Estimate
 from training.services.run_settings import STARTABLE
 from training.services.runs import look_ahead
 

@@ -6,7 +6,7 @@ from django.utils.translation import gettext as _
 
 from annotate.errors import Invalid
 from training.pages.forms import TrainForm
-from training.services.estimates import Estimate, gib
+from training.services.plans import Estimate, gib
 from training.services.runs import look_ahead
 from training.templatetags.run_numbers import duration
 
@@ -44,7 +44,7 @@ def _told(estimate: Estimate) -> dict[str, Any]:
         "room": _room(estimate),
     }
     if need is not None:
-        told |= {"memory": gib(estimate.process_bytes), "steps": need.steps, "tokens": round(need.tokens, -2)}
+        told |= {"memory": gib(estimate.process_bytes), "steps": need.steps, "tokens": round(need.tokens / 100) * 100}
     if seconds is not None:
         told |= {"low": duration(seconds.low), "high": duration(seconds.high), "runs": seconds.runs}
     return told

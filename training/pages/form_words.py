@@ -1,15 +1,17 @@
 """What the form that starts runs says: its tabs, and what models are called in them."""
 
-from django.utils.functional import Promise
+from typing import TYPE_CHECKING
+
 from django.utils.translation import gettext_lazy
 
 from training.models import Run
 from training.services.run_settings import EVALUATE_POLICY, EVALUATE_REWARD, Role
 
-Words = str | Promise
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise as Words
 
 # The form's tabs, a recipe each: what it is called, the title of its page, and what its runs do.
-TABS: dict[str, tuple[Words, Words, Words]] = {
+TABS: "dict[str, tuple[Words, Words, Words]]" = {
     Run.Kind.REWARD: (
         Run.Kind.REWARD.label, gettext_lazy("Train: Reward model"),
         gettext_lazy("Learns from rankings to give a response one number."),
@@ -43,14 +45,14 @@ TABS: dict[str, tuple[Words, Words, Words]] = {
     ),
 }  # fmt: skip
 # What the first model is called where nothing is trained from it.
-BASES: dict[str, tuple[Words, Words]] = {
+BASES: "dict[str, tuple[Words, Words]]" = {
     EVALUATE_REWARD: (gettext_lazy("Reward model"), gettext_lazy("The reward model that is evaluated.")),
     EVALUATE_POLICY: (gettext_lazy("Policy"), gettext_lazy("The policy that is evaluated.")),
     Run.Kind.SAMPLE: (gettext_lazy("First model"), gettext_lazy("Each model answers every prompt.")),
 }
 _FURTHER = (gettext_lazy("No further model"), gettext_lazy("To compare, or leave it empty."))
 # Of a role: what an empty choice says, and the help; by recipe where a recipe has words of its own.
-ROLES: dict[str | tuple[str, str], tuple[Words, Words]] = {
+ROLES: "dict[str | tuple[str, str], tuple[Words, Words]]" = {
     Role.REWARD: (gettext_lazy("None: only the rewards below"), gettext_lazy("What the policy is rewarded by.")),
     Role.JUDGE: (
         gettext_lazy("None given: one is trained at the start"),

@@ -31,6 +31,7 @@ from training.services.claims import (
     succeed,
     update_run,
 )
+from training.services.doorbell import ring
 from training.services.members import announce_port, lost_member, members_there, open_membership
 from training.services.models import KIND_OF_MODEL, model_of
 
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 MEMBER_SECONDS = 1.0
 GATHER_SECONDS = 60.0
+LAST_WORD_SECONDS = 3.0
 MIRROR_SECONDS = 1.0
 LOG_SECONDS = 3.0
 STOP_SECONDS = 10.5  # a recipe ends itself 10 s after SIGTERM; the supervisor gives a worker 12
@@ -169,6 +171,8 @@ class Attempt:
             self._follow(trainer)
         except Interrupted as interruption:
             interrupted = interruption.why
+            if interrupted == Why.MEMBER_LOST:
+                trainer.wait(LAST_WORD_SECONDS)  # what ended the member may end ours, too, and it says why
             trainer.terminate()
             trainer.wait(CANCEL_SECONDS if interruption.why == Why.CANCELLED else STOP_SECONDS)
         finally:
@@ -184,10 +188,13 @@ class Attempt:
             Interrupted, StaleAttempt: it should not go on, or they do not come.
         """
         open_membership(self.claim, worker=self.worker, host=self.host, address=own_address())
-        deadline = clock() + GATHER_SECONDS
+        deadline, ring_due = clock() + GATHER_SECONDS, clock()
         while members_there(self.claim) < self.run.nodes:
             if clock() > deadline:
                 raise Interrupted(Why.ALONE)
+            if clock() >= ring_due:  # again and again: this very worker hears the bell, too
+                ring_due = clock() + MEMBER_SECONDS
+                ring(self.run.queue)
             self._pulse()
             time.sleep(POLL_SECONDS)
 
@@ -262,7 +269,7 @@ class Attempt:
         elif ending.interrupted == Why.ALONE:
             reason = f"Not all of {self.run.nodes} workers came within {GATHER_SECONDS:.0f} s; it is tried again."
             give_back(self.claim, lost=False, reason=reason, **told)
-        elif ending.interrupted == Why.MEMBER_LOST or self._is_broken(ending):
+        elif self._is_broken(ending) or (ending.interrupted == Why.MEMBER_LOST and code == 143):
             who = f"The worker {self.missing}" if self.missing else "One of its processes"
             give_back(self.claim, lost=True, reason=f"{who} was lost at step {self.mirror.step}.", **told)
         elif ending.exit is None and (code is None or code < 0) or code == 143:
@@ -278,16 +285,15 @@ class Attempt:
             fail(self.claim, reason=reason or f"The training process failed ({_manner(ending.status)}).", **told)
 
     def _is_broken(self, ending: Ending) -> bool:
-        """Whether it failed because another of its processes went away: what is left of it then cannot tell why.
+        """Whether a run of several processes ended because one of them, here or elsewhere, went away without a word.
 
-        A process that fails for a reason of its own leaves word of that, which exit.json repeats.
+        One that fails for a reason of its own leaves word of it, which exit.json repeats: that is a failure.
         """
-        if self.run.processes * self.run.nodes == 1 or ending.exit is None or ending.exit.code == 2:
+        if self.run.processes * self.run.nodes == 1 or ending.interrupted not in (None, Why.MEMBER_LOST):
             return False
-        if not self.missing and self.run.nodes > 1:
-            with contextlib.suppress(DatabaseError, InterfaceError):
-                self.missing = lost_member(self.claim)
-        return bool(self.missing) or bool(ending.exit.content.get("peer_lost"))
+        if ending.exit is None:
+            return True
+        return bool(ending.exit.content.get("peer_lost"))
 
     def _succeed(self, told: dict[str, Any]) -> None:
         report = read_json(self.output / "report.json")

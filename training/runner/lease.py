@@ -4,20 +4,16 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, TypeVar
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 
 from training.models import Run
 from training.runner.trainer import kill_marked, signal_group
 from training.services.claims import LEASE_SECONDS, Claim, StaleAttempt, look_at, renew_lease
-from training.services.members import Membership
+from training.services.members import Membership, look_at_membership, renew_membership
 
 logger = logging.getLogger(__name__)
-
-Held = TypeVar("Held", Claim, Membership)
 
 HEARTBEAT_SECONDS = 10.0
 LOOK_SECONDS = 1.0
@@ -33,27 +29,16 @@ def clock() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-class Lease(Generic[Held]):
+class Lease:
     """The claim of one attempt, kept while the block lasts.
 
     A watchdog thread of its own, which needs no database, ends the guarded process group when no renewal has succeeded
     for too long: also when the database hangs, or this process was frozen and wakes up after its time.
     """
 
-    def __init__(
-        self,
-        claim: Held,
-        *,
-        taken_at: float,
-        renew: Callable[[Held], Run.State] = renew_lease,
-        look: Callable[[Held], Run.State] = look_at,
-    ) -> None:
-        """Args:
-        taken_at: clock() just before the claim was asked for.
-        renew, look: how its end is moved, and what it says.
-        """
+    def __init__(self, claim: Claim | Membership, *, taken_at: float) -> None:
+        """`taken_at`: clock() just before the claim was asked for."""
         self.claim = claim
-        self._renew, self._look = renew, look
         self._renewed_at = taken_at
         self._looked_at = taken_at
         self._state = Run.State.STARTING
@@ -104,10 +89,10 @@ class Lease(Generic[Held]):
 
     def _ask(self, now: float) -> None:
         if now - self._renewed_at >= HEARTBEAT_SECONDS:
-            self._state = self._renew(self.claim)
+            self._state = _renewed(self.claim)
             self._renewed_at = now
         else:
-            self._state = self._look(self.claim)
+            self._state = _looked_at(self.claim)
 
     def _watch(self) -> None:
         terminated = False
@@ -123,6 +108,14 @@ class Lease(Generic[Held]):
                 terminated = True
                 logger.warning("run %s: the lease was not renewed for %.0f s", self.claim.run_id, silent)
                 signal_group(self._group, signal.SIGTERM)
+
+
+def _renewed(claim: Claim | Membership) -> Run.State:
+    return renew_lease(claim) if isinstance(claim, Claim) else renew_membership(claim)
+
+
+def _looked_at(claim: Claim | Membership) -> Run.State:
+    return look_at(claim) if isinstance(claim, Claim) else look_at_membership(claim)
 
 
 def forget_connection() -> None:

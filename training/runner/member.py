@@ -25,7 +25,7 @@ from training.runner.prepare import (
 )
 from training.runner.trainer import Trainer, kill_marked
 from training.services.claims import StaleAttempt
-from training.services.members import Membership, leave_run, look_at_membership, meeting_place, renew_membership
+from training.services.members import Membership, leave_run, meeting_place
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class MemberAttempt:
 
     def __init__(self, member: Membership, *, host: str, taken_at: float, stop: threading.Event) -> None:
         self.member, self.host, self.stop = member, host, stop
-        self.lease = Lease(member, taken_at=taken_at, renew=renew_membership, look=look_at_membership)
+        self.lease = Lease(member, taken_at=taken_at)
         self.run = Run.objects.select_related("snapshot", "base_version", "project").get(pk=member.run_id)
         name = f"{member.attempt}-{member.rank}"
         self.data = self.run.folder / f"data-{name}.jsonl"

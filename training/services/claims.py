@@ -69,12 +69,12 @@ def claim_run(*, queues: list[str], worker: str, host: str, processes: int = 1) 
     Args:
         processes: how many of one run this worker starts side by side.
     """
-    who = {"worker": worker, "queues": queues, "processes": processes}
-    times = {"seconds": LEASE_SECONDS, "alive": ALIVE.total_seconds()}
+    told: dict[str, Any] = {"worker": worker, "queues": queues, "processes": processes}
+    told |= {"seconds": LEASE_SECONDS, "alive": ALIVE.total_seconds()}
     with connection.cursor() as cursor:
         if Run.objects.filter(state=State.QUEUED, nodes__gt=1, queue__in=queues).exists():
             cursor.execute(GATHERING)
-        cursor.execute(CLAIM, who | times)
+        cursor.execute(CLAIM, told)
         row = cursor.fetchone()
     if row is None:
         return None

@@ -3,7 +3,7 @@
 The clock is the database's. A member's lease is renewed as a run's is; that of the first member is the run's own.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from django.db import connection, transaction
@@ -12,7 +12,6 @@ from django.db.models.functions import Now
 
 from training.models import Run, RunMember
 from training.services.claims import LEASE_SECONDS, Claim, StaleAttempt
-from training.services.doorbell import ring_on_commit
 
 Outcome = RunMember.Outcome
 
@@ -37,13 +36,10 @@ JOIN = """
 """
 
 
-@transaction.atomic
 def open_membership(claim: Claim, *, worker: str, host: str, address: str) -> None:
-    """Makes the holder of a run the first of those who train it, and wakes the workers whom it waits for on commit."""
-    run = Run.objects.get(pk=claim.run_id)
-    RunMember.objects.create(run=run, attempt=claim.attempt, rank=0, worker=worker, host=host, address=address)
-    for _each in range(run.nodes - 1):
-        ring_on_commit(run.queue)
+    """Makes the holder of a run the first of those who train it; from then on others may join."""
+    first = Membership(claim.run_id, claim.attempt, 0)
+    RunMember.objects.create(**asdict(first), worker=worker, host=host, address=address)
 
 
 @transaction.atomic

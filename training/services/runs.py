@@ -11,9 +11,10 @@ from annotate.models import Project, Snapshot, User
 from training.models import Run, RunInput
 from training.selectors import pairs_of, train_pairs
 from training.services.doorbell import ring_on_commit
-from training.services.estimates import Estimate, Plan, estimate_run
+from training.services.estimates import estimate_run
 from training.services.families import cancel_waiting_children
 from training.services.placement import placement_faults
+from training.services.plans import Estimate, Plan
 from training.services.run_inputs import BASE, checked_inputs, is_any_deleted, settle_inputs
 from training.services.run_settings import EVALUATE_POLICY, EVALUATE_REWARD, INPUTS, checked_config, recipe_of
 

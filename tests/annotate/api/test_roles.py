@@ -245,6 +245,8 @@ BODIES: dict[tuple[str, str], Body] = {
         "format": "plackett",
         "file": SimpleUploadedFile("more.jsonl", json.dumps(RECORD | {"prompt": "q?"}).encode()),
     },
+    ("POST", "/api/v1/runs/estimate/"): lambda world, slot: START | {"project": "tales", "snapshot": world.snapshot},
+    ("POST", "/p/{slug}/train/estimate/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},
     ("POST", "/p/{slug}/train/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},
     ("POST", "/p/{slug}/pipeline/"): lambda world, slot: {
         "base_model": "tiny",

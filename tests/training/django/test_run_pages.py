@@ -55,7 +55,7 @@ def test_a_good_form_leads_to_the_live_page_of_its_run(project: Project, snapsho
     assert run.started_by == people.alice
     assert (run.config["epochs"], run.config["gradient_checkpointing"], run.config["max_steps"]) == (3, True, None)
     html = client.get(answer["Location"]).content.decode()
-    assert "queued" in html and "Waits for a worker" in html
+    assert "queued" in html and "No worker serves gpu now" in html
 
 
 def test_a_wrong_form_says_at_each_field_what_is_wrong(project: Project, snapshot: Snapshot, people: RunCast) -> None:

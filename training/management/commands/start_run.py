@@ -12,7 +12,7 @@ from annotate.models import Project, Snapshot, User
 from training.models import Run, RunInput
 from training.pages.report import report_headline
 from training.selectors import accuracy_of, trainable_snapshots
-from training.services.estimates import lines_of
+from training.services.notices import lines_of
 from training.services.run_settings import with_preset
 from training.services.runs import look_ahead, start_run
 
