@@ -10,7 +10,7 @@ from rest_framework.response import Response
 
 from annotate.api.base import Endpoint
 from training.api.serializers import SettingsField, StartShape
-from training.api.views import asked_run
+from training.api.views import TRAIN, asked_run
 from training.models import Run
 from training.recipes.configs import PRESETS
 from training.services.plans import Estimate
@@ -60,6 +60,8 @@ class EstimateAnswer(serializers.Serializer[Any]):
 
 
 class EstimateRun(Endpoint):
+    required_scope = TRAIN
+
     @extend_schema(operation_id="estimate_run", request=StartShape, responses=EstimateAnswer)
     def post(self, request: Request) -> Response:
         """Memory and time of a run before it is started. Takes what starting takes; makes nothing, changes nothing."""
