@@ -261,13 +261,22 @@ def latest_metrics(run: Run) -> dict[str, float]:
     return latest
 
 
+# Who waits for whom: as parent, or as a model that is named by the run that makes it.
 FAMILY = """
-    WITH RECURSIVE above AS (
-        SELECT id, parent_id FROM training_run WHERE id = %(run)s
-        UNION SELECT run.id, run.parent_id FROM training_run run JOIN above ON run.id = above.parent_id
+    WITH RECURSIVE edges AS (
+        SELECT id AS one, parent_id AS other FROM training_run WHERE project_id = %(project)s AND parent_id IS NOT NULL
+        UNION ALL
+        SELECT id, substring(base_model FROM 5)::bigint FROM training_run
+        WHERE project_id = %(project)s AND base_model ~ '^run:[0-9]{1,18}$'
+        UNION ALL
+        SELECT input.run_id, substring(input.name FROM 5)::bigint FROM training_runinput input
+        JOIN training_run run ON run.id = input.run_id
+        WHERE run.project_id = %(project)s AND input.name ~ '^run:[0-9]{1,18}$'
     ), family AS (
-        SELECT id FROM above WHERE parent_id IS NULL
-        UNION SELECT run.id FROM training_run run JOIN family ON run.parent_id = family.id
+        SELECT %(run)s::bigint AS id
+        UNION
+        SELECT CASE edges.one WHEN family.id THEN edges.other ELSE edges.one END
+        FROM edges JOIN family ON family.id IN (edges.one, edges.other)
     )
     SELECT id FROM family
 """
@@ -276,7 +285,7 @@ FAMILY = """
 def family_of(run: Run) -> list[Run]:
     """The runs of its chain in the order in which they were started, this one among them; alone if nothing waits."""
     with connection.cursor() as cursor:
-        cursor.execute(FAMILY, {"run": run.pk})
+        cursor.execute(FAMILY, {"run": run.pk, "project": run.project_id})
         ids = [row[0] for row in cursor.fetchall()]
     return list(Run.objects.filter(pk__in=ids).order_by("pk"))
 

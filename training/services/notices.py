@@ -61,9 +61,7 @@ def _about_room(plan: Plan, found: Estimate) -> list[str]:
         words = _("No worker serves %(queue)s now: the run waits until one is started.")
         return [words % {"queue": room.queue}]
     if room.workers < plan.nodes:
-        words = _(
-            "%(count)d workers of %(queue)s are alive, and %(nodes)d are to train it together: it waits for them."
-        )
+        words = _("%(nodes)d workers are to train it together, and %(count)d of %(queue)s live: it waits for the rest.")
         return [words % {"count": room.workers, "queue": room.queue, "nodes": plan.nodes}]
     if found.need is None or room.fitting:
         return []
