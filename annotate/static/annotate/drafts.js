@@ -31,7 +31,7 @@ export function keepDraft(task, {user, url}, hooks) {
 
 	function change(changed) {
 		body = {...changed, stamp: copies.newKey()};
-		copies.write(...where, {url, version: task.draft?.version, body});
+		copies.write(...where, {url, version: task.draft?.version ?? 0, body});
 		hooks.state("saving");
 		if (tries) timer = clearTimeout(timer);
 		tries = 0;
@@ -96,7 +96,9 @@ export function keepDraft(task, {user, url}, hooks) {
 	return {open, change, save, close, forget, dirty: () => body !== null};
 }
 
-// A draft that only this browser has may be of a task that is another's by now: the server brings it back.
-export async function handOver(user) {
-	for (const {url, version = 0, body} of copies.all("draft", user)) await send("PUT", url, {version, body}).catch(() => {});
+// Drafts of tasks that are not at hand: the server brings them back.
+export async function handOver(user, tasks) {
+	const lost = copies.all("draft", user).filter(({url}) => !tasks.some(({lease}) => url.includes(lease)));
+	for (const {url, ...draft} of lost) await send("PUT", url, draft).catch(() => {});
+	return lost.length;
 }

@@ -10,13 +10,13 @@ import {startRanker} from "./ranker.js";
 import {fill, fromDraft, letterOf, sentence, toAnswer, toDraft} from "./ranking_state.js";
 
 const page = document.getElementById("workbench");
-const {user, pageUrl, leaseUrl} = page.dataset;
-const [guidelines, leaseSeconds] = [page.dataset.guidelines, page.dataset.leaseSeconds].map(Number);
+const {user, pageUrl, leaseUrl, leaseSeconds} = page.dataset;
+const guidelines = Number(page.dataset.guidelines);
 const words = JSON.parse(page.dataset.words);
 
 let tasks = []; // to rank: the present one, the prefetched one
-let task = null; // on the page: the first or an earlier one
-let drafts = null;
+let task; // on the page: the first or an earlier one
+let drafts;
 const finished = new Set(); // leases that a late reply may still bring
 
 const onWait = ({status}) => say(status ? "waiting" : "offline");
@@ -46,9 +46,7 @@ function receive({tasks: leased, progress, guidelines: news, closed = false}) {
 
 const known = () => ({have: tasks.map(({lease}) => lease), guidelines});
 
-async function fetchTasks() {
-	await persist("POST", `${pageUrl}next/`, known(), {onWait}).then(receive, stuck);
-}
+const fetchTasks = () => persist("POST", `${pageUrl}next/`, known(), {onWait}).then(receive, stuck);
 
 async function advance() {
 	if (!tasks.length) await fetchTasks();
@@ -205,6 +203,7 @@ document.querySelector('form[action$="/logout/"]').addEventListener("submit", as
 });
 
 await outbox.resume();
-await handOver(user);
-await advance();
+await fetchTasks();
+if (await handOver(user, tasks)) await fetchTasks();
+await show();
 if (page.dataset.unread) readGuidelines();
