@@ -21,7 +21,7 @@ from training.services import snapshot_texts
 from training.services.claims import give_back, mark_running, succeed
 from training.services.metrics import StepMetrics, begin_attempt, record_metrics
 from training.services.plans import Estimate
-from training.services.run_settings import STARTABLE, set_by_server
+from training.services.run_settings import set_by_server
 from training.services.runs import look_ahead, start_run
 from training.services.snapshot_texts import texts_of
 
@@ -155,7 +155,7 @@ def test_ppo_says_how_its_models_fit_together(project: Project, runs_root: Path)
     assert not any("no chat template" in one for one in told)
 
 
-@pytest.mark.parametrize("kind", STARTABLE)
+@pytest.mark.parametrize("kind", PRESETS)
 def test_presets_are_settings_of_their_recipe(kind: str) -> None:
     needed = {"reward": ["format"]} if kind == "ppo" else {}
     for preset in PRESETS[kind]:
@@ -237,7 +237,7 @@ def test_who_may_ask(who: str | None, status: int, snapshot: Snapshot, people: R
 def test_presets_in_the_api(snapshot: Snapshot, people: RunCast) -> None:
     client = client_of(people.alice)
     offered = client.get("/api/v1/runs/presets/").json()["results"]
-    assert {one["kind"] for one in offered} == set(STARTABLE) and all(one["description"] for one in offered)
+    assert {one["kind"] for one in offered} == set(PRESETS) and all(one["description"] for one in offered)
     made = client.post("/api/v1/runs/", body(snapshot, preset="try", config={"max_steps": 3}))
     assert made.status_code == 201, made.content
     assert (made.json()["config"]["lora_rank"], made.json()["config"]["max_steps"]) == (4, 3)
@@ -273,7 +273,7 @@ def test_a_clone_keeps_its_place(project: Project, snapshot: Snapshot, people: R
 
 
 def test_the_form_as_it_would_be_sent_is_whole(project: Project, snapshot: Snapshot) -> None:
-    sent = TrainForm(project=project, kind="reward").as_sent()
+    sent = TrainForm(project=project, recipe="reward").as_sent()
     assert sent.is_valid(), sent.errors
     assert sent.chosen()["snapshot"] == snapshot
 

@@ -231,7 +231,8 @@ def test_a_failure_tells_its_reason_and_the_last_lines(
     snapshot: Snapshot, start_worker: Callable[[str], Worker]
 ) -> None:
     tampered = make_snapshot(snapshot.project, name="tampered")
-    Path(settings.MEDIA_ROOT, tampered.file).write_text("{}\n")
+    file = Path(settings.MEDIA_ROOT, tampered.file)
+    file.write_bytes(file.read_bytes() + b"\n")
     start_worker("gpu")
     run, never = start(snapshot, max_length=8), start(tampered)
     wait_for(run, lambda run: run.is_finished)
@@ -262,33 +263,6 @@ def test_cancel_resume_and_a_worker_stopped_in_good_order(
     run.refresh_from_db()
     assert (run.state, run.times_lost, run.attempt) == ("queued", 0, 2) and not trainers_of(run)
     assert list(run.attempts.values_list("outcome", flat=True)) == ["cancelled", "released"]
-    steps = list(RunMetric.objects.filter(run=run).order_by("step").values_list("step", flat=True))
-    assert steps == list(range(1, run.step + 1)) == [line["step"] for line in metrics_file(run)]
-
-
-def test_killed_workers_and_trainers_cost_steps_but_not_the_run(
-    snapshot: Snapshot, start_worker: Callable[[str], Worker]
-) -> None:
-    first = start_worker("gpu-1")
-    run = start(snapshot, **LONG)
-    with Census(run) as census:
-        wait_for(run, lambda run: run.step >= 10)
-        first.kill()
-        expire(run)  # the 45 seconds of the lease pass
-        start_worker("gpu-2")
-        second = RunAttempt.objects.filter(run=run, number=2, from_step__gte=5)
-        wait_for(run, lambda run: second.exists())
-        assert (run.state, run.times_lost) == ("running", 1) and "gpu-2" in run.worker
-
-        (trainer,) = trainers_of(run)
-        trainer.send_signal(signal.SIGKILL)
-        third = RunAttempt.objects.filter(run=run, number=3, from_step__gte=5)
-        wait_for(run, lambda run: third.exists())
-        assert run.times_lost == 2
-        cancel_run(run)
-        wait_for(run, lambda run: run.is_finished)
-    assert census.most == 1
-    assert list(run.attempts.values_list("outcome", flat=True)) == ["lost", "lost", "cancelled"]
     steps = list(RunMetric.objects.filter(run=run).order_by("step").values_list("step", flat=True))
     assert steps == list(range(1, run.step + 1)) == [line["step"] for line in metrics_file(run)]
 
