@@ -32,15 +32,15 @@ TABS: "dict[str, tuple[Words, Words, Words]]" = {
         gettext_lazy("A policy that is rewarded for its own answers, and held near the model that it starts from."),
     ),
     EVALUATE_REWARD: (
-        gettext_lazy("Evaluate a reward model"), gettext_lazy("Evaluate a reward model"),
+        gettext_lazy("Evaluate"), gettext_lazy("Evaluate a reward model"),
         gettext_lazy("How well a reward model agrees with people on held-out rankings."),
     ),
     EVALUATE_POLICY: (
-        gettext_lazy("Compare policies"), gettext_lazy("Compare policies"),
+        gettext_lazy("Compare"), gettext_lazy("Compare policies"),
         gettext_lazy("A policy beside another on held-out prompts, by a reward model that judges both."),
     ),
     Run.Kind.SAMPLE: (
-        gettext_lazy("Sample responses"), gettext_lazy("Sample responses"),
+        gettext_lazy("Sample"), gettext_lazy("Sample responses"),
         gettext_lazy("Responses of one to four models to the same prompts, ready to be ranked by people."),
     ),
 }  # fmt: skip

@@ -155,6 +155,10 @@ class TrainForm(forms.Form):
         names = ("snapshot", "base_model", "hub_model", *INPUTS.get(self.recipe, ()), "name")
         return FieldGroup([self[name] for name in names], list(map(str, self.non_field_errors())))
 
+    def has_presets(self) -> bool:
+        """Whether there is anything to fill in from."""
+        return self.recipe in PRESETS
+
     def preset_fields(self) -> "FieldGroup":
         """What fills in the others."""
         return FieldGroup([self["preset"]], [])

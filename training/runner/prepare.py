@@ -44,7 +44,8 @@ def prepare(run: Run, *, data: Path, log: Path, pulse: Pulse, started: Callable[
     data.parent.mkdir(parents=True, exist_ok=True)
     copy_snapshot(snapshot, data, pulse=pulse)
     model = bring_base_model(run, log=log, pulse=pulse, started=started)
-    return command_line(run, model=model, data=data, inputs=bring_inputs(run))
+    inputs = bring_inputs(run, log=log, pulse=pulse, started=started)
+    return command_line(run, model=model, data=data, inputs=inputs)
 
 
 def remove_left_behind(folder: Path) -> None:
@@ -87,25 +88,33 @@ def bring_base_model(run: Run, *, log: Path, pulse: Pulse, started: Callable[[in
     Raises:
         CannotStart: the model is not here and cannot be made.
     """
-    if run.base_version is not None:
-        return _folder_of(run.base_version)
-    if (built_in := base_models.BUILT_IN.get(run.base_model)) is not None:
+    return _bring(run.base_model, run.base_version, log=log, pulse=pulse, started=started)
+
+
+def bring_inputs(
+    run: Run, *, log: Path, pulse: Pulse, started: Callable[[int | None], None]
+) -> dict[str, str]:  # fmt: skip
+    """The flags for the models that the run reads besides its base, each as ``bring_base_model`` says.
+
+    Raises:
+        CannotStart: one is not here and cannot be made.
+    """
+    return {
+        one.role: _bring(one.name, one.version, log=log, pulse=pulse, started=started)
+        for one in run.inputs.select_related("version")
+    }
+
+
+def _bring(
+    name: str, version: ModelVersion | None, *, log: Path, pulse: Pulse, started: Callable[[int | None], None]
+) -> str:
+    if version is not None:
+        return _folder_of(version)
+    if (built_in := base_models.BUILT_IN.get(name)) is not None:
         if not base_models.is_model_folder(built_in.folder):
             _make(built_in, log=log, pulse=pulse, started=started)
         return str(built_in.folder)
-    return _place_of(run.base_model)
-
-
-def bring_inputs(run: Run) -> dict[str, str]:
-    """The flags for the models that the run reads besides its base, each a folder on this machine or a hub id.
-
-    Raises:
-        CannotStart: one is not here.
-    """
-    return {
-        one.role: _place_of(one.name) if one.version is None else _folder_of(one.version)
-        for one in run.inputs.select_related("version")
-    }
+    return _place_of(name)
 
 
 def _folder_of(version: ModelVersion) -> str:

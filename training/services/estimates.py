@@ -47,7 +47,7 @@ def estimate_run(plan: Plan) -> Estimate:
     if task is None or base.size is None:
         unknown = base.why_unknown or _("The snapshot's file cannot be read from here.")
         if plan.kind not in TRAINING_KINDS:
-            unknown = _("Memory and time are told of runs that train.")
+            unknown = _("The run trains nothing.")
         found = Estimate(None, unknown, None, _room(plan, None, workers), texts=texts.splits if texts else {})
     else:
         need = need_of(task)
