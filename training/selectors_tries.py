@@ -1,0 +1,183 @@
+"""Reads: tries, what they say so far, and what a waiting one waits for."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Q, QuerySet
+from django.utils.translation import gettext as _
+
+from annotate.errors import NotFound
+from annotate.models import Project, Prompt, User
+from annotate.selectors.projects import get_project_for
+from annotate.selectors.prompts import group_named_of, open_prompts
+from training.models import Run, Try, Worker
+from training.selectors import seconds_left
+from training.selectors_responses import SampledText, models_sampled, said_in
+from training.selectors_workers import IS_ALIVE, Held, held_by
+from training.token_lists import Listed, key_of, pieces_since
+
+CPU = "cpu"  # the queue of workers without a GPU
+OPENING, CLOSING = "<think>", "</think>"  # as training.core.thinking
+_TOO_LONG = re.compile(r"\btoo_long\b|\d+ too long")
+PROMPTS_OFFERED = 30
+
+
+def tries_of(project: Project) -> QuerySet[Try]:
+    """The project's tries, the newest first."""
+    return Try.objects.filter(run__project=project).select_related("run__started_by", "run__project").order_by("-pk")
+
+
+def get_try_for(user: User, slug: str, run_id: int) -> Try:
+    """A try of the project, for its engineer.
+
+    Raises:
+        NotFound: no such try in it, or the project is none of the caller's business.
+        Forbidden: a member who is no engineer.
+    """
+    project = get_project_for(user, slug, engineer=True)
+    found = Try.objects.select_related("run__project", "run__started_by", "run__base_version")
+    tried = found.prefetch_related("run__inputs__version").filter(run__project=project, pk=run_id).first()
+    if tried is None:
+        raise NotFound(_("There is no such try; they are removed a week after they ended."))
+    return tried
+
+
+def living_queues() -> set[str]:
+    """The queues that some living worker takes runs from."""
+    return {queue for queues in Worker.objects.filter(IS_ALIVE).values_list("queues", flat=True) for queue in queues}
+
+
+# --- prompts of the project -------------------------------------------------------------------------------------------
+
+
+def offered_prompts(project: Project) -> list[Prompt]:
+    """The project's newest prompts that are not withdrawn."""
+    return list(open_prompts(project).order_by("-pk")[:PROMPTS_OFFERED])
+
+
+def prompt_in(project: Project, prompt_id: int) -> Prompt | None:
+    """A prompt of the project that is not withdrawn."""
+    return open_prompts(project).filter(pk=prompt_id).first()
+
+
+def group_of(project: Project, prompt_id: int | None, messages: Sequence[Mapping[str, str]]) -> str | None:
+    """The split group of the prompt that was taken from the project, if the messages are still its own."""
+    prompt = prompt_in(project, prompt_id) if prompt_id is not None else None
+    if prompt is None or [dict(message) for message in messages] != prompt.messages:
+        return None
+    return group_named_of(prompt)
+
+
+# --- the place in line ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A living worker of the queue, and what it holds; `left` in seconds, where it can be told."""
+
+    worker: str
+    held: Held | None
+    left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class InLine:
+    """Why a try waits: `place` 1 is next, and `cpu` says that a worker of processors could take it instead."""
+
+    queue: str
+    place: int
+    workers: Sequence[Ahead]
+    cpu: bool
+
+
+def line_of(tried: Try, *, user: User) -> InLine | None:
+    """What a waiting try waits for; None if it does not wait. The name of a run only if the user may see it."""
+    run = tried.run
+    if run.state != Run.State.QUEUED:
+        return None
+    before = Q(queued_at__lt=run.queued_at) | Q(queued_at=run.queued_at, pk__lt=run.pk)
+    place = 1 + Run.objects.filter(before, queue=run.queue, state=Run.State.QUEUED).count()
+    workers = list(Worker.objects.filter(IS_ALIVE, queues__contains=[run.queue]).order_by("name"))
+    held = held_by(workers, user=user)
+    ahead = [_ahead(worker, next(iter(held[worker.name]), None)) for worker in workers]
+    return InLine(run.queue, place, ahead, cpu=run.queue != CPU and CPU in living_queues())
+
+
+def _ahead(worker: Worker, held: Held | None) -> Ahead:
+    return Ahead(worker.name, held, seconds_left(held.run) if held is not None and held.run is not None else None)
+
+
+# --- what the models say ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """One response as far as it is known; `said` is None until it is whole."""
+
+    model: int
+    sample: int
+    text: str
+    thinking: str | None
+    said: SampledText | None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The responses of one model; `seconds` is how long it took to sample them."""
+
+    name: str
+    responses: Sequence[Spoken]
+    seconds: float | None
+
+
+def listed(run: Run, *, since: int) -> Listed:
+    """The pieces of the run's current attempt from number `since` on."""
+    return pieces_since(key_of(run.pk, run.attempt, run.created_at), since)
+
+
+def columns_of(tried: Try) -> tuple[list[Column], int]:
+    """What each model says: in the end the run's result, until then the pieces; and the number of the next piece."""
+    names = models_sampled(tried.run)
+    if tried.result is not None:
+        said = [spoken_of(row) for row in tried.result["responses"]]
+        seconds = tried.result["seconds"]
+        return [
+            Column(name, [one for one in said if one.model == place], seconds[place]) for place, name in enumerate(names)
+        ], 0
+    found = listed(tried.run, since=0)
+    texts: dict[tuple[int, int], str] = {}
+    for piece in found.pieces:
+        texts[piece.model, piece.sample] = texts.get((piece.model, piece.sample), "") + piece.text
+    samples = range(int(tried.run.config["samples_per_prompt"]))
+    return [
+        Column(name, [_so_far(place, sample, texts.get((place, sample), "")) for sample in samples], None)
+        for place, name in enumerate(names)
+    ], found.next
+
+
+def spoken_of(row: Mapping[str, Any]) -> Spoken:
+    """A response of the stored result."""
+    said = said_in(row)
+    return Spoken(said.model, said.sample, said.text, said.thinking, said)
+
+
+def _so_far(model: int, sample: int, text: str) -> Spoken:
+    """Thinking and answer of an unfinished response: thinking stands at its beginning, between two tags."""
+    start = text.lstrip()
+    if not start.startswith(OPENING):
+        return Spoken(model, sample, text, None, None)
+    thinking, closed, answer = start.removeprefix(OPENING).partition(CLOSING)
+    return Spoken(model, sample, answer.lstrip() if closed else "", thinking.strip(), None)
+
+
+def why_it_failed(run: Run) -> str:
+    """The reason of a failed try in words for whoever wrote the prompt."""
+    if _TOO_LONG.search(run.reason):
+        words = _(
+            "The conversation is too long for a model: with the longest response it may take %(tokens)d tokens, or as "
+            "many as the model takes. Shorten it, or ask for shorter responses."
+        )
+        return words % {"tokens": run.config["max_length"]}
+    return run.reason
