@@ -44,6 +44,8 @@ def test_every_management_command_is_documented() -> None:
         (configs.SftConfig, "policies.md", "sft"),
         (configs.DpoConfig, "policies.md", "dpo"),
         (configs.PpoConfig, "policies.md", "ppo"),
+        (configs.SampleConfig, "sampling.md", "sample"),
+        (configs.EvaluatePolicyConfig, "sampling.md", "evaluate_policy"),
     ],
 )
 def test_every_flag_of_a_recipe_is_documented_with_its_default(

@@ -4,7 +4,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
 from training.models import Run
-from training.services.run_settings import EVALUATE_POLICY, EVALUATE_REWARD, OTHER_MODELS, Role
+from training.services.run_settings import EVALUATE_POLICY, EVALUATE_REWARD, Role
 
 Words = str | Promise
 
@@ -48,6 +48,7 @@ BASES: dict[str, tuple[Words, Words]] = {
     EVALUATE_POLICY: (gettext_lazy("Policy"), gettext_lazy("The policy that is evaluated.")),
     Run.Kind.SAMPLE: (gettext_lazy("First model"), gettext_lazy("Each model answers every prompt.")),
 }
+_FURTHER = (gettext_lazy("No further model"), gettext_lazy("To compare, or leave it empty."))
 # Of a role: what an empty choice says, and the help; by recipe where a recipe has words of its own.
 ROLES: dict[str | tuple[str, str], tuple[Words, Words]] = {
     Role.REWARD: (gettext_lazy("None: only the rewards below"), gettext_lazy("What the policy is rewarded by.")),
@@ -73,5 +74,7 @@ ROLES: dict[str | tuple[str, str], tuple[Words, Words]] = {
         gettext_lazy("None: responses have no score"), gettext_lazy("Scores every response."),
     ),
     Role.BASELINE: (gettext_lazy("Choose one"), gettext_lazy("What the policy is compared with, such as its SFT.")),
-    **dict.fromkeys(OTHER_MODELS, (gettext_lazy("None"), gettext_lazy("To compare, or leave it empty."))),
+    Role.MODEL_2: _FURTHER,
+    Role.MODEL_3: _FURTHER,
+    Role.MODEL_4: _FURTHER,
 }  # fmt: skip

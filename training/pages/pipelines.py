@@ -71,7 +71,7 @@ class PipelineForm(forms.Form):
             "snapshot": given["snapshot"],
             "base_model": model,
             "stages": given["stages"],
-            "config": {stage: shared for stage in given["stages"] if shared and stage != Run.Kind.EVALUATE},
+            "config": {stage: shared for stage in _trained(given["stages"]) if shared},
         }
 
     def add_refusal(self, refused: Invalid) -> None:
@@ -84,6 +84,11 @@ class PipelineForm(forms.Form):
             else:
                 is_ours = place in self.fields
                 self.add_error(place if is_ours else None, text if is_ours else f"{name}: {text}")
+
+
+def _trained(stages: list[str]) -> set[str]:
+    """The stages that train something; with an evaluation, which has a judge made, the reward model among them."""
+    return {Run.Kind.REWARD.value if stage == Run.Kind.EVALUATE else stage for stage in stages}
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

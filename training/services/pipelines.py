@@ -69,8 +69,7 @@ class _Chain:
     """The stages on their way."""
 
     def __init__(self, project: Project, started_by: User | None, snapshot: Snapshot, given: Settings) -> None:
-        self._common = {"project": project, "started_by": started_by, "snapshot": snapshot}
-        self._given = given
+        self._project, self._started_by, self._snapshot, self._given = project, started_by, snapshot, given
         self.runs: list[Run] = []
 
     def start_all(self, stages: Collection[str], base_model: str) -> None:
@@ -84,14 +83,14 @@ class _Chain:
             judge = self._start_judge(base)
         for kind in POLICIES:
             if kind in stages:
-                inputs = {Role.REWARD: reward, Role.JUDGE: judge} if kind == Run.Kind.PPO else {}
-                policy = self._start(kind, base, inputs=inputs)
+                rewards: dict[str, str] = {Role.REWARD: reward, Role.JUDGE: judge}
+                policy = self._start(kind, base, inputs=rewards if kind == Run.Kind.PPO else {})
                 if judge:
                     self._start_evaluation(policy, baseline=base, judge=judge, reward=reward)
 
     def _start_judge(self, base: str) -> str:
         settings = {"seed": 1, **self._given.get(Run.Kind.REWARD, {}), "half": HALVES["judge"]}
-        name = _("Judge from %(snapshot)s") % {"snapshot": self._common["snapshot"]}
+        name = _("Judge from %(snapshot)s") % {"snapshot": self._snapshot.name}
         return self._start(Run.Kind.REWARD, base, own=settings, name=name[:MAX_NAME_CHARACTERS], given={})
 
     def _start_evaluation(self, policy: str, *, baseline: str, judge: str, reward: str) -> None:
@@ -99,7 +98,7 @@ class _Chain:
         length = self._given.get(Run.Kind.PPO, {}).get("max_response_length") or default_of(
             "ppo", "max_response_length"
         )
-        inputs = {Role.BASELINE: baseline, Role.JUDGE: judge, Role.REWARD: reward}
+        inputs: dict[str, str] = {Role.BASELINE: baseline, Role.JUDGE: judge, Role.REWARD: reward}
         self._start(Run.Kind.EVALUATE, policy, inputs=inputs, own={"max_response_length": length})
 
     def _start(
@@ -116,7 +115,14 @@ class _Chain:
         settings = self._given.get(kind, {}) if given is None else given
         try:
             run = start_run(
-                **self._common, kind=kind, base_model=base, inputs=inputs, config={**(own or {}), **settings}, name=name
+                project=self._project,
+                started_by=self._started_by,
+                snapshot=self._snapshot,
+                kind=kind,
+                base_model=base,
+                inputs=inputs,
+                config={**(own or {}), **settings},
+                name=name,
             )
         except Invalid as refusal:
             raise _StageRefused(kind, refusal.fields) from None
@@ -137,6 +143,8 @@ def _stage_faults(stages: Collection[str], config: Mapping[str, object]) -> dict
         return {"stages": _("PPO learns from the reward model: choose that, too.")}
     if Run.Kind.EVALUATE in stages and not set(stages) & set(POLICIES):
         return {"stages": _("The evaluation is of a policy: choose DPO or PPO, too.")}
-    if surplus := [name for name in config if name not in stages]:
+    # The judge is made as a reward model is, whether there is such a stage or not.
+    known_stages = {*stages, Run.Kind.REWARD} if Run.Kind.EVALUATE in stages else set(stages)
+    if surplus := [name for name in config if name not in known_stages]:
         return {f"config.{surplus[0]}": _("This stage was not chosen.")}
     return {}

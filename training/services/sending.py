@@ -12,6 +12,8 @@ from annotate.services.intake import SampledPrompt, SampledResponse, Taken, take
 from training.models import Run
 from training.selectors_responses import AnsweredPrompt, SampledResponses, TriedResponses, models_sampled, responses_of
 
+__all__ = ["Taken", "external_id_of", "send_responses"]
+
 
 def send_responses(run: Run, *, by: User | None) -> Taken:
     """Makes ranking tasks of the responses of a sampling run, in its own project; pressing twice makes none twice.

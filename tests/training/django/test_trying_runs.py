@@ -212,6 +212,7 @@ def test_the_form_of_stages_ends_with_an_evaluation(snapshot: Snapshot, people: 
     assert answer.status_code == 302, answer.content.decode()
     runs = list(Run.objects.order_by("pk"))
     assert [run.kind for run in runs] == ["reward", "dpo", "evaluate"]
+    assert [run.config.get("lora_rank") for run in runs] == [4, 4, None]
     html = client.get(f"/runs/{runs[0].pk}/").content.decode()
     assert all(f"/runs/{run.pk}/" in html for run in runs)
 
