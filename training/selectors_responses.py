@@ -82,7 +82,9 @@ class TriedResponses:
     def prompts(self, *, start: int = 0, stop: int | None = None) -> Iterator[AnsweredPrompt]:
         """The conversation with all responses to it."""
         rows = (self._tried.result or {}).get("responses", [])
-        answered = AnsweredPrompt(0, self._tried.messages, None, self._tried.split_group, [said_in(row) for row in rows])
+        answered = AnsweredPrompt(
+            0, self._tried.messages, None, self._tried.split_group, [said_in(row) for row in rows]
+        )
         yield from [answered][start:stop]
 
 
@@ -106,9 +108,7 @@ def models_sampled(run: Run) -> list[str]:
 
 def _answered(number: int, rows: list[dict[str, Any]]) -> AnsweredPrompt:
     first = rows[0]
-    return AnsweredPrompt(
-        number, first["prompt"], first["split"], first["split_group"], [said_in(row) for row in rows]
-    )
+    return AnsweredPrompt(number, first["prompt"], first["split"], first["split_group"], [said_in(row) for row in rows])
 
 
 def said_in(row: Mapping[str, Any]) -> SampledText:

@@ -144,7 +144,8 @@ def columns_of(tried: Try) -> tuple[list[Column], int]:
         said = [spoken_of(row) for row in tried.result["responses"]]
         seconds = tried.result["seconds"]
         return [
-            Column(name, [one for one in said if one.model == place], seconds[place]) for place, name in enumerate(names)
+            Column(name, [one for one in said if one.model == place], seconds[place])
+            for place, name in enumerate(names)
         ], 0
     found = listed(tried.run, since=0)
     texts: dict[tuple[int, int], str] = {}

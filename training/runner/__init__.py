@@ -8,4 +8,5 @@ prepare.py   data, base model and command line
 presence.py  the worker's sign of life
 machine.py   processors, memory and GPUs of this machine
 mirror.py    run.json, metrics.jsonl, exit.json and report.json into the database
+telling.py   tokens.jsonl of a try into Redis, and its result
 """

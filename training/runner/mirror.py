@@ -97,6 +97,13 @@ class LineReader:
         self._offset += len(whole) + len(end)
         return whole.decode(errors="replace").split("\n") if end else []
 
+    def is_beyond_the_end(self) -> bool:
+        """Whether the file was cut to less than was read of it."""
+        try:
+            return self.path.stat().st_size < self._offset
+        except OSError:
+            return False
+
     def start_over(self) -> None:
         """Reads from the beginning next time."""
         self._offset = 0

@@ -1,6 +1,7 @@
 """What a trainer needs before it can start: its data, its base model, its command line."""
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -11,7 +12,7 @@ from django.core.files.storage import default_storage
 
 from annotate.models import Snapshot
 from training import base_models
-from training.models import ModelVersion, Run
+from training.models import ModelVersion, Run, Try
 from training.recipes.configs import RECIPES, ConfigError, build, to_arguments
 from training.runner.trainer import Trainer
 from training.services.run_settings import OTHER_MODELS, recipe_of, reward_faults, runs_code
@@ -37,17 +38,25 @@ def prepare(run: Run, *, data: Path, log: Path, pulse: Pulse, started: Callable[
     Raises:
         CannotStart: with the reason.
     """
-    snapshot = run.snapshot
-    if snapshot is None:
+    tried = Try.objects.filter(pk=run.pk).first()
+    if run.snapshot is None and tried is None:
         raise CannotStart("The run has no snapshot.")
     data.parent.mkdir(parents=True, exist_ok=True)
     for left_behind in data.parent.glob("data-*"):
         left_behind.unlink(missing_ok=True)
     for left_behind in data.parent.glob("tokens-*"):
         shutil.rmtree(left_behind, ignore_errors=True)
-    copy_snapshot(snapshot, data, pulse=pulse)
+    if tried is not None:
+        data.write_text(line_of_try(tried), encoding="utf-8")
+    elif run.snapshot is not None:
+        copy_snapshot(run.snapshot, data, pulse=pulse)
     model = bring_base_model(run, log=log, pulse=pulse, started=started)
-    return command_line(run, model=model, data=data, inputs=bring_inputs(run))
+    return command_line(run, model=model, data=data, inputs=bring_inputs(run), stream=tried is not None)
+
+
+def line_of_try(tried: Try) -> str:
+    """The data of a try: one prompt. Which split it is of is the project's business, and of none to its run."""
+    return json.dumps({"format": "plackett/1", "type": "prompt", "prompt": tried.messages, "split": "train"}) + "\n"
 
 
 def copy_snapshot(snapshot: Snapshot, target: Path, *, pulse: Pulse) -> None:
@@ -128,8 +137,11 @@ def _make(model: base_models.BuiltIn, *, log: Path, pulse: Pulse, started: Calla
         raise CannotStart(f"The base model {model.name} could not be made (exit {status}); the log says why.")
 
 
-def command_line(run: Run, *, model: str, data: Path, inputs: Mapping[str, str]) -> list[str]:
+def command_line(run: Run, *, model: str, data: Path, inputs: Mapping[str, str], stream: bool = False) -> list[str]:
     """The trainer's command: always with --resume once the output folder holds something.
+
+    Args:
+        stream: a sampling run is to tell its tokens as they come.
 
     Raises:
         CannotStart: the stored config is not one that this version's recipe takes.
@@ -145,6 +157,8 @@ def command_line(run: Run, *, model: str, data: Path, inputs: Mapping[str, str])
     }  # fmt: skip
     if reward_faults(run.config.get("reward")):
         raise CannotStart("This server no longer offers one of the run's rewards; see PLACKETT_REWARD_FUNCTIONS.")
+    if stream:
+        places["stream"] = True
     if runs_code(run.config):
         places["allow_code_execution"] = True
     try:

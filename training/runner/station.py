@@ -12,6 +12,7 @@ from training.runner.lease import clock, forget_connection
 from training.runner.machine import version
 from training.runner.presence import Presence
 from training.services.claims import claim_run, release_expired
+from training.services.tries import cancel_abandoned
 from training.services.workers import Identity, forget_workers
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class Station:
     def _do_one(self) -> bool:
         """Carries out one run if there is one; whether there was."""
         try:
+            if count := cancel_abandoned():
+                logger.info("%s tries were cancelled that nobody looks at any more", count)
             taken_at = clock()
             claim = claim_run(queues=self.queues, worker=self.worker, host=self._host)
             if claim is None:

@@ -1,7 +1,7 @@
 """Tries: a short sampling run that answers one conversation, for somebody who watches it being written.
 
-A try that nobody looks at for ABANDONED while it waits is cancelled by whichever worker looks for runs next. A week after
-its end a try is removed with its files: what was sent to annotators by then stands in the project.
+A try that nobody looks at for ABANDONED while it waits is cancelled by whichever worker looks for runs next. A week
+after its end a try is removed with its files: what was sent to annotators by then stands in the project.
 """
 
 import random
@@ -19,7 +19,6 @@ from annotate.errors import Conflict, Invalid
 from annotate.models import Project, User
 from training.models import Run, RunInput, Try
 from training.selectors_tries import CPU, living_queues
-from training.services.claims import Claim, look_at
 from training.services.doorbell import ring_on_commit
 from training.services.run_inputs import BASE, Inputs, checked_inputs
 from training.services.run_settings import Role, checked_config
@@ -77,7 +76,9 @@ def start_try(wish: Wish, *, project: Project, started_by: User) -> Try:
     names = {role: name.strip() for role, name in given.items() if name.strip() or role == BASE}
     models = checked_inputs(project, Run.Kind.SAMPLE, names)
     config, wrong = checked_config(Run.Kind.SAMPLE, _settings_of(wish), inputs=names.keys() - {BASE})
-    faults = {name.removeprefix("config.").replace("samples_per_prompt", "samples"): text for name, text in wrong.items()}
+    faults = {name.removeprefix("config."): text for name, text in wrong.items()}
+    if "samples_per_prompt" in faults:
+        faults["samples"] = faults.pop("samples_per_prompt")
     faults |= _limits(wish) | {_FIELDS[role]: text for role, text in _model_faults(models).items()}
     if fault := messages_fault(wish.messages):
         faults["messages"] = fault
@@ -178,7 +179,7 @@ def _queue() -> str:
     return CPU if CPU in living and usual not in living else usual
 
 
-# --- while it waits ----------------------------------------------------------------------------------------------------
+# --- while it waits --------------------------------------------------------------------------------------------------
 
 
 def mark_seen(tried: Try) -> None:
@@ -225,17 +226,7 @@ def cancel_abandoned() -> int:
     )
 
 
-# --- when it is over ---------------------------------------------------------------------------------------------------
-
-
-def keep_result(claim: Claim, result: Mapping[str, Any]) -> None:
-    """Stores what the models said; call it in the transaction that ends the run, before it ends.
-
-    Raises:
-        StaleAttempt: the run is no longer this attempt's.
-    """
-    look_at(claim)
-    Try.objects.filter(pk=claim.run_id).update(result=result)
+# --- when it is over -------------------------------------------------------------------------------------------------
 
 
 def forget_tries() -> int:
