@@ -12,7 +12,7 @@ from annotate.errors import NotFound
 from annotate.models import Project, Prompt, User
 from annotate.selectors.projects import get_project_for
 from annotate.selectors.prompts import group_named_of, open_prompts
-from training.models import Run, Try, Worker
+from training.models import Run, RunInput, Try, Worker
 from training.selectors import seconds_left
 from training.selectors_responses import SampledText, models_sampled, said_in
 from training.selectors_workers import IS_ALIVE, Held, held_by
@@ -22,11 +22,30 @@ CPU = "cpu"  # the queue of workers without a GPU
 OPENING, CLOSING = "<think>", "</think>"  # as training.core.thinking
 _TOO_LONG = re.compile(r"\btoo_long\b|\d+ too long")
 PROMPTS_OFFERED = 30
+OTHERS = (RunInput.Role.MODEL_2, RunInput.Role.MODEL_3, RunInput.Role.MODEL_4)
 
 
 def tries_of(project: Project) -> QuerySet[Try]:
     """The project's tries, the newest first."""
-    return Try.objects.filter(run__project=project).select_related("run__started_by", "run__project").order_by("-pk")
+    found = Try.objects.filter(run__project=project).select_related("run__started_by", "run__project")
+    return _with_models(found).order_by("-pk")
+
+
+def _with_models(tries: QuerySet[Try]) -> QuerySet[Try]:
+    """The same, loaded with what models_tried reads."""
+    return tries.select_related("run__base_version").prefetch_related("run__inputs__version")
+
+
+def models_tried(run: Run) -> list[str]:
+    """What the models of a sampling run are called on pages, in their order."""
+    others = sorted((one for one in run.inputs.all() if one.role in OTHERS), key=lambda one: one.role)
+    named = [(run.base_model, run.base_version), *((one.name, one.version) for one in others)]
+    return [name if version is None else f"{version.name} ({version.pk})" for name, version in named]
+
+
+def is_sent(run: Run) -> bool:
+    """Whether ranking tasks were made of its responses, and are still there."""
+    return Prompt.objects.filter(project=run.project_id, external_id__startswith=f"run-{run.pk}-").exists()
 
 
 def get_try_for(user: User, slug: str, run_id: int) -> Try:
@@ -37,8 +56,7 @@ def get_try_for(user: User, slug: str, run_id: int) -> Try:
         Forbidden: a member who is no engineer.
     """
     project = get_project_for(user, slug, engineer=True)
-    found = Try.objects.select_related("run__project", "run__started_by", "run__base_version")
-    tried = found.prefetch_related("run__inputs__version").filter(run__project=project, pk=run_id).first()
+    tried = tries_of(project).filter(pk=run_id).first()
     if tried is None:
         raise NotFound(_("There is no such try; they are removed a week after they ended."))
     return tried
@@ -125,8 +143,10 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The responses of one model; `seconds` is how long it took to sample them."""
+    """The responses of one model; `seconds` is how long it took to sample them. `named` is as whoever began it named
+    the model, `name` as pages do."""
 
+    named: str
     name: str
     responses: Sequence[Spoken]
     seconds: float | None
@@ -139,13 +159,12 @@ def listed(run: Run, *, since: int) -> Listed:
 
 def columns_of(tried: Try) -> tuple[list[Column], int]:
     """What each model says: in the end the run's result, until then the pieces; and the number of the next piece."""
-    names = models_sampled(tried.run)
+    named = list(zip(models_sampled(tried.run), models_tried(tried.run), strict=True))
     if tried.result is not None:
-        said = [spoken_of(row) for row in tried.result["responses"]]
-        seconds = tried.result["seconds"]
+        said, seconds = [spoken_of(row) for row in tried.result["responses"]], tried.result["seconds"]
         return [
-            Column(name, [one for one in said if one.model == place], seconds[place])
-            for place, name in enumerate(names)
+            Column(*names, [one for one in said if one.model == place], seconds[place])
+            for place, names in enumerate(named)
         ], 0
     found = listed(tried.run, since=0)
     texts: dict[tuple[int, int], str] = {}
@@ -153,8 +172,8 @@ def columns_of(tried: Try) -> tuple[list[Column], int]:
         texts[piece.model, piece.sample] = texts.get((piece.model, piece.sample), "") + piece.text
     samples = range(int(tried.run.config["samples_per_prompt"]))
     return [
-        Column(name, [_so_far(place, sample, texts.get((place, sample), "")) for sample in samples], None)
-        for place, name in enumerate(names)
+        Column(*names, [_so_far(place, sample, texts.get((place, sample), "")) for sample in samples], None)
+        for place, names in enumerate(named)
     ], found.next
 
 
