@@ -116,7 +116,7 @@ class Tries(Endpoint):
     @extend_schema(operation_id="start_try", request=TryShape, responses={201: TryAnswer})
     @idempotent
     def post(self, request: Request, slug: str) -> Response:
-        """Has models answer a conversation. While it waits, ask for it at least every few minutes, or it is cancelled."""
+        """Has models answer a conversation. Ask for it while it waits: unasked for five minutes it is cancelled."""
         user = asking(request)
         shape = TryShape(data=request.data)
         shape.is_valid(raise_exception=True)
@@ -165,7 +165,9 @@ def try_content(tried: Try, *, user: User, since: int) -> dict[str, Any]:
             "cpu": line.cpu,
         },
         "attempt": run.attempt,
-        "pieces": [{"model": one.model, "sample": one.sample, "text": one.text} for one in found.pieces] if found else [],
+        "pieces": [
+            {"model": one.model, "sample": one.sample, "text": one.text} for one in (found.pieces if found else ())
+        ],
         "next": found.next if found else since,
         "gap": found.gap if found else False,
         "responses": result and [_said(row) for row in result["responses"]],

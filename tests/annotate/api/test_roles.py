@@ -28,7 +28,15 @@ from annotate.services.queue import next_leases
 from tests.annotate.api.conftest import Cast, token_client
 from tests.annotate.factories import make_task, make_user
 from tests.annotate.helpers import submit
-from tests.training.django.helpers import SAMPLED, make_snapshot, queue_run, write_responses
+from tests.training.django.helpers import (
+    SAMPLED,
+    finish_try,
+    make_snapshot,
+    make_worker,
+    queue_run,
+    queue_try,
+    write_responses,
+)
 from training.models import ModelVersion, Run
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -246,6 +254,18 @@ BODIES: dict[tuple[str, str], Body] = {
         "file": SimpleUploadedFile("more.jsonl", json.dumps(RECORD | {"prompt": "q?"}).encode()),
     },
     ("POST", "/p/{slug}/train/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},
+    ("POST", "/api/v1/projects/{slug}/tries/"): lambda world, slot: {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "Tea?"}],
+    },  # fmt: skip
+    ("POST", "/p/{slug}/try/"): lambda world, slot: {
+        "model": "tiny",
+        "role": ["user"],
+        "content": ["Tea?"],
+        "samples": 1,
+        "temperature": 1,
+        "max_response_length": 9,
+    },  # fmt: skip
     ("POST", "/p/{slug}/pipeline/"): lambda world, slot: {
         "base_model": "tiny",
         "snapshot": world.snapshot,
@@ -269,6 +289,7 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
         run=_run_for(row, world),
         model=world.model,
         number=1,
+        **{"try": _tried(row, world)} if "{try}" in row.path else {},
         **world.settled,
     )
     body = BODIES.get((row.method, row.path), lambda world, slot: {})(world, slot)
@@ -302,6 +323,16 @@ def _sampled(world: World) -> int:
     write_responses(run, [["one", "another"]])
     Run.objects.filter(pk=run.pk).update(state="succeeded", finished_at="2026-01-01T00:00:00Z")
     return run.pk
+
+
+def _tried(row: Row, world: World) -> int:
+    """A waiting try, and a worker of processors that could take it; or one that is over, if its responses are sent."""
+    tried = queue_try(world.project)
+    if row.path.endswith("/send/"):
+        finish_try(tried, ["one", "another"])
+    if row.path.endswith("/cpu/"):
+        make_worker("cpu")
+    return tried.pk
 
 
 def outcome(answer: Any) -> str:
