@@ -50,6 +50,8 @@ def prepare(run: Run, *, data: Path, log: Path, pulse: Pulse, started: Callable[
         data.write_text(line_of_try(tried), encoding="utf-8")
     elif run.snapshot is not None:
         copy_snapshot(run.snapshot, data, pulse=pulse)
+    for name in run.inputs.filter(version=None, name__in=base_models.BUILT_IN).values_list("name", flat=True):
+        _make_sure_of(base_models.BUILT_IN[name], log=log, pulse=pulse, started=started)
     model = bring_base_model(run, log=log, pulse=pulse, started=started)
     return command_line(run, model=model, data=data, inputs=bring_inputs(run), stream=tried is not None)
 
@@ -93,8 +95,7 @@ def bring_base_model(run: Run, *, log: Path, pulse: Pulse, started: Callable[[in
     if run.base_version is not None:
         return _folder_of(run.base_version)
     if (built_in := base_models.BUILT_IN.get(run.base_model)) is not None:
-        if not base_models.is_model_folder(built_in.folder):
-            _make(built_in, log=log, pulse=pulse, started=started)
+        _make_sure_of(built_in, log=log, pulse=pulse, started=started)
         return str(built_in.folder)
     return _place_of(run.base_model)
 
@@ -123,8 +124,13 @@ def _place_of(name: str) -> str:
     return name if base_models.HUB_ID.fullmatch(name) else str(base_models.models_root() / name)
 
 
-def _make(model: base_models.BuiltIn, *, log: Path, pulse: Pulse, started: Callable[[int | None], None]) -> None:
-    """Runs the module that writes the model's folder; it publishes by rename, so two at once are harmless."""
+def _make_sure_of(
+    model: base_models.BuiltIn, *, log: Path, pulse: Pulse, started: Callable[[int | None], None]
+) -> None:
+    """Runs the module that writes the model's folder, if that is not there; it publishes by rename, so two at once are
+    harmless."""
+    if base_models.is_model_folder(model.folder):
+        return
     maker = Trainer([sys.executable, "-m", model.module, "--output", str(model.folder)], log=log)
     started(maker.process_id)
     try:

@@ -9,9 +9,8 @@ from django.db.models.functions import Now
 from django.test import Client
 
 from annotate.errors import Conflict, Invalid
-from annotate.models import Project, RankingTask, Snapshot, SplitGroup
+from annotate.models import Project, Prompt, RankingTask, Snapshot, SplitGroup
 from annotate.preferences import normalise_split_text, split_for_group
-from tests.annotate.factories import make_task
 from tests.training.django.helpers import (
     ASKED,
     RunCast,
@@ -93,7 +92,7 @@ def test_a_try_is_a_short_run_of_one_conversation(project: Project, people: RunC
         ({"reward_model": "tiny"}, "reward_model", "reward model is needed"),
         ({"samples": 5}, "samples", "At most 4"),
         ({"max_response_length": 2049}, "max_response_length", "At most 2048"),
-        ({"temperature": 0}, "temperature", "above 0"),
+        ({"temperature": 0}, "temperature", "more than 0"),
     ],
 )
 def test_what_cannot_be_tried_is_said_at_its_field(
@@ -318,8 +317,8 @@ def test_equal_responses_make_no_task_and_the_page_says_why(project: Project, pe
 def test_a_prompt_of_the_project_keeps_its_split_group_as_long_as_it_is_the_same(
     project: Project, people: RunCast
 ) -> None:
-    prompt = make_task(project).prompt
-    SplitGroup.objects.filter(pk=prompt.split_group_id).update(key="a topic")
+    group = SplitGroup.objects.create(project=project, key="a topic", key_sha256="0" * 64, split="test")
+    prompt = Prompt.objects.create(project=project, messages=ASKED, split_group=group, content_sha256="1" * 64)
     client, address = client_of(people.alice), f"/p/{project.slug}/try/"
     html = client.post(address, given(do="take", of_project=prompt.pk)).content.decode()
     said = prompt.messages[-1]["content"]
@@ -386,7 +385,7 @@ def test_the_api_tries_and_tells(snapshot: Snapshot, people: RunCast) -> None:
     ]
     wrong = client.post(address, body | {"messages": [], "model": "no-such"}, content_type="application/json")
     assert wrong.status_code == 422 and set(wrong.json()["error"]["fields"]) == {"messages", "model"}
-    assert client.get(f"{address}{tried.pk}/?since=x").status_code == 422
+    assert client.get(f"{address}{tried.pk}/?since=x").status_code == 400
     assert client.post(f"{address}{tried.pk}/cpu/").status_code == 409
 
 
