@@ -20,8 +20,8 @@ from annotate.interchange.records import (
 from annotate.models import Project, User
 from annotate.services.imports import import_records
 
-TOO_FEW = f"fewer than {MIN_RESPONSES} different responses"
-TOO_MANY = f"more than {MAX_RESPONSES} different responses"
+# In words: the import's report counts reasons without their numbers.
+TOO_FEW, TOO_MANY = "fewer than two different responses", "more than nine different responses"
 
 
 @dataclass(frozen=True, slots=True)

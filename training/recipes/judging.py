@@ -1,6 +1,6 @@
 """Reward models that score what a policy wrote, for whichever recipe samples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from training.core.errors import UsageError
 from training.core.files import read_json
 from training.core.halving import MicroBatchBudget
 from training.core.modeling import choose_autocast
-from training.core.reward_sources.episodes import RewardSource
+from training.core.reward_sources.episodes import PromptLine, RewardSource
 from training.core.reward_sources.grammar import RewardSpec, parse_reward
 from training.core.reward_sources.making import make_sources
 from training.core.reward_sources.models import Reading
@@ -53,8 +53,19 @@ def make_reading(
     )
 
 
-def load_judge(session: Session[Any], folder: str, *, flag: str, name: str, reading: Reading) -> RewardSource:
+def load_judge(
+    session: Session[Any],
+    folder: str,
+    *,
+    flag: str,
+    name: str,
+    reading: Reading,
+    prompts: Iterable[PromptLine] = (),
+) -> RewardSource:
     """The reward model that a flag names, as a source of scores called ``name``.
+
+    Args:
+        prompts: that will be answered; it looks at each of them.
 
     Raises:
         UsageError: it cannot be used; the message names the flag.
@@ -62,7 +73,7 @@ def load_judge(session: Session[Any], folder: str, *, flag: str, name: str, read
     spec = RewardSpec("model", folder, 1.0, f"model:{folder}")
     try:
         (judge,) = make_sources(
-            [spec], (), reading=reading, say=lambda message: session.say(f"{name}: {message.partition(': ')[2]}")
+            [spec], prompts, reading=reading, say=lambda message: session.say(f"{name}: {message.partition(': ')[2]}")
         )
     except UsageError as error:
         raise UsageError(str(error).replace(f"--reward {spec.text}", flag, 1)) from None

@@ -85,13 +85,14 @@ def load_speaker(session: Session[Any], questions: Questions, index: int, *, jud
     reading = make_reading(
         session, reader.encoder, scoring, longest_prompt=reader.longest, max_response_length=config.max_response_length
     )
+    flags = {"score": "--reward-model", "judge": "--judge"}
     sources = {
-        key: load_judge(session, folder, flag=f"--{key.replace('score', 'reward-model')}", name=key, reading=reading)
+        key: load_judge(
+            session, folder, flag=flags[key], name=key, reading=reading,
+            prompts=map(questions.record, range(len(questions.places))),
+        )
         for key, folder in judges.items()
-    }
-    for source in sources.values():
-        for number in range(len(prompts)):
-            source.check(prompts.record(number))
+    }  # fmt: skip
     return Speaker(prompts, sampler, sources)
 
 

@@ -29,13 +29,12 @@ from tests.annotate.api.conftest import Cast, token_client
 from tests.annotate.factories import make_task, make_user
 from tests.annotate.helpers import submit
 from tests.training.django.helpers import (
-    SAMPLED,
     finish_try,
+    make_sampled,
     make_snapshot,
     make_worker,
     queue_run,
     queue_try,
-    write_responses,
 )
 from training.models import ModelVersion, Run
 
@@ -319,9 +318,7 @@ def _run_for(row: Row, world: World) -> int:
 
 def _sampled(world: World) -> int:
     """A sampling run with two responses to one prompt."""
-    run = queue_run(Snapshot.objects.get(pk=world.snapshot), kind="sample", config=SAMPLED)
-    write_responses(run, [["one", "another"]])
-    Run.objects.filter(pk=run.pk).update(state="succeeded", finished_at="2026-01-01T00:00:00Z")
+    run = make_sampled(Snapshot.objects.get(pk=world.snapshot), [["one", "another"]])
     return run.pk
 
 

@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 from annotate.models import Project, Snapshot, User
 from tests.training.snapshots import records
 from training.models import Run, Try
-from training.services.claims import Claim, claim_run
+from training.services.claims import Claim, claim_run, mark_running, succeed
 from training.services.workers import Identity, Machine, announce_worker
 
 CONFIG = {"seed": 0, "epochs": 1}
@@ -105,6 +105,19 @@ def write_responses(run: Run, texts: list[list[str]], *, models: int = 1) -> Non
     rows.sort(key=lambda row: row["model_index"])
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "responses.jsonl").write_text(lines)
+
+
+def make_sampled(snapshot: Snapshot, texts: list[list[str]], *, models: int = 1) -> Run:
+    """A sampling run that has succeeded; see ``write_responses``."""
+    run = queue_run(snapshot, kind="sample", config=SAMPLED, queue="sampled")
+    if models > 1:
+        run.inputs.create(role="model_2", name="owner/model")
+    held = claim(queues=("sampled",))
+    mark_running(held, process_id=1, process_started_at=1.0)
+    write_responses(run, texts, models=models)
+    succeed(held, model=None, step=1, report={"counts": {}})
+    run.refresh_from_db()
+    return run
 
 
 ASKED = [{"role": "user", "content": "What is tea?"}]

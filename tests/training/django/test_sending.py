@@ -8,9 +8,9 @@ from django.test import Client
 from annotate.errors import Conflict
 from annotate.models import ImportBatch, Project, RankingTask, Response, Slot, Snapshot, SplitGroup
 from annotate.services.import_undo import undo_import
+from annotate.services.snapshots import withdraw_snapshot
 from tests.annotate.factories import make_project
-from tests.training.django.helpers import RunCast, make_snapshot
-from tests.training.django.test_trying_runs import finished
+from tests.training.django.helpers import RunCast, make_sampled, make_snapshot
 from training.models import Run
 from training.services.sending import send_responses
 
@@ -30,7 +30,7 @@ def client_of(user: Any) -> Client:
 
 
 def test_each_prompt_becomes_one_task_with_the_projects_overlap(snapshot: Snapshot, people: RunCast) -> None:
-    run = finished(snapshot, [["yes", "no"], ["a", "b", "c", "d"]])
+    run = make_sampled(snapshot, [["yes", "no"], ["a", "b", "c", "d"]], models=2)
     taken = send_responses(run, by=people.alice)
     assert (taken.made, taken.known, taken.merged, dict(taken.skipped)) == (2, 0, 0, {})
     tasks = list(RankingTask.objects.order_by("pk"))
@@ -45,7 +45,7 @@ def test_each_prompt_becomes_one_task_with_the_projects_overlap(snapshot: Snapsh
 
 
 def test_sent_again_nothing_is_made_twice_and_it_can_be_undone(snapshot: Snapshot, people: RunCast) -> None:
-    run = finished(snapshot, [["yes", "no"], ["a", "b"]])
+    run = make_sampled(snapshot, [["yes", "no"], ["a", "b"]], models=2)
     send_responses(run, by=people.alice)
     again = send_responses(run, by=people.alice)
     assert (again.made, again.known, again.batch) == (0, 2, None) and RankingTask.objects.count() == 2
@@ -56,16 +56,17 @@ def test_sent_again_nothing_is_made_twice_and_it_can_be_undone(snapshot: Snapsho
 
 def test_equal_responses_stand_as_one_and_what_makes_no_task_is_counted(snapshot: Snapshot, people: RunCast) -> None:
     many = [f"answer {number}" for number in range(10)]
-    run = finished(snapshot, [["same", "same", "other"], ["same", "same"], many, ["", "empty is an answer"]])
+    run = make_sampled(
+        snapshot, [["same", "same", "other"], ["same", "same"], many, ["", "empty is an answer"]], models=2
+    )
     taken = send_responses(run, by=people.alice)
     assert (taken.made, taken.merged) == (2, 2)
-    assert sum(taken.skipped.values()) == 2
-    assert any("fewer than" in reason for reason in taken.skipped) and any("more than" in why for why in taken.skipped)
+    assert taken.skipped == {"fewer than two different responses": 1, "more than nine different responses": 1}
     assert Response.objects.get(text="same").model == "tiny = owner/model"
 
 
 def test_the_order_of_responses_says_nothing_of_their_models(snapshot: Snapshot, people: RunCast) -> None:
-    run = finished(snapshot, [["zebra", "apple"], ["apple", "zebra"]])
+    run = make_sampled(snapshot, [["zebra", "apple"], ["apple", "zebra"]], models=2)
     send_responses(run, by=people.alice)
     for task in RankingTask.objects.all():
         texts = [one.response.text for one in task.task_responses.select_related("response").order_by("response__key")]
@@ -82,7 +83,7 @@ def test_the_order_of_responses_says_nothing_of_their_models(snapshot: Snapshot,
 def test_only_a_sampling_run_that_succeeded_is_sent(
     snapshot: Snapshot, people: RunCast, changes: dict[str, str], words: str
 ) -> None:
-    run = finished(snapshot, [["yes", "no"]])
+    run = make_sampled(snapshot, [["yes", "no"]], models=2)
     for name, value in changes.items():
         setattr(run, name, value)
     with pytest.raises(Conflict, match=words):
@@ -91,18 +92,19 @@ def test_only_a_sampling_run_that_succeeded_is_sent(
 
 
 def test_what_was_withdrawn_or_deleted_is_not_sent(snapshot: Snapshot, people: RunCast) -> None:
-    run = finished(snapshot, [["yes", "no"]])
+    run = make_sampled(snapshot, [["yes", "no"]], models=2)
     (run.folder / "out" / "responses.jsonl").unlink()
     with pytest.raises(Conflict, match="files are gone"):
         send_responses(run, by=people.alice)
-    other = finished(make_snapshot(snapshot.project, name="second"), [["yes", "no"]])
-    Snapshot.objects.filter(pk=other.snapshot_id).update(state="withdrawn")
+    other = make_sampled(make_snapshot(snapshot.project, name="second"), [["yes", "no"]], models=2)
+    assert other.snapshot is not None
+    withdraw_snapshot(snapshot=other.snapshot)
     with pytest.raises(Conflict, match="withdrawn"):
         send_responses(Run.objects.get(pk=other.pk), by=people.alice)
 
 
 def test_the_button_and_the_api_say_what_was_made(snapshot: Snapshot, people: RunCast) -> None:
-    run = finished(snapshot, [["yes", "no"], ["same", "same"]])
+    run = make_sampled(snapshot, [["yes", "no"], ["same", "same"]], models=2)
     client = client_of(people.alice)
     html = client.post(f"/runs/{run.pk}/send/", follow=True).content.decode()
     assert "1 ranking task was made." in html and "Left out: 1, fewer than" in html

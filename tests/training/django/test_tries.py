@@ -311,7 +311,7 @@ def test_equal_responses_make_no_task_and_the_page_says_why(project: Project, pe
     tried = queue_try(project)
     finish_try(tried, ["same", "same"], thinking=None)
     html = client_of(people.alice).post(page_of(tried, "send/"), follow=True).content.decode()
-    assert "fewer than 2 different responses" in html and not RankingTask.objects.exists()
+    assert "fewer than two different responses" in html and not RankingTask.objects.exists()
 
 
 def test_a_prompt_of_the_project_keeps_its_split_group_as_long_as_it_is_the_same(

@@ -10,7 +10,8 @@ from django.test import Client
 
 from annotate.errors import Invalid
 from annotate.models import Snapshot
-from tests.training.django.helpers import SAMPLED, RunCast, make_snapshot, queue_run, write_responses
+from annotate.services.snapshots import withdraw_snapshot
+from tests.training.django.helpers import RunCast, make_sampled, make_snapshot
 from tests.training.snapshots import prompts, records, write_jsonl
 from training.models import ModelVersion, Run
 from training.runner.prepare import bring_inputs, command_line
@@ -213,24 +214,15 @@ def test_the_form_of_stages_ends_with_an_evaluation(snapshot: Snapshot, people: 
     runs = list(Run.objects.order_by("pk"))
     assert [run.kind for run in runs] == ["reward", "dpo", "evaluate"]
     assert [run.config.get("lora_rank") for run in runs] == [4, 4, None]
-    html = client.get(f"/runs/{runs[0].pk}/").content.decode()
-    assert all(f"/runs/{run.pk}/" in html for run in runs)
+    html = client.get(f"/runs/{runs[2].pk}/").content.decode()
+    assert all(f"/runs/{run.pk}/" in html for run in runs[1:]) and f"run:{runs[0].pk}" in html
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def finished(snapshot: Snapshot, texts: list[list[str]], **fields: Any) -> Run:
-    run = queue_run(snapshot, kind="sample", config=SAMPLED, **fields)
-    write_responses(run, texts, models=2)
-    run.inputs.create(role="model_2", name="owner/model")
-    Run.objects.filter(pk=run.pk).update(state="succeeded", finished_at="2026-01-01T00:00:00Z", report={"counts": {}})
-    run.refresh_from_db()
-    return run
-
-
 def test_the_page_shows_responses_side_by_side_some_prompts_at_a_time(snapshot: Snapshot, people: RunCast) -> None:
-    run = finished(snapshot, [[f"first {number}", f"<b>second {number}</b>"] for number in range(12)])
+    run = make_sampled(snapshot, [[f"first {number}", f"<b>second {number}</b>"] for number in range(12)], models=2)
     client = client_of(people.alice)
     html = client.get(f"/runs/{run.pk}/").content.decode()
     assert "Question 9?" in html and "Question 10?" not in html and "Prompts 1 to 10 of 12" in html
@@ -240,7 +232,7 @@ def test_the_page_shows_responses_side_by_side_some_prompts_at_a_time(snapshot: 
     html = client.get(f"/runs/{run.pk}/?prompts=10").content.decode()
     assert "Question 11?" in html and "Question 9?" not in html
     assert client.get(f"/runs/{run.pk}/?prompts=x").status_code == 200
-    Snapshot.objects.filter(pk=snapshot.pk).update(state="withdrawn")
+    withdraw_snapshot(snapshot=snapshot)
     assert "Question 1?" not in client.get(f"/runs/{run.pk}/").content.decode()
 
 
