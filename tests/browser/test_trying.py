@@ -32,7 +32,7 @@ def test_from_a_prompt_to_a_task_for_annotators(
     login(page.context, make_user("eve", project=project, role=Role.MANAGER, engineer=True))
     page.goto(f"{live_server.url}/p/{project.slug}/train/")
     page.get_by_role("link", name="Try it…").click()
-    page.get_by_label("Message 2").fill(PROMPT)
+    page.get_by_role("textbox", name="Message 2").fill(PROMPT)
     page.get_by_label("Model", exact=True).select_option("tiny")
     page.get_by_label("Responses of each").select_option("2")
     page.get_by_label("Longest response, tokens").fill("40")

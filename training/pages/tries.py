@@ -16,7 +16,7 @@ from annotate.selectors.projects import get_project_for
 from training.models import RunInput, Try
 from training.pages.older import MAX_ID
 from training.pages.sampled import told
-from training.pages.try_forms import TryForm, initial_of_try, turns_in, turns_of
+from training.pages.try_forms import ROLES, TryForm, initial_of_try, turns_in, turns_of
 from training.selectors_tries import (
     InLine,
     columns_of,
@@ -62,7 +62,8 @@ def one_try(request: HttpRequest, slug: str, run_id: int) -> HttpResponse:
     tried = get_try_for(visitor(request), slug, run_id)
     mark_seen(tried)
     form = TryForm(project=tried.run.project, turns=tried.messages, initial=initial_of_try(tried))
-    return render(request, "training/try.html", {**_live(tried, visitor(request)), "form": form})
+    asked = [(ROLES.get(message["role"], message["role"]), message) for message in tried.messages]
+    return render(request, "training/try.html", {**_live(tried, visitor(request)), "form": form, "asked": asked})
 
 
 @require_safe

@@ -221,8 +221,7 @@ def cancel_abandoned() -> int:
         state=Run.State.CANCELLED,
         cancel_requested_at=Now(),
         finished_at=Now(),
-        reason=_("Nobody looked at it for %(minutes)d minutes while it waited.")
-        % {"minutes": ABANDONED.total_seconds() // 60},
+        reason=f"Nobody looked at it for {ABANDONED.total_seconds() / 60:.0f} minutes while it waited.",
     )
 
 
