@@ -31,7 +31,9 @@ from training.services.tries import (
 )
 
 
-class MessageShape(Shape):
+class AskedMessage(Shape):
+    """One message of a conversation."""
+
     role = serializers.ChoiceField(choices=ROLES)
     content = serializers.CharField(max_length=MOST_CHARACTERS, trim_whitespace=False, allow_blank=True)
 
@@ -39,7 +41,7 @@ class MessageShape(Shape):
 class TryShape(Shape):
     """A conversation, and who is to answer it."""
 
-    messages = MessageShape(many=True, max_length=MOST_MESSAGES, help_text="The last one is the user's.")
+    messages = AskedMessage(many=True, help_text=f"The last one is the user's; at most {MOST_MESSAGES}.")
     model = serializers.CharField(max_length=300, help_text="Named as base models of runs are.")
     model_2 = serializers.CharField(max_length=300, required=False, allow_blank=True, default="")
     reward_model = serializers.CharField(max_length=300, required=False, allow_blank=True, default="")

@@ -146,7 +146,7 @@ def _asked_for(request: HttpRequest, project: Project) -> TryForm:
 
 def _changed(request: HttpRequest, project: Project) -> TryForm:
     """The form with one more message, or with a prompt of the project in place of its own."""
-    initial = {name: value for name, value in request.POST.items() if name not in {"role", "content"}}
+    initial: dict[str, Any] = {name: value for name, value in request.POST.items() if name not in {"role", "content"}}
     initial["shows_thinking"] = "shows_thinking" in request.POST
     turns = turns_in(request.POST)
     if request.POST["do"] == "take":

@@ -113,7 +113,7 @@ class TryForm(forms.Form):
 def turns_in(data: QueryDict) -> list[Turn]:
     """The conversation of a form that was sent."""
     pairs = zip(data.getlist("role"), data.getlist("content"), strict=False)
-    turns = [{"role": role, "content": content.replace("\r\n", "\n")} for role, content in pairs]
+    turns: list[Turn] = [{"role": role, "content": content.replace("\r\n", "\n")} for role, content in pairs]
     return turns[: MOST_MESSAGES + 1] or list(EMPTY)
 
 
