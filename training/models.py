@@ -219,6 +219,34 @@ class RunInput(models.Model):
         return f"{self.role} of run {self.run_id}: {self.name}"
 
 
+class Try(models.Model):
+    """What a sampling run without a snapshot answers: one conversation, for the person who watches it being written.
+
+    Its run is removed a while after it ended; see services.tries.
+    """
+
+    run = models.OneToOneField(Run, on_delete=models.CASCADE, primary_key=True, related_name="tried")
+    messages = models.JSONField(help_text="[{role, content}, …], as prompts have them.")
+    split_group = models.TextField(
+        null=True, blank=True, help_text="Of the project's prompt that it is; null: what follows from the messages."
+    )
+    shows_thinking = models.BooleanField(default=False, help_text="On the page.")
+    seen_at = models.DateTimeField(db_default=Now(), help_text="When somebody last looked.")
+    result = models.JSONField(
+        null=True, blank=True, help_text="responses: what responses.jsonl says of each; seconds: of each model."
+    )
+
+    class Meta:
+        ordering = ["-run"]
+        verbose_name_plural = "tries"
+
+    def __str__(self) -> str:
+        return f"try {self.pk}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("try", args=[self.run.project.slug, self.pk])
+
+
 class RunAttempt(models.Model):
     """One worker's try at a run: one claim, at most one trainer process."""
 

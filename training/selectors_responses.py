@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.models import Run, RunInput
+from training.models import Run, RunInput, Try
 
 RESPONSES_NAME = "responses.jsonl"
 # Which prompt a line is about; it stands near the beginning, so that a line need not be parsed to find it.
@@ -34,8 +34,8 @@ class AnsweredPrompt:
 
     number: int
     messages: list[dict[str, Any]]
-    split: str
-    split_group: str
+    split: str | None
+    split_group: str | None
     responses: list[SampledText]
 
     def by_model(self, models: int) -> list[list[SampledText]]:
@@ -70,8 +70,29 @@ class SampledResponses:
                 yield _answered(number, rows)
 
 
-def responses_of(run: Run) -> SampledResponses | None:
+class TriedResponses:
+    """The responses of a try, from its stored result; which split they are in, the project decides."""
+
+    def __init__(self, tried: Try) -> None:
+        self._tried = tried
+
+    def __len__(self) -> int:
+        return 1
+
+    def prompts(self, *, start: int = 0, stop: int | None = None) -> Iterator[AnsweredPrompt]:
+        """The conversation with all responses to it."""
+        rows = (self._tried.result or {}).get("responses", [])
+        answered = AnsweredPrompt(
+            0, self._tried.messages, None, self._tried.split_group, [said_in(row) for row in rows]
+        )
+        yield from [answered][start:stop]
+
+
+def responses_of(run: Run) -> SampledResponses | TriedResponses | None:
     """What the models of a sampling run answered; None while there is nothing to be read."""
+    tried = Try.objects.filter(pk=run.pk).first()
+    if tried is not None:
+        return None if tried.result is None else TriedResponses(tried)
     path = run.folder / "out" / RESPONSES_NAME
     return SampledResponses(path) if run.kind == Run.Kind.SAMPLE and path.is_file() else None
 
@@ -87,11 +108,12 @@ def models_sampled(run: Run) -> list[str]:
 
 def _answered(number: int, rows: list[dict[str, Any]]) -> AnsweredPrompt:
     first = rows[0]
-    responses = [
-        SampledText(
-            model=row["model_index"], sample=row["sample"], text=row["text"], thinking=row["thinking"],
-            ended=row["ended"], tokens=row["tokens"], score=row["score"],
-        )
-        for row in rows
-    ]  # fmt: skip
-    return AnsweredPrompt(number, first["prompt"], first["split"], first["split_group"], responses)
+    return AnsweredPrompt(number, first["prompt"], first["split"], first["split_group"], [said_in(row) for row in rows])
+
+
+def said_in(row: Mapping[str, Any]) -> SampledText:
+    """The response that a row of responses.jsonl holds."""
+    return SampledText(
+        model=row["model_index"], sample=row["sample"], text=row["text"], thinking=row["thinking"],
+        ended=row["ended"], tokens=row["tokens"], score=row["score"],
+    )  # fmt: skip

@@ -174,7 +174,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # What `beat` sends; a message that no worker took within its hour is dropped, the next day brings another.
 CELERY_BEAT_SCHEDULE = {
     name: {"task": f"webapp.{name}", "schedule": crontab(hour="3", minute=minute), "options": {"expires": 3600}}
-    for name, minute in (("forget_sessions", "10"), ("forget_keys", "20"))
+    for name, minute in (("forget_sessions", "10"), ("forget_keys", "20"), ("forget_tries", "30"))
 }
 
 STATIC_URL = "static/"

@@ -7,6 +7,7 @@ from celery import shared_task
 from django.core.management import call_command
 
 from annotate.services import idempotency
+from training.services import tries
 
 
 @shared_task(name="webapp.forget_sessions", ignore_result=True)
@@ -19,3 +20,9 @@ def forget_sessions() -> None:
 def forget_keys() -> int:
     """Deletes the idempotency keys that nobody repeats a request with any more; how many."""
     return idempotency.forget_keys()
+
+
+@shared_task(name="webapp.forget_tries", ignore_result=True)
+def forget_tries() -> int:
+    """Removes the tries of models that ended a week ago, with their files; how many."""
+    return tries.forget_tries()

@@ -13,6 +13,16 @@ def prompts_of(project: Project) -> QuerySet[Prompt]:
     return Prompt.objects.filter(project=project).select_related("split_group").prefetch_related(responses)
 
 
+def open_prompts(project: Project) -> QuerySet[Prompt]:
+    """The project's prompts that are not withdrawn."""
+    return Prompt.objects.filter(project=project, withdrawn_at=None).select_related("split_group")
+
+
+def group_named_of(prompt: Prompt) -> str | None:
+    """The key of the prompt's split group, where it was given; None where it follows from the messages."""
+    return prompt.split_group.key or None
+
+
 def prompt_content(prompt: Prompt) -> dict[str, Any]:
     """A prompt and its responses as JSON types. Rankings name a response by `id`; `key` is what its record said."""
     return {

@@ -36,12 +36,15 @@ class SampledResponse:
 
 @dataclass(frozen=True, slots=True)
 class SampledPrompt:
-    """A prompt with its responses; `external_id` names it among all that was ever sent to the project."""
+    """A prompt with its responses; `external_id` names it among all that was ever sent to the project.
+
+    Where `split_group` or `split` is None, the project decides, as of any prompt that is imported.
+    """
 
     external_id: str
     messages: Sequence[Mapping[str, Any]]
-    split_group: str
-    split: str
+    split_group: str | None
+    split: str | None
     responses: Sequence[SampledResponse]
 
 

@@ -12,7 +12,7 @@ from tests.annotate.api.test_roles import ROWS
 from tests.annotate.busy import busy_project
 from tests.browser.test_safe_and_open import violations
 from tests.training.core.judged import random_split
-from tests.training.django.helpers import make_snapshot, queue_run
+from tests.training.django.helpers import make_snapshot, queue_run, queue_try
 from training.core.evaluation import evaluate
 from training.models import ModelVersion
 from training.services.workers import Gpu, Identity, Machine, announce_worker
@@ -60,6 +60,7 @@ def addresses() -> list[str]:
         "ranking": Ranking.objects.order_by("pk")[0].pk,
         "run": run.pk,
         "model": model.pk,
+        "try": queue_try(busy.project, messages=[{"role": "user", "content": "x" * 300}]).pk,
     }
     return [path.format(**names) for path in [*PAGES, *AROUND]]
 

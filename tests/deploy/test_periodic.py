@@ -17,7 +17,11 @@ from webapp.tasks import forget_keys, forget_sessions
 def test_the_schedule_names_tasks_that_workers_know_and_lets_messages_expire() -> None:
     current_app.loader.import_default_modules()
     entries = settings.CELERY_BEAT_SCHEDULE.values()
-    assert {entry["task"] for entry in entries} == {"webapp.forget_sessions", "webapp.forget_keys"}
+    assert {entry["task"] for entry in entries} == {
+        "webapp.forget_sessions",
+        "webapp.forget_keys",
+        "webapp.forget_tries",
+    }
     for entry in entries:
         assert entry["task"] in current_app.tasks
         assert entry["options"]["expires"] <= 24 * 3600, "messages must not pile up while no worker is there"

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.api import estimates, models, pipelines, sending, views, workers
+from training.api import estimates, models, pipelines, sending, tries, views, workers
 
 urlpatterns = [
     path("runs/", views.Runs.as_view(), name="api-runs"),
@@ -13,6 +13,9 @@ urlpatterns = [
     path("runs/<int:run>/resume/", views.Resume.as_view(), name="api-run-resume"),
     path("runs/<int:run>/metrics/", views.Metrics.as_view(), name="api-run-metrics"),
     path("runs/<int:run>/send/", sending.Sending.as_view(), name="api-run-send"),
+    path("projects/<slug:slug>/tries/", tries.Tries.as_view(), name="api-tries"),
+    path("projects/<slug:slug>/tries/<int:run>/", tries.OneTry.as_view(), name="api-try"),
+    path("projects/<slug:slug>/tries/<int:run>/cpu/", tries.ToCpu.as_view(), name="api-try-cpu"),
     path("pipelines/", pipelines.Pipelines.as_view(), name="api-pipelines"),
     path("workers/", workers.Workers.as_view(), name="api-workers"),
     path("models/", models.Models.as_view(), name="api-models"),

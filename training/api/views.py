@@ -46,13 +46,18 @@ class Runs(Endpoint):
 
     @extend_schema(
         operation_id="list_runs",
-        parameters=[*PAGE_PARAMETERS, OF_PROJECT, OpenApiParameter("state", str, enum=Run.State.values)],
+        parameters=[
+            *PAGE_PARAMETERS,
+            OF_PROJECT,
+            OpenApiParameter("state", str, enum=Run.State.values),
+            OpenApiParameter("tries", str, enum=["true"], description="Tries alone, which are left out otherwise."),
+        ],
         responses=RunPage,
     )
     def get(self, request: Request) -> Response:
         """The runs of the projects whose engineer the caller is, oldest first."""
-        user = asking(request)
-        runs = runs_for(user, project=project_asked(request, user))
+        user, tries = asking(request), request.query_params.get("tries") == "true"
+        runs = runs_for(user, project=project_asked(request, user)).filter(tried__isnull=not tries)
         if (state := request.query_params.get("state")) is not None:
             if state not in Run.State.values:
                 raise ValidationError({"state": [f"One of {', '.join(Run.State.values)}."]})

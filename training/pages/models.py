@@ -127,6 +127,8 @@ def _model_page(
         "model": model,
         "colour": COLOUR_OF_STAGE.get(ModelVersion.Stage(model.stage), ""),
         "may_change": may_change,
+        # A shared model is tried in a project of the reader's own.
+        "try_in": model.project if may_change else engineered_projects(user).first(),
         "doubts": doubts_about(model),
         "generations": generations_of(user, model),
         "uses": uses,

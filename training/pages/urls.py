@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.pages import models, pipelines, sampled, views, workers
+from training.pages import models, pipelines, sampled, tries, views, workers
 
 urlpatterns = [
     path("runs/", views.runs, name="runs"),
@@ -17,6 +17,13 @@ urlpatterns = [
     path("p/<slug:slug>/train/", views.train, name="train"),
     path("p/<slug:slug>/train/estimate/", views.estimate, name="train-estimate"),
     path("p/<slug:slug>/pipeline/", pipelines.pipeline, name="pipeline"),
+    path("p/<slug:slug>/try/", tries.tries, name="tries"),
+    path("p/<slug:slug>/try/<int:run_id>/", tries.one_try, name="try"),
+    path("p/<slug:slug>/try/<int:run_id>/live/", tries.try_live, name="try-live"),
+    path("p/<slug:slug>/try/<int:run_id>/pieces/", tries.try_pieces, name="try-pieces"),
+    path("p/<slug:slug>/try/<int:run_id>/cpu/", tries.to_cpu, name="try-cpu"),
+    path("p/<slug:slug>/try/<int:run_id>/cancel/", tries.cancel, name="try-cancel"),
+    path("p/<slug:slug>/try/<int:run_id>/send/", tries.send, name="try-send"),
     path("models/", models.models, name="models"),
     path("models/<int:model_id>/", models.model, name="model"),
     path("models/<int:model_id>/promote/", models.promote, name="model-promote"),

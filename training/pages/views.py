@@ -15,7 +15,7 @@ from annotate.errors import Invalid, NotFound, Refused
 from annotate.models import Project, Snapshot
 from annotate.pages.access import page, page_data, visitor
 from annotate.selectors.projects import get_project_for
-from training.models import ModelVersion, Run
+from training.models import ModelVersion, Run, Try
 from training.pages.curves import curves_of, latest_of, series_of
 from training.pages.estimates import estimate_content
 from training.pages.form_words import TABS
@@ -52,10 +52,11 @@ COLOUR_OF_STATE = {
 @require_safe
 @page
 def runs(request: HttpRequest) -> HttpResponse:
-    """The runs of the visitor's projects, the newest first."""
-    user = visitor(request)
-    found, older = newest(runs_for(user), request)
+    """The runs of the visitor's projects, the newest first; tries only with ``?tries=1``, and then nothing else."""
+    user, tries = visitor(request), request.GET.get("tries") == "1"
+    found, older = newest(runs_for(user).filter(tried__isnull=not tries), request)
     context = {
+        "tries": tries,
         "rows": [{"run": run, "colour": COLOUR_OF_STATE.get(Run.State(run.state), "")} for run in found],
         "older": older,
         "projects": list(engineered_projects(user)),
@@ -203,6 +204,7 @@ def _live(run: Run, *, start: int = 0) -> dict[str, Any]:
     health = health_of(run)
     content: dict[str, Any] = {
         "run": run,
+        "tried": Try.objects.filter(pk=run.pk).select_related("run__project").first(),
         "colour": COLOUR_OF_STATE.get(Run.State(run.state), ""),
         "health": health,
         "left": seconds_left(run),

@@ -14,11 +14,12 @@ from typing import Any
 from django.db import DatabaseError, InterfaceError
 
 from training.base_models import is_model_folder
-from training.models import ModelVersion, Run
+from training.models import ModelVersion, Run, Try
 from training.runner.lease import Lease, clock, forget_connection
 from training.runner.machine import free_port, own_address
 from training.runner.mirror import Exit, Mirror, exit_mark, log_tail, read_exit, read_json
 from training.runner.prepare import CannotStart, Meeting, launched, mark_of, prepare, remove_left_behind
+from training.runner.telling import Telling, result_of
 from training.runner.trainer import Trainer, end_left_behind, kill_marked
 from training.selectors import trainers_left_behind
 from training.services.claims import (
@@ -98,6 +99,8 @@ class Attempt:
         self.mirror = Mirror(claim, self.output)
         self.missing = ""  # the worker of a member that was lost
         self._member_due = clock()
+        is_try = Try.objects.filter(pk=claim.run_id).exists()
+        self.telling = Telling(self.run, attempt=claim.attempt, output=self.output) if is_try else None
 
     def carry_out(self) -> None:
         """Trains to an outcome. Whatever could not be written is settled by the end of the lease."""
@@ -215,12 +218,18 @@ class Attempt:
         metrics_due = log_due = clock()
         while trainer.wait(POLL_SECONDS) is None:
             self._pulse()
+            if self.telling is not None:
+                self._tell(self.telling)
             if clock() >= metrics_due:
                 metrics_due = clock() + MIRROR_SECONDS
                 self._try(self.mirror.update)
             if clock() >= log_due:
                 log_due = clock() + LOG_SECONDS
                 self._try(self._mirror_log)
+
+    def _tell(self, telling: Telling) -> None:
+        with contextlib.suppress(OSError):
+            telling.forward()
 
     def _mirror_log(self) -> None:
         tail = log_tail(self.log)
@@ -256,6 +265,8 @@ class Attempt:
     def _settle(self, ending: Ending) -> None:
         with contextlib.suppress(OSError):
             self.mirror.finish()
+        if self.telling is not None:
+            self._tell(self.telling)
         told: dict[str, Any] = {"log_tail": log_tail(self.log), "exit": ending.exit.content if ending.exit else None}
         code = ending.exit.code if ending.exit else ending.status
         if code == 0:
@@ -307,6 +318,8 @@ class Attempt:
         if kind in KIND_OF_MODEL:
             model = model_of(self.run, folder=folder, report=report)
         suspect = bool(report.get("suspect"))
+        if self.telling is not None and (result := result_of(self.output)) is not None:
+            told["result"] = result
         succeed(self.claim, model=model, step=self.mirror.step, report=report, suspect=suspect, **told)
 
     def _until_written(self, write: Callable[[], object]) -> None:

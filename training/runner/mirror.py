@@ -104,6 +104,13 @@ class LineReader:
         """What was read last need not come again."""
         self._accepted = self._seen
 
+    def is_beyond_the_end(self) -> bool:
+        """Whether the file was cut to less than was read of it."""
+        try:
+            return self.path.stat().st_size < self._accepted
+        except OSError:
+            return False
+
     def start_over(self) -> None:
         """Reads from the beginning next time."""
         self._accepted = self._seen = 0

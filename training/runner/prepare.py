@@ -1,6 +1,7 @@
 """What a trainer needs before it can start: its data, its base model, its command line."""
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -12,7 +13,7 @@ from django.core.files.storage import default_storage
 
 from annotate.models import Snapshot
 from training import base_models
-from training.models import ModelVersion, Run
+from training.models import ModelVersion, Run, Try
 from training.recipes.configs import RECIPES, ConfigError, build, to_arguments
 from training.runner.trainer import Trainer
 from training.services.run_settings import OTHER_MODELS, recipe_of, reward_faults, runs_code
@@ -38,14 +39,17 @@ def prepare(run: Run, *, data: Path, log: Path, pulse: Pulse, started: Callable[
     Raises:
         CannotStart: with the reason.
     """
-    snapshot = run.snapshot
-    if snapshot is None:
+    tried = Try.objects.filter(pk=run.pk).first()
+    if run.snapshot is None and tried is None:
         raise CannotStart("The run has no snapshot.")
     data.parent.mkdir(parents=True, exist_ok=True)
-    copy_snapshot(snapshot, data, pulse=pulse)
+    if tried is not None:
+        data.write_text(line_of_try(tried), encoding="utf-8")
+    elif run.snapshot is not None:
+        copy_snapshot(run.snapshot, data, pulse=pulse)
     model = bring_base_model(run, log=log, pulse=pulse, started=started)
     inputs = bring_inputs(run, log=log, pulse=pulse, started=started)
-    return command_line(run, model=model, data=data, inputs=inputs)
+    return command_line(run, model=model, data=data, inputs=inputs, stream=tried is not None)
 
 
 def remove_left_behind(folder: Path) -> None:
@@ -54,6 +58,11 @@ def remove_left_behind(folder: Path) -> None:
         left_behind.unlink(missing_ok=True)
     for left_behind in folder.glob("tokens-*"):
         shutil.rmtree(left_behind, ignore_errors=True)
+
+
+def line_of_try(tried: Try) -> str:
+    """The data of a try: one prompt. Which split it is of is the project's business, and of none to its run."""
+    return json.dumps({"format": "plackett/1", "type": "prompt", "prompt": tried.messages, "split": "train"}) + "\n"
 
 
 def copy_snapshot(snapshot: Snapshot, target: Path, *, pulse: Pulse) -> None:
@@ -111,8 +120,7 @@ def _bring(
     if version is not None:
         return _folder_of(version)
     if (built_in := base_models.BUILT_IN.get(name)) is not None:
-        if not base_models.is_model_folder(built_in.folder):
-            _make(built_in, log=log, pulse=pulse, started=started)
+        _make_sure_of(built_in, log=log, pulse=pulse, started=started)
         return str(built_in.folder)
     return _place_of(name)
 
@@ -129,8 +137,13 @@ def _place_of(name: str) -> str:
     return name if base_models.HUB_ID.fullmatch(name) else str(base_models.models_root() / name)
 
 
-def _make(model: base_models.BuiltIn, *, log: Path, pulse: Pulse, started: Callable[[int | None], None]) -> None:
-    """Runs the module that writes the model's folder; it publishes by rename, so two at once are harmless."""
+def _make_sure_of(
+    model: base_models.BuiltIn, *, log: Path, pulse: Pulse, started: Callable[[int | None], None]
+) -> None:
+    """Runs the module that writes the model's folder, if that is not there; it publishes by rename, so two at once are
+    harmless."""
+    if base_models.is_model_folder(model.folder):
+        return
     maker = Trainer([sys.executable, "-m", model.module, "--output", str(model.folder)], log=log)
     started(maker.process_id)
     try:
@@ -176,9 +189,12 @@ def launched(command: list[str], run: Run, meeting: Meeting | None) -> list[str]
     return [*several, *place, f"--master-port={meeting.port}", *module]
 
 
-def command_line(run: Run, *, model: str, data: Path, inputs: Mapping[str, str]) -> list[str]:
+def command_line(run: Run, *, model: str, data: Path, inputs: Mapping[str, str], stream: bool = False) -> list[str]:
     """The trainer's command: always with --resume once the output folder holds something, and of several machines,
     which must all say the same.
+
+    Args:
+        stream: a sampling run is to tell its tokens as they come.
 
     Raises:
         CannotStart: the stored config is not one that this version's recipe takes.
@@ -194,6 +210,8 @@ def command_line(run: Run, *, model: str, data: Path, inputs: Mapping[str, str])
     }  # fmt: skip
     if reward_faults(run.config.get("reward")):
         raise CannotStart("This server no longer offers one of the run's rewards; see PLACKETT_REWARD_FUNCTIONS.")
+    if stream:
+        places["stream"] = True
     if runs_code(run.config):
         places["allow_code_execution"] = True
     try:

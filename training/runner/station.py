@@ -14,6 +14,7 @@ from training.runner.member import MemberAttempt
 from training.runner.presence import Presence
 from training.services.claims import claim_run, release_expired
 from training.services.members import join_run
+from training.services.tries import cancel_abandoned
 from training.services.workers import Identity, forget_workers
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class Station:
     def _do_one(self) -> bool:
         """Carries out one run if there is one; whether there was."""
         try:
+            if count := cancel_abandoned():
+                logger.info("%s tries were cancelled that nobody looks at any more", count)
             taken_at = clock()
             # First those that wait for members: their workers can do nothing else meanwhile.
             member = join_run(

@@ -8,7 +8,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from training.models import ModelVersion, Run, RunAttempt
+from training.models import ModelVersion, Run, RunAttempt, Try
 from training.selectors import ALIVE
 from training.services.doorbell import ring_on_commit
 from training.services.families import cancel_waiting_children, queue_waiting_children
@@ -129,8 +129,13 @@ def mark_running(claim: Claim, *, process_id: int, process_started_at: float) ->
 
 
 @transaction.atomic
-def succeed(claim: Claim, *, model: ModelVersion | None, step: int, **fields: Any) -> None:
+def succeed(
+    claim: Claim, *, model: ModelVersion | None, step: int, result: dict[str, Any] | None = None, **fields: Any
+) -> None:
     """Ends the run well, enters its model in the registry and queues the runs that waited for it.
+
+    Args:
+        result: what a try said; see models.Try.
 
     Raises:
         StaleAttempt: the run is no longer this attempt's; nothing was written.
@@ -138,6 +143,8 @@ def succeed(claim: Claim, *, model: ModelVersion | None, step: int, **fields: An
     _end(claim, State.SUCCEEDED, Outcome.SUCCEEDED, step=step, reason="", **fields)
     if model is not None:
         model.save(force_insert=True)
+    if result is not None:
+        Try.objects.filter(pk=claim.run_id).update(result=result)
     queue_waiting_children(Run.objects.get(pk=claim.run_id))
 
 

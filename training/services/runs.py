@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, Snapshot, User
-from training.models import Run, RunInput
+from training.models import Run, RunInput, Try
 from training.selectors import pairs_of, train_pairs
 from training.services.doorbell import ring_on_commit
 from training.services.estimates import estimate_run
@@ -189,13 +189,15 @@ def resume_run(run: Run) -> Run:
     Locks the run's row.
 
     Raises:
-        Conflict: it has not failed and was not cancelled, its snapshot was withdrawn, a model that it reads was
-            deleted, or a run that it builds on has not succeeded.
+        Conflict: it is a try, has not failed and was not cancelled, its snapshot was withdrawn, a model that it reads
+            was deleted, or a run that it builds on has not succeeded.
     """
     locked = Run.objects.select_for_update(of=("self",)).select_related("project", "snapshot").get(pk=run.pk)
     if locked.state not in (Run.State.FAILED, Run.State.CANCELLED):
         words = _("Only a failed or cancelled run can be resumed; the state of this one is: %(state)s.")
         raise Conflict(words % {"state": locked.get_state_display().lower()})
+    if Try.objects.filter(pk=locked.pk).exists():
+        raise Conflict(_("A try is not resumed: begin another one."))
     if locked.snapshot is not None and locked.snapshot.state != Snapshot.State.FROZEN:
         raise Conflict(_("The run's snapshot was withdrawn: nothing may be trained from it."))
     if is_any_deleted(locked):

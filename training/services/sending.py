@@ -10,7 +10,7 @@ from annotate.errors import Conflict
 from annotate.models import Snapshot, User
 from annotate.services.intake import SampledPrompt, SampledResponse, Taken, take_sampled
 from training.models import Run
-from training.selectors_responses import AnsweredPrompt, SampledResponses, models_sampled, responses_of
+from training.selectors_responses import AnsweredPrompt, SampledResponses, TriedResponses, models_sampled, responses_of
 
 __all__ = ["Taken", "external_id_of", "send_responses"]
 
@@ -35,7 +35,7 @@ def send_responses(run: Run, *, by: User | None) -> Taken:
     return take_sampled(project=run.project, prompts=_prompts(run, responses), source=f"run {run.pk}", created_by=by)
 
 
-def _prompts(run: Run, responses: SampledResponses) -> Iterator[SampledPrompt]:
+def _prompts(run: Run, responses: SampledResponses | TriedResponses) -> Iterator[SampledPrompt]:
     models = models_sampled(run)
     settings = {name: run.config[name] for name in ("temperature", "max_response_length", "seed")} | {"run": run.pk}
     for prompt in responses.prompts():

@@ -28,7 +28,14 @@ from annotate.services.queue import next_leases
 from tests.annotate.api.conftest import Cast, token_client
 from tests.annotate.factories import make_task, make_user
 from tests.annotate.helpers import submit
-from tests.training.django.helpers import make_sampled, make_snapshot, queue_run
+from tests.training.django.helpers import (
+    finish_try,
+    make_sampled,
+    make_snapshot,
+    make_worker,
+    queue_run,
+    queue_try,
+)
 from training.models import ModelVersion, Run
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -248,6 +255,18 @@ BODIES: dict[tuple[str, str], Body] = {
     ("POST", "/api/v1/runs/estimate/"): lambda world, slot: START | {"project": "tales", "snapshot": world.snapshot},
     ("POST", "/p/{slug}/train/estimate/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},
     ("POST", "/p/{slug}/train/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},
+    ("POST", "/api/v1/projects/{slug}/tries/"): lambda world, slot: {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "Tea?"}],
+    },  # fmt: skip
+    ("POST", "/p/{slug}/try/"): lambda world, slot: {
+        "model": "tiny",
+        "role": ["user"],
+        "content": ["Tea?"],
+        "samples": 1,
+        "temperature": 1,
+        "max_response_length": 9,
+    },  # fmt: skip
     ("POST", "/p/{slug}/pipeline/"): lambda world, slot: {
         "base_model": "tiny",
         "snapshot": world.snapshot,
@@ -271,6 +290,7 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
         run=_run_for(row, world),
         model=world.model,
         number=1,
+        **{"try": _tried(row, world)} if "{try}" in row.path else {},
         **world.settled,
     )
     body = BODIES.get((row.method, row.path), lambda world, slot: {})(world, slot)
@@ -302,6 +322,16 @@ def _sampled(world: World) -> int:
     """A sampling run with two responses to one prompt."""
     run = make_sampled(Snapshot.objects.get(pk=world.snapshot), [["one", "another"]])
     return run.pk
+
+
+def _tried(row: Row, world: World) -> int:
+    """A waiting try, and a worker of processors that could take it; or one that is over, if its responses are sent."""
+    tried = queue_try(world.project)
+    if row.path.endswith("/send/"):
+        finish_try(tried, ["one", "another"])
+    if row.path.endswith("/cpu/"):
+        make_worker("cpu")
+    return tried.pk
 
 
 def outcome(answer: Any) -> str:

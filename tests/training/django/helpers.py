@@ -12,8 +12,9 @@ from django.db.models.functions import Now
 
 from annotate.models import Project, Snapshot, User
 from tests.training.snapshots import records
-from training.models import Run
+from training.models import Run, Try
 from training.services.claims import Claim, claim_run, mark_running, succeed
+from training.services.workers import Identity, Machine, announce_worker
 
 CONFIG = {"seed": 0, "epochs": 1}
 
@@ -117,3 +118,42 @@ def make_sampled(snapshot: Snapshot, texts: list[list[str]], *, models: int = 1)
     succeed(held, model=None, step=1, report={"counts": {}})
     run.refresh_from_db()
     return run
+
+
+ASKED = [{"role": "user", "content": "What is tea?"}]
+
+
+def queue_try(project: Project, *, messages: list[dict[str, str]] | None = None, **fields: Any) -> Try:
+    """A waiting try of two responses, as services.tries.start_try leaves it, without its checks."""
+    config = SAMPLED | {"samples_per_prompt": 2, "max_length": 64}
+    values: dict[str, Any] = {
+        "project": project, "name": "a try", "kind": "sample", "base_model": "tiny", "config": config,
+        "queued_at": Now(),
+    }  # fmt: skip
+    run = Run.objects.create(**(values | fields))
+    Try.objects.create(run=run, messages=messages or ASKED)
+    return Try.objects.select_related("run__project").get(pk=run.pk)
+
+
+def finish_try(tried: Try, texts: list[str], *, thinking: str | None = None) -> None:
+    """Ends a try with these responses of its one model."""
+    responses = [
+        {"model_index": 0, "sample": number, "text": text, "thinking": thinking, "ended": True, "tokens": 3,
+         "score": 0.5 + number}
+        for number, text in enumerate(texts)
+    ]  # fmt: skip
+    Try.objects.filter(pk=tried.pk).update(result={"responses": responses, "seconds": [1.5]})
+    Run.objects.filter(pk=tried.pk).update(state="starting", attempt=1, worker="a", lease_expires_at=Now(),
+                                           heartbeat_at=Now(), started_at=Now())  # fmt: skip
+    Run.objects.filter(pk=tried.pk).update(state="running")
+    Run.objects.filter(pk=tried.pk).update(state="succeeded", lease_expires_at=None, finished_at=Now(), report={})
+    tried.refresh_from_db()
+    tried.run.refresh_from_db()
+
+
+def make_worker(*queues: str, name: str = "") -> str:
+    """A living worker of these queues; its name."""
+    name = name or f"{queues[0]}@a"
+    machine = Machine(processors=4, memory_bytes=2**33, memory_used_bytes=2**32)
+    announce_worker(Identity(name, "a", 1, queues, ""), machine=machine, up_seconds=9)
+    return name
