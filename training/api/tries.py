@@ -34,7 +34,7 @@ from training.services.tries import (
 class AskedMessage(Shape):
     """One message of a conversation."""
 
-    role = serializers.ChoiceField(choices=ROLES)
+    role = serializers.CharField(max_length=20, help_text=f"One of {', '.join(ROLES)}.")
     content = serializers.CharField(max_length=MOST_CHARACTERS, trim_whitespace=False, allow_blank=True)
 
 
