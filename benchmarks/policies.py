@@ -249,7 +249,7 @@ def _parse() -> argparse.Namespace:
         command.add_argument("--model", required=True, help="model folder to start from")
         command.add_argument("--output", type=Path, required=True, help="folder to write and to go on in")
         command.add_argument("--steps", type=int, default=100)
-        command.add_argument("--learning-rate", type=float, default={"sums": 2e-4, "debates": 5e-4}[name])
+        command.add_argument("--learning-rate", type=float, default={"sums": 2e-4, "debates": 3e-4}[name])
         command.add_argument("--lora-rank", type=int, default=16)
         command.add_argument("--prompts", type=int, help="prompts a step (unset: 8 sums, 16 debates)")
         command.add_argument("--evaluation-prompts", type=int, help="prompts of the curves (unset: 50 sums, 80 sides)")
