@@ -47,7 +47,7 @@ LOG_SECONDS = 3.0
 STOP_SECONDS = 10.5  # a recipe ends itself 10 s after SIGTERM; the supervisor gives a worker 12
 CANCEL_SECONDS = 7.0  # a cancelled run is over within 10 s, from the press of the button to the database
 LOCKED = "another process is at work in"  # what a recipe says that finds its folder locked
-NO_ROOM = 4  # a recipe's exit code when it cannot write any more; a full disk takes no exit.json
+NO_ROOM = 4  # a recipe's exit code when it cannot write any more; a full disk may take no exit.json
 FULL_DISK = "There is no room left on the disk that holds the run's folder. Make room, then resume the run."
 
 
@@ -289,7 +289,7 @@ class Attempt:
         elif ending.exit is None and LOCKED in _last_line(told["log_tail"]):
             reason = "The trainer of an earlier attempt is still at work in the run's folder."
             give_back(self.claim, lost=True, reason=reason, **told)
-        elif ending.exit is None and code == NO_ROOM:
+        elif code == NO_ROOM:
             fail(self.claim, reason=FULL_DISK, **told)
         else:
             reason = (ending.exit.reason if ending.exit else "") or _last_line(told["log_tail"])

@@ -99,11 +99,13 @@ def test_ppo_is_given_its_reward_model_and_judge(snapshot: Snapshot, tmp_path: P
     for model in (reward, judge):
         model.path.mkdir(parents=True)
         (model.path / "config.json").write_text("{}")
-    flags = " ".join(command_line(run, model="base", data=tmp_path / "d", inputs=bring_inputs(run)))
+    here = {"log": tmp_path / "log.txt", "pulse": lambda: None, "started": lambda _group: None}
+    brought = bring_inputs(run, **here)  # type: ignore[arg-type]
+    flags = " ".join(command_line(run, model="base", data=tmp_path / "d", inputs=brought))
     assert str(reward.path) in flags and str(judge.path) in flags and "allow-code" not in flags
     (judge.path / "config.json").unlink()
     with pytest.raises(CannotStart, match="gone"):
-        bring_inputs(run)
+        bring_inputs(run, **here)  # type: ignore[arg-type]
 
 
 def test_ppo_needs_something_to_be_rewarded(snapshot: Snapshot) -> None:

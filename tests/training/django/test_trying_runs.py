@@ -23,6 +23,11 @@ from training.services.runs import start_run
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("runs_root")]
 
 
+def brought(run: Run, folder: Path) -> dict[str, str]:
+    """Where a worker has the models that the run reads besides its first."""
+    return bring_inputs(run, log=folder / "log.txt", pulse=lambda: None, started=lambda _group: None)
+
+
 @pytest.fixture
 def models(snapshot: Snapshot) -> dict[str, ModelVersion]:
     """Two policies and two reward models of the registry, with their files."""
@@ -68,7 +73,7 @@ def test_a_reward_model_is_evaluated_on_rankings(
 ) -> None:
     run = start(snapshot, "evaluate", named(models["r"]))
     assert (run.state, run.base_version, run.config["split"]) == ("queued", models["r"], "validation")
-    command = command_line(run, model="scorer", data=tmp_path / "d", inputs=bring_inputs(run))
+    command = command_line(run, model="scorer", data=tmp_path / "d", inputs=brought(run, tmp_path))
     assert command[2] == "training.recipes.evaluate_reward" and "--model=scorer" in command
     with pytest.raises(Invalid, match="cannot be started") as refusal:
         start(snapshot, "evaluate", named(models["r"]), {"split": "test"})
@@ -79,7 +84,7 @@ def test_with_a_baseline_two_policies_are_compared(
     snapshot: Snapshot, models: dict[str, ModelVersion], tmp_path: Path
 ) -> None:
     run = start(snapshot, "evaluate", named(models["p"]), baseline="tiny", judge=named(models["j"]))
-    command = command_line(run, model="policy", data=tmp_path / "d", inputs=bring_inputs(run))
+    command = command_line(run, model="policy", data=tmp_path / "d", inputs=brought(run, tmp_path))
     assert command[2] == "training.recipes.evaluate_policy"
     assert f"--judge={models['j'].path}" in command and any(flag.startswith("--baseline=") for flag in command)
 
@@ -88,7 +93,7 @@ def test_a_sampling_run_asks_all_its_models(
     snapshot: Snapshot, models: dict[str, ModelVersion], tmp_path: Path
 ) -> None:
     run = start(snapshot, "sample", "tiny", model_3=named(models["q"]), reward_model=named(models["r"]))
-    command = command_line(run, model="first", data=tmp_path / "d", inputs=bring_inputs(run))
+    command = command_line(run, model="first", data=tmp_path / "d", inputs=brought(run, tmp_path))
     assert [flag for flag in command if flag.startswith("--model=")] == ["--model=first", f"--model={models['q'].path}"]
     assert f"--reward-model={models['r'].path}" in command and "--stream" not in command
     assert models_sampled(run) == ["tiny", named(models["q"])]

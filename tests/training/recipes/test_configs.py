@@ -113,7 +113,7 @@ def test_every_field_is_explained_with_unit_and_default(capsys: pytest.CaptureFi
 
 def test_a_form_can_be_drawn_from_the_descriptions() -> None:
     fields = {description.name: description for description in describe(RewardConfig)}
-    assert [name for name, field in fields.items() if field.required] == ["model", "data", "output"]
+    assert [name for name, field in fields.items() if field.required] == ["data", "output", "model"]
     assert (fields["schedule"].kind, fields["schedule"].choices) == ("choice", ("cosine", "linear", "constant"))
     assert (fields["max_steps"].kind, fields["max_steps"].optional, fields["max_steps"].minimum) == ("integer", True, 1)
     assert (fields["learning_rate"].kind, fields["learning_rate"].above) == ("number", 0)
