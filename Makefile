@@ -11,7 +11,7 @@ install:
 	@sh requirements/install.sh run
 
 test: chromium lint
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 3
 
 lint:
 	@sh requirements/install.sh test lint
