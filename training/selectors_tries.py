@@ -13,12 +13,11 @@ from annotate.models import Project, Prompt, User
 from annotate.selectors.projects import get_project_for
 from annotate.selectors.prompts import group_named_of, open_prompts
 from training.models import Run, RunInput, Try, Worker
-from training.selectors import IS_ALIVE, seconds_left
+from training.selectors import seconds_left
 from training.selectors_responses import SampledText, models_sampled, said_in
-from training.selectors_workers import Held, held_by
+from training.selectors_workers import CPU, Held, held_by, living_workers
 from training.token_lists import Listed, key_of, pieces_since
 
-CPU = "cpu"  # the queue of workers without a GPU
 OPENING, CLOSING = "<think>", "</think>"  # as training.core.thinking
 _TOO_LONG = re.compile(r"\btoo_long\b|\d+ too long")
 PROMPTS_OFFERED = 30
@@ -60,11 +59,6 @@ def get_try_for(user: User, slug: str, run_id: int) -> Try:
     if tried is None:
         raise NotFound(_("There is no such try; they are removed a week after they ended."))
     return tried
-
-
-def living_queues() -> set[str]:
-    """The queues that some living worker takes runs from."""
-    return {queue for queues in Worker.objects.filter(IS_ALIVE).values_list("queues", flat=True) for queue in queues}
 
 
 # --- prompts of the project -------------------------------------------------------------------------------------------
@@ -117,10 +111,10 @@ def line_of(tried: Try, *, user: User) -> InLine | None:
         return None
     before = Q(queued_at__lt=run.queued_at) | Q(queued_at=run.queued_at, pk__lt=run.pk)
     place = 1 + Run.objects.filter(before, queue=run.queue, state=Run.State.QUEUED).count()
-    workers = list(Worker.objects.filter(IS_ALIVE, queues__contains=[run.queue]).order_by("name"))
+    workers = list(living_workers(run.queue))
     held = held_by(workers, user=user)
     ahead = [_ahead(worker, next(iter(held[worker.name]), None)) for worker in workers]
-    return InLine(run.queue, place, ahead, cpu=run.queue != CPU and CPU in living_queues())
+    return InLine(run.queue, place, ahead, cpu=run.queue != CPU and living_workers(CPU).exists())
 
 
 def _ahead(worker: Worker, held: Held | None) -> Ahead:

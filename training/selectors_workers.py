@@ -38,6 +38,9 @@ class Held:
     run: Run | None
 
 
+CPU = "cpu"  # the queue of workers without a GPU
+
+
 def living_workers(queue: str) -> QuerySet[Worker]:
     """The workers that are alive and take runs from the queue, by name."""
     return Worker.objects.filter(IS_ALIVE, queues__contains=[queue]).order_by("name")

@@ -33,7 +33,7 @@ def test_a_life_of_all_services(composed: Composed, database_url: str) -> None:
         stranger.ping()
     assert composed.start("prepare").wait(timeout=300) == 0, composed.tail("prepare")
 
-    lasting = ("web", "worker", "gpu-worker", "beat")
+    lasting = ("web", "worker", "gpu-worker", "cpu-worker", "beat")
     for name in lasting:
         composed.start(name)
     for name in lasting:

@@ -7,10 +7,9 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from training.models import Worker
-from training.selectors_workers import living_workers
+from training.selectors_workers import CPU, living_workers
 
 MOST = 64
-CPU = "cpu"
 
 
 def queue_for(config: Mapping[str, Any], *, needed: int | None, processes: int) -> str:

@@ -18,8 +18,9 @@ from django.utils.translation import gettext as _
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, User
 from training.models import Run, RunInput, Try
-from training.selectors_tries import CPU, living_queues
+from training.selectors_workers import CPU, living_workers
 from training.services.doorbell import ring_on_commit
+from training.services.placement import queue_for
 from training.services.run_inputs import BASE, Inputs, checked_inputs
 from training.services.run_settings import Role, checked_config
 from training.services.runs import MAX_NAME_CHARACTERS, cancel_run
@@ -173,10 +174,9 @@ def _name_of(messages: Sequence[Mapping[str, str]]) -> str:
 
 
 def _queue() -> str:
-    """That of GPUs, unless only workers of processors live."""
-    usual = str(Run._meta.get_field("queue").get_default())
-    living = living_queues()
-    return CPU if CPU in living and usual not in living else usual
+    """The first that this server has, unless only workers of processors live."""
+    usual = queue_for({}, needed=None, processes=1)
+    return CPU if living_workers(CPU).exists() and not living_workers(usual).exists() else usual
 
 
 # --- while it waits --------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def move_to_cpu(tried: Try) -> Run:
     if run.state != Run.State.QUEUED:
         raise Conflict(_("It waits no more; its state is: %(state)s.") % {"state": run.get_state_display().lower()})
     if run.queue != CPU:
-        if CPU not in living_queues():
+        if not living_workers(CPU).exists():
             raise Conflict(_("No worker of the queue %(queue)s is alive now.") % {"queue": CPU})
         run.queue = CPU
         run.save(update_fields=["queue"])
