@@ -162,6 +162,11 @@ def test_with_workers_of_processors_alone_a_try_goes_to_them(project: Project, p
     assert start_try(Wish(model="tiny", messages=ASKED), project=project, started_by=people.alice).run.queue == "gpu"
 
 
+def test_a_try_waits_where_this_server_has_a_queue(project: Project, people: RunCast, settings: Any) -> None:
+    settings.RUN_QUEUES = ["large", "cpu"]
+    assert start_try(Wish(model="tiny", messages=ASKED), project=project, started_by=people.alice).run.queue == "large"
+
+
 # --- nobody looks, or it is over --------------------------------------------------------------------------------------
 
 
