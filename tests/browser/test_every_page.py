@@ -65,6 +65,7 @@ def addresses() -> list[str]:
     return [path.format(**names) for path in [*PAGES, *AROUND]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_axe_finds_nothing_on_any_page(
     browser: Browser, live_server: LiveServer, login: Login, quiet_console: list[str], scheme: Any, width: int
