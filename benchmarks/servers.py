@@ -35,12 +35,23 @@ def django_on_scratch_servers() -> Iterator[None]:
 
 
 @contextmanager
-def gunicorn() -> Iterator[int]:
-    """A web process as in production, on a free port of this machine."""
+def gunicorn(application: str = "webapp.wsgi:application", *, workers: int = 1, threads: int = 4) -> Iterator[int]:
+    """The web server of production on a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "webapp.wsgi:application", "--worker-class", "gthread"]
-    command += ["--threads", "4", "--bind", f"127.0.0.1:{port}", "--keep-alive", "60", "--log-level", "warning"]
+    command = [sys.executable, "-m", "gunicorn", application, "--worker-class", "gthread"]
+    command += [
+        "--workers",
+        str(workers),
+        "--threads",
+        str(threads),
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--keep-alive",
+        "60",
+        "--log-level",
+        "warning",
+    ]
     server = subprocess.Popen(command, env=os.environ.copy())
     try:
         for _ in range(300):
