@@ -6,7 +6,7 @@ see migration 0002.
 """
 
 from training.models.attempts import RunAttempt, RunMember
-from training.models.measurements import MetricStretch, RunMetric
+from training.models.measurements import MetricStretch, RunMetric, RunSample, RunUse
 from training.models.registry import ModelEvent, ModelVersion
 from training.models.runs import Run, RunInput, Try
 from training.models.workers import Worker
@@ -20,6 +20,8 @@ __all__ = [
     "RunInput",
     "RunMember",
     "RunMetric",
+    "RunSample",
+    "RunUse",
     "Try",
     "Worker",
 ]

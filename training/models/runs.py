@@ -45,6 +45,14 @@ class Run(models.Model):
     suspect = models.BooleanField(default=False, help_text="Its numbers should not be trusted unseen.")
     snapshot = models.ForeignKey(Snapshot, on_delete=models.PROTECT, null=True, blank=True, related_name="runs")
     parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
+    cloned_from = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="clones",
+        help_text="The run whose settings filled in the form that started it.",
+    )
     base_model = models.CharField(max_length=300, help_text="As it was named: built in, registry:ID, folder or hub id.")
     base_version = models.ForeignKey(
         "training.ModelVersion", on_delete=models.PROTECT, null=True, blank=True, related_name="runs_from_it"
