@@ -23,10 +23,11 @@ BEGINNING = 220
 @page_data
 def run_samples(request: HttpRequest, run_id: int) -> HttpResponse:
     """The table of samples with the newest ``?steps=``; 204 when it is what the page has already."""
-    content = samples_part(get_run_for(visitor(request), run_id), steps=asked_steps(request))
-    if request.GET.get("seen") == content["seen"]:
+    found = get_run_for(visitor(request), run_id)
+    samples = samples_part(found, steps=asked_steps(request))
+    if request.GET.get("seen") == samples["seen"]:
         return HttpResponse(status=204)
-    return render(request, "training/_samples.html", content)
+    return render(request, "training/_samples.html", {"run": found, "samples": samples})
 
 
 @require_safe
@@ -42,7 +43,6 @@ def samples_part(run: Run, *, steps: int) -> dict[str, Any]:
     table = samples_of(run, steps=steps)
     shown = [(one.step, [(row.attempt, row.place) for row in one.rows]) for one in table.steps]
     return {
-        "run": run,
         "steps": [{"step": one.step, "rows": [_row(row) for row in one.rows]} for one in table.steps],
         "shown": steps,
         "further": min(steps + FURTHER_STEPS, MOST_STEPS) if table.older and steps < MOST_STEPS else None,

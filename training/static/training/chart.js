@@ -61,13 +61,13 @@ export class Chart {
 
   drawAxes(range, { width, log, axis }) {
     const [bottom, right] = [HEIGHT - ROOM.bottom, width - ROOM.right];
-    for (const value of ticksOf(range, 4, log)) {
+    for (const value of ticksOf(range, 5, log)) {
       const y = this.y(value).toFixed(1);
       this.svg.append(element("path", { class: "grid", d: `M${ROOM.left} ${y}H${right}` }));
       this.svg.append(label(ROOM.left - 5, Number(y) + 4, tickWritten(value, this.format), "end"));
     }
     this.svg.append(element("path", { class: "axis", d: `M${ROOM.left} ${ROOM.top}V${bottom}H${right}` }));
-    const ticks = ticksOf(this.across, width > 420 ? 6 : 4).filter((value) => axis === "minutes" || Number.isInteger(value));
+    const ticks = ticksOf(this.across, width > 420 ? 7 : 5).filter((value) => axis === "minutes" || Number.isInteger(value));
     for (const value of ticks) {
       const x = this.x(value);
       this.svg.append(element("path", { class: "axis", d: `M${x.toFixed(1)} ${bottom}v4` }));

@@ -29,10 +29,10 @@ export function smoothed(points, weight) {
   });
 }
 
-// A weight that remembers a fortieth of what was measured; 0 for few points.
+// A weight that remembers a thirtieth of what was measured; 0 for few points.
 export function automaticWeight(points) {
   const measured = points.reduce((sum, [, , count = 1]) => sum + count, 0);
-  return points.length < AUTOMATIC_FROM ? 0 : 1 - 40 / Math.max(measured, 41);
+  return points.length < AUTOMATIC_FROM ? 0 : 1 - 30 / Math.max(measured, 31);
 }
 
 // Every point as itself, a stretch as its lowest and its highest in the order of their steps.

@@ -50,7 +50,7 @@ class Board {
 class Curves extends Board {
   constructor(section) {
     super(section);
-    const sources = [section, ...section.querySelectorAll("[data-curves-url]")].filter((one) => one.dataset.curvesUrl);
+    const sources = [...document.querySelectorAll("[data-curves-url]")];
     this.feeds = new Map(sources.map((one) => [one.dataset.run, new Feed(one.dataset.curvesUrl, () => this.draw())]));
     this.draw();
     for (const feed of this.feeds.values()) feed.follow();
