@@ -160,7 +160,7 @@ def compared_charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
     charts = []
     for curve in _compared_curves([run.kind for run in runs]):
         lines = [
-            {"run": run.pk, "number": number, "series": curve.series, "name": run.name}
+            {"run": run.pk, "number": number, "series": curve.series, "name": f"{run.name} {run.pk}"}
             for number, run in enumerate(runs, 1)
             if _has_curve(run.kind, curve)
         ]

@@ -45,14 +45,14 @@ const between = (first, last) => Array.from({ length: Math.max(last - first + 1,
 // Three significant digits, never in scientific notation unless tiny; shares as percent.
 export function written(value, { percent = false, decimal = "." } = {}) {
   if (value === null || value === undefined) return "–";
-  if (percent) return `${(value * 100).toFixed(1).replace(".", decimal)} %`;
+  if (percent) return `${(value * 100).toFixed(1).replace(".", decimal)}\u00a0%`;
   if (value !== 0 && Math.abs(value) < 0.001) return value.toExponential(1).replace(".", decimal);
   return (Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3)))).replace(".", decimal);
 }
 
 // The same for a round value beside an axis: no idle digits.
 export function tickWritten(value, { percent = false, decimal = "." } = {}) {
-  if (percent) return `${String(Number((value * 100).toPrecision(4))).replace(".", decimal)} %`;
+  if (percent) return `${String(Number((value * 100).toPrecision(4))).replace(".", decimal)}\u00a0%`;
   if (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 1e6)) return value.toExponential(0).replace(".", decimal);
   return String(Number(value.toPrecision(6))).replace(".", decimal);
 }
