@@ -205,9 +205,7 @@ def test_two_runs_are_compared_by_keyboard(page: Page, live_server: LiveServer, 
     expect(chart.locator("[data-number='1'] [data-value]")).to_have_text("-1")
     plot.focus()
     plot.press("Home")
-    expect(said).to_have_text(
-        f"step 1: falling {Run.objects.get(name='falling').pk} 1.9, flat {Run.objects.get(name='flat').pk} 0.5"
-    )
+    expect(said).to_have_text(f"step 1: falling {falling.pk} 1.9, flat {flat.pk} 0.5")
     plot.press("ArrowRight")
     assert (value_of(page, 1), chart.locator("[data-at]").inner_text()) == ("1.8", "step 2")
     plot.press("End")
