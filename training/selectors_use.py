@@ -47,10 +47,9 @@ def with_time_worked(runs: QuerySet[Run]) -> QuerySet[Run]:
 
 def device_hours(run: Run) -> float:
     """The time of all attempts, times the processes of a machine, times the machines."""
-    worked = getattr(run, "worked", None)
-    if worked is None:
-        worked = with_time_worked(Run.objects.filter(pk=run.pk)).values_list("worked", flat=True).get()
-    return float(worked.total_seconds()) / 3600 * run.processes * run.nodes
+    known = run if "worked" in vars(run) else with_time_worked(Run.objects.only("pk")).get(pk=run.pk)
+    worked: timedelta = vars(known)["worked"]
+    return worked.total_seconds() / 3600 * run.processes * run.nodes
 
 
 @dataclass(frozen=True, slots=True)

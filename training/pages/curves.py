@@ -157,7 +157,7 @@ def run_charts(run: Run) -> list[dict[str, Any]]:
 
 def compared_charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The charts of several runs, each with a line for those that have such a curve."""
-    charts = []
+    charts: list[dict[str, Any]] = []
     for curve in _compared_curves([run.kind for run in runs]):
         lines = [
             {"run": run.pk, "number": number, "series": curve.series, "name": f"{run.name} {run.pk}"}
