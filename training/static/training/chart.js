@@ -31,7 +31,8 @@ export class Chart {
   // options: log, weight ("auto" or a number as text), x ("step" or "minutes").
   draw(shown) {
     this.shown = shown;
-    const { lines, log, weight, x: axis } = shown;
+    const { lines, log, x: axis } = shown;
+    const weight = shown.weight === "auto" && this.figure.dataset.plain !== undefined ? "0" : shown.weight;
     const { unit, name } = this.figure.dataset;
     const [line, floor] = [numberOf(this.figure.dataset.line), numberOf(this.figure.dataset.floor)];
     this.format = { percent: unit === "percent", decimal: decimalSign() };
