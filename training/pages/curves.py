@@ -171,7 +171,7 @@ def compared_charts(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def use_charts() -> list[dict[str, Words]]:
-    """The charts of a run's machines, by the figures of ``selectors_use.use_of``; a plain one is not smoothed unasked."""
+    """The charts of a run's machines, by the figures of ``use_of``; a plain one is not smoothed unasked."""
     return [
         {"figure": "gpu_busy", "name": _("GPU at work"), "unit": "percent", "about": _("share of the time")},
         {"figure": "gpu_memory", "name": _("GPU memory in use"), "plain": "yes", "about": _("GiB")},
