@@ -30,7 +30,8 @@ def compare(request: HttpRequest) -> HttpResponse:
     if len(runs) < FEWEST:
         one = runs[0] if runs else None
         found = companions_of(one) if one else []
-        rows = [{"run": run, "why": why, "colour": colour_of(run)} for run, why in found]
+        alike = next((run for run, _why in found if one and run.kind == one.kind), None)
+        rows = [{"run": run, "why": why, "colour": colour_of(run), "ticked": run == alike} for run, why in found]
         return render(request, "training/compare_with.html", {"run": one, "rows": rows, "most": MOST})
     hours = [device_hours(run) for run in runs]
     context = {
