@@ -257,7 +257,7 @@ def test_a_comparison_is_open_to_all(
     login(context, make_user(project=snapshot.project, engineer=True))
     page = context.new_page()
     page.goto(f"{live_server.url}/runs/compare/?" + "&".join(f"run={run.pk}" for run in runs))
-    expect(page.locator("[data-chart='train/loss'] path.curve")).to_have_count(6)
+    expect(page.locator("[data-chart='train/loss'] [data-plot] path.curve")).to_have_count(6)
     page.locator("[data-chart='train/loss'] [data-plot]").press("End")
     assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
