@@ -1,7 +1,9 @@
 """Reading process settings from the environment; a value that makes no sense stops the start with one clear line."""
 
 import os
+import re
 import secrets
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -75,6 +77,17 @@ def integer(name: str, default: int, low: int, high: int) -> int:
 def listing(name: str) -> list[str]:
     """A comma-separated list; blanks around items are dropped."""
     return [item.strip() for item in text(name).split(",") if item.strip()]
+
+
+def price(name: str) -> tuple[Decimal, str] | None:
+    """An amount and a currency's code, as `2.50 EUR`; None where it is not set."""
+    value = text(name)
+    if not value:
+        return None
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,4})?) +([A-Z]{3})", value, re.ASCII)
+    if found is None:
+        raise BadSetting(name, f"must be an amount and a currency, like 2.50 EUR, not {value!r}")
+    return Decimal(found[1]), found[2]
 
 
 def run_queues() -> tuple[str, ...]:

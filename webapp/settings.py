@@ -191,6 +191,7 @@ RUN_QUEUES = env.run_queues()
 # Of a worker: how many processes of one run it starts (0: one for each GPU or processor), and where others reach it.
 WORKER_PROCESSES = env.integer("PLACKETT_PROCESSES", 0, low=0, high=64)
 WORKER_ADDRESS = env.text("PLACKETT_ADDRESS")
+DEVICE_HOUR_PRICE = env.price("PLACKETT_DEVICE_HOUR_PRICE")
 # Rewards of PPO that run code on the workers and may be named by whoever may start a run: "python:module.function" for
 # functions of the operator's own, "tests" for the policy's answers run against unit tests.
 REWARD_FUNCTIONS = tuple(env.listing("PLACKETT_REWARD_FUNCTIONS"))

@@ -20,7 +20,8 @@ from training.services.workers import Gpu, Identity, Machine, announce_worker
 pytestmark = pytest.mark.django_db(transaction=True)
 Login = Callable[[BrowserContext, User], None]
 PAGES = [row.path for row in ROWS if row.method == "GET" and row.action.startswith("page:")]
-AROUND = ["/accounts/password/change/", "/accounts/logout/", "/p/no-such/", "/p/{slug}/tasks/?state=held&flagged=on"]
+AROUND = ["/accounts/password/change/", "/accounts/logout/", "/p/no-such/", "/p/{slug}/tasks/?state=held&flagged=on",
+          "/runs/compare/?run={run}", "/runs/compare/?run={run}&run={done}"]  # fmt: skip
 
 
 def made_report() -> dict[str, Any]:
@@ -59,6 +60,7 @@ def addresses() -> list[str]:
         "task": RankingTask.objects.filter(rankings__isnull=False)[0].pk,
         "ranking": Ranking.objects.order_by("pk")[0].pk,
         "run": run.pk,
+        "done": done.pk,
         "model": model.pk,
         "try": queue_try(busy.project, messages=[{"role": "user", "content": "x" * 300}]).pk,
     }
