@@ -86,6 +86,18 @@ class Run(models.Model):
     log_tail = models.TextField(blank=True)
     exit = models.JSONField(null=True, blank=True, help_text="exit.json of the last attempt.")
     report = models.JSONField(null=True, blank=True, help_text="report.json of the finished run.")
+    stored = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="What of it is in the bucket: files of its results, steps and bytes of its checkpoints. Null: "
+        "nothing, as where artifacts are a folder.",
+    )
+    keeps_checkpoints = models.BooleanField(
+        default=False, db_default=False, help_text="Somebody wants them kept, whatever the rules of retention say."
+    )
+    checkpoints_removed_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the rules of retention had nothing more to remove."
+    )
 
     created_at = models.DateTimeField(db_default=Now())
     queued_at = models.DateTimeField(null=True, blank=True)
@@ -185,6 +197,12 @@ class Run(models.Model):
         """Where its files are on every worker's disk."""
         return Path(settings.RUNS_ROOT) / str(self.pk)
 
+    @property
+    def store_prefix(self) -> str:
+        """Where its files are in the bucket. With the time, because ids come again after an older backup was restored,
+        and a run must not find the checkpoints of another."""
+        return f"runs/{self.pk}-{self.created_at:%Y%m%d%H%M%S%f}"
+
 
 class RunInput(models.Model):
     """A model besides the base that a run reads: a reward model, a judge that nothing learns from, the policy that
@@ -247,6 +265,33 @@ class Try(models.Model):
         return reverse("try", args=[self.run.project.slug, self.pk])
 
 
+class Retention(models.Model):
+    """What a project keeps of the checkpoints of runs that are over, where that is not what the server's settings say;
+    see services.retention."""
+
+    project = models.OneToOneField(Project, on_delete=models.CASCADE, primary_key=True, related_name="retention")
+    kept = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        help_text="Checkpoints of a run that succeeded. Empty: as PLACKETT_CHECKPOINTS_KEPT says.",
+    )
+    days = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="After which these go, too. Empty: as PLACKETT_CHECKPOINT_DAYS says."
+    )
+    resume_days = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        help_text="For which a failed or cancelled run can go on. Empty: as PLACKETT_RESUME_DAYS says.",
+    )
+
+    class Meta:
+        ordering = ["project"]
+        verbose_name_plural = "retention"
+
+    def __str__(self) -> str:
+        return f"retention of {self.project}"
+
+
 class RunAttempt(models.Model):
     """One worker's try at a run: one claim, at most one trainer process."""
 
@@ -267,6 +312,13 @@ class RunAttempt(models.Model):
     )
     from_step = models.PositiveIntegerField(
         null=True, blank=True, help_text="Steps already done when the trainer began; null until it says."
+    )
+    bundle = models.CharField(
+        max_length=60,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The picture of the output folder that it went on from; of a bucket alone.",
     )
     started_at = models.DateTimeField(db_default=Now())
     ended_at = models.DateTimeField(null=True, blank=True)

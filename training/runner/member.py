@@ -23,7 +23,9 @@ from training.runner.prepare import (
     launched,
     mark_of,
 )
+from training.runner.storing import join_picture
 from training.runner.trainer import Trainer, kill_marked
+from training.selectors_store import store_of
 from training.services.claims import StaleAttempt
 from training.services.members import Membership, leave_run, meeting_place
 
@@ -85,6 +87,9 @@ class MemberAttempt:
             place = meeting_place(self.member)
         if self.run.snapshot is None:
             raise CannotStart("The run has no snapshot.")
+        if (store := store_of(self.run)) is not None:
+            join_picture(self.run, store, attempt=self.member.attempt, pulse=self._pulse)
+        self.data.parent.mkdir(parents=True, exist_ok=True)
         copy_snapshot(self.run.snapshot, self.data, pulse=self._pulse)
         model = bring_base_model(self.run, log=self.log, pulse=self._pulse, started=self.lease.guard)
         inputs = bring_inputs(self.run, log=self.log, pulse=self._pulse, started=self.lease.guard)

@@ -1,0 +1,319 @@
+"""A run's files on their way between this worker and the bucket, where artifacts are in one.
+
+While the trainer works, a thread of its own puts each picture with a new checkpoint there; nothing waits for it, and a
+bucket that is away only makes it late. The results of a finished run are waited for.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError
+from django.utils import timezone
+
+from training.models import ModelVersion, Run, RunAttempt
+from training.runner.lease import forget_connection
+from training.runner.reaching import CannotStart, Pulse, reach
+from training.selectors_store import store_of
+from training.store import cache
+from training.store.bundles import Bundle, RunStore, StoredFile, local_checkpoints, plain
+from training.store.errors import Stopped, StoreError
+from training.store.patience import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Check, beside, patiently
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+PICTURES_KEPT = 2  # the newest, and the one before it in case that is damaged
+KEPT_HERE = timedelta(days=1)
+TURN_NAME = "turn"  # whose the folder on this disk is: the number of the attempt that wrote it last
+
+
+class Keeper:
+    """Puts pictures of one attempt's output folder into the bucket, from `start` to `close`."""
+
+    def __init__(self, run: Run, store: RunStore, *, attempt: int, kept: list[Bundle]) -> None:
+        """Args: `kept` are the pictures that are there, the newest first."""
+        self._run, self._store, self._attempt = run, store, attempt
+        self._output = run.folder / "out"
+        self._kept = kept[:PICTURES_KEPT]
+        self._step = kept[0].step if kept else None
+        self._closing, self._ended = threading.Event(), threading.Event()
+        self._until = float("inf")
+        self._thread = threading.Thread(target=self._keep_up, name="checkpoints", daemon=True)
+        self.newest: Bundle | None = kept[0] if kept else None
+
+    def start(self) -> None:
+        """Begins to look for checkpoints."""
+        self._thread.start()
+
+    def close(self, *, seconds: float, pulse: Pulse = lambda: None) -> bool:
+        """Ends it, after at most so many seconds in which it may still send what is new; whether all of it is there."""
+        self._until = time.monotonic() + seconds
+        self._closing.set()
+        if not self._thread.ident:
+            return True
+        try:
+            while self._thread.is_alive() and time.monotonic() < self._until:
+                pulse()
+                self._thread.join(0.1)
+        finally:
+            self._until = 0.0
+        return self._is_kept()
+
+    def _is_kept(self) -> bool:
+        local = local_checkpoints(self._output)
+        return not local or local[0] == self._step
+
+    def _check(self) -> None:
+        if time.monotonic() > self._until:
+            raise Stopped
+
+    def _keep_up(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while time.monotonic() <= self._until:
+            try:
+                self._send_new()
+                pause = FIRST_PAUSE_SECONDS
+                if self._closing.wait(LOOK_SECONDS) and self._is_kept():
+                    break
+            except Stopped:
+                break
+            except FileNotFoundError:  # the trainer removed it: there is a newer one
+                time.sleep(LOOK_SECONDS)
+            except (StoreError, OSError, ValueError) as error:
+                logger.warning("run %s: checkpoints are not in the store yet: %s", self._run.pk, error)
+                self._wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        forget_connection()
+
+    def _wait(self, seconds: float) -> None:
+        """Until it is time for another try: at once when this is being ended, and then every second."""
+        if self._closing.is_set():
+            time.sleep(max(min(1.0, self._until - time.monotonic()), 0))
+        else:
+            self._closing.wait(seconds)
+
+    def _send_new(self) -> None:
+        local = local_checkpoints(self._output)
+        if not local or local[0] == self._step:
+            return
+        bundle = self._store.publish(
+            self._output, attempt=self._attempt, step=local[0], check=self._check, is_ours=self._is_ours
+        )
+        if bundle is None:
+            raise Stopped
+        self._kept = [bundle, *self._kept][:PICTURES_KEPT]
+        self._step, self.newest = bundle.step, bundle
+        self._store.keep(self._kept)
+
+    def _is_ours(self) -> bool:
+        """Whether no other attempt has begun; a database that is away says nothing against it."""
+        try:
+            return Run.objects.filter(pk=self._run.pk, attempt=self._attempt).exists()
+        except (DatabaseError, InterfaceError):
+            forget_connection()
+            return True
+
+
+# --- before the trainer starts ---------------------------------------------------------------------------------------
+
+
+def bring_back(run: Run, store: RunStore, *, attempt: int, pulse: Pulse) -> tuple[list[Bundle], str]:
+    """Makes the output folder on this disk the one to go on from: it stays if nobody else had the run meanwhile, else
+    the newest whole picture of the bucket takes its place, or nothing.
+
+    Several machines always go on from a picture: it is what all of them can have.
+
+    Returns:
+        The pictures in the bucket, the newest first, and the name of the one that was taken; "" for none.
+
+    Raises:
+        CannotStart: the bucket cannot be reached.
+    """
+    found = reach(lambda check: store.bundles(), pulse=pulse)
+    turn, output = run.folder / TURN_NAME, run.folder / "out"
+    here, there = max(local_checkpoints(output), default=0), found[0].step or 0 if found else 0
+    if run.nodes == 1 and _turn_of(turn) == attempt - 1 and here >= there:
+        _take_turn(turn, attempt)
+        return found, ""
+    taken = next((one for one in found if _is_brought(store, one, output, pulse=pulse)), None)
+    if taken is None:
+        shutil.rmtree(output, ignore_errors=True)
+    _take_turn(turn, attempt)
+    return found, taken.name if taken else ""
+
+
+def join_picture(run: Run, store: RunStore, *, attempt: int, pulse: Pulse) -> None:
+    """Brings the picture that the holder of the run goes on from, for another machine of the same attempt.
+
+    Raises:
+        CannotStart: it cannot be had.
+    """
+    output = run.folder / "out"
+    if _turn_of(run.folder / TURN_NAME) == attempt:  # the holder works on this very disk
+        return
+    name = RunAttempt.objects.values_list("bundle", flat=True).get(run=run, number=attempt)
+    found = [one for one in reach(lambda check: store.bundles(), pulse=pulse) if one.name == name]
+    if not name:
+        shutil.rmtree(output, ignore_errors=True)
+    elif not found or not _is_brought(store, found[0], output, pulse=pulse):
+        raise CannotStart(f"The checkpoint {name} cannot be had from the artifact store.")
+
+
+def _is_brought(store: RunStore, bundle: Bundle, output: Path, *, pulse: Pulse) -> bool:
+    """Whether the picture is here now; one that is not whole is passed over.
+
+    Raises:
+        CannotStart: the bucket is away.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        reach(lambda check: store.bring(bundle.files, output, check=check), pulse=pulse, tell=False)
+    except StoreError as error:
+        logger.warning("%s is passed over: %s", bundle.name, error)
+        return False
+    return True
+
+
+def _turn_of(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _take_turn(path: Path, attempt: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(attempt))
+
+
+# --- when it has ended -----------------------------------------------------------------------------------------------
+
+
+def put_results(run: Run, store: RunStore, *, attempt: int, pulse: Pulse) -> tuple[StoredFile, ...]:
+    """Puts the folder of a run that came to its end into the bucket.
+
+    Raises:
+        StoreError: the bucket was away for longer than the settings say, or refuses.
+    """
+
+    def put(check: Check) -> tuple[StoredFile, ...]:
+        bundle = store.publish(run.folder / "out", attempt=attempt, step=None, check=check, is_ours=lambda: True)
+        return bundle.files if bundle else ()
+
+    seconds = settings.STORE_PATIENCE_SECONDS
+    return beside(lambda check: patiently(lambda: put(check), seconds=seconds, check=check), pulse=pulse)
+
+
+# --- all of it, as an attempt sees it --------------------------------------------------------------------------------
+
+
+class Storing:
+    """What an attempt has to do with the bucket; does nothing where artifacts are a folder.
+
+    Args:
+        keeps: whether checkpoints and results are to be kept; not those of a try.
+    """
+
+    def __init__(self, run: Run, *, attempt: int, keeps: bool) -> None:
+        self._run, self._attempt, self._keeps = run, attempt, keeps
+        self._store = store_of(run)
+        self._keeper: Keeper | None = None
+        self._files: tuple[StoredFile, ...] = ()
+        self._told: Bundle | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether artifacts are in a bucket."""
+        return self._store is not None
+
+    def begin(self, *, pulse: Pulse) -> None:
+        """Brings back what the run goes on from; tidies this machine's disk.
+
+        Raises:
+            CannotStart: the bucket cannot be reached.
+        """
+        if self._store is None:
+            return
+        tidy_disk(but=self._run)
+        if not self._keeps:
+            return
+        kept, taken = bring_back(self._run, self._store, attempt=self._attempt, pulse=pulse)
+        RunAttempt.objects.filter(run=self._run, number=self._attempt).update(bundle=taken)
+        self._keeper = Keeper(self._run, self._store, attempt=self._attempt, kept=kept)
+
+    def follow(self) -> None:
+        """The trainer works: its checkpoints are kept from now on."""
+        if self._keeper is not None:
+            self._keeper.start()
+
+    def news(self) -> dict[str, object]:
+        """What the run's row is to say of the bucket, if that changed since the last time; else nothing."""
+        newest = self._keeper.newest if self._keeper else None
+        if newest is None or newest is self._told:
+            return {}
+        self._told = newest
+        return {"stored": self._row()}
+
+    def flush(self, *, seconds: float, pulse: Pulse) -> None:
+        """Gives a checkpoint that is on its way so many seconds; the next attempt may be on another machine."""
+        if self._keeper is not None and not self._keeper.close(seconds=seconds, pulse=pulse):
+            logger.warning("run %s: its last checkpoint is not in the store", self._run.pk)
+
+    def put_results(self, *, pulse: Pulse) -> None:
+        """Puts the results into the bucket.
+
+        Raises:
+            StoreError: that cannot be done.
+        """
+        if self._store is None or not self._keeps:
+            return
+        if self._keeper is not None:
+            self._keeper.close(seconds=0)
+        self._files = put_results(self._run, self._store, attempt=self._attempt, pulse=pulse)
+
+    def results(self) -> dict[str, object]:
+        """What the row of a run that succeeded is to say of the bucket."""
+        return {"stored": self._row()} if self._files else {}
+
+    def clear(self, *, succeeded: bool) -> None:
+        """The run is over: what this machine need not have is removed; another run may read the results from here."""
+        if self._store is None or (self._keeps and not succeeded):
+            return
+        if self._files:
+            cache.adopt_results(self._store, self._run.folder / "out")
+        shutil.rmtree(self._run.folder, ignore_errors=True)
+
+    def _row(self) -> dict[str, object]:
+        newest = self._keeper.newest if self._keeper else None
+        steps = newest.checkpoints if newest else []
+        told = [{"step": step, "size_bytes": newest.size_of(step)} for step in steps] if newest else []
+        return {"files": plain(self._files), "checkpoints": told}
+
+
+def tidy_disk(*, but: Run) -> None:
+    """Removes what this machine need not keep: folders of runs that are in the bucket, that others went on with, or
+    that ended a day ago; what was fetched and nobody uses; and all of models that were deleted.
+
+    Only folders that hold a turn are looked at: others were made before artifacts were in a bucket, and are the only
+    copies.
+    """
+    root = Path(settings.RUNS_ROOT)
+    turns = {int(path.parent.name): _turn_of(path) for path in root.glob(f"[0-9]*/{TURN_NAME}")}
+    turns.pop(but.pk, None)
+    runs = {run.pk: run for run in Run.objects.filter(pk__in=turns)}
+    before = timezone.now() - KEPT_HERE
+    for number, turn in turns.items():
+        run = runs.get(number)
+        if run is not None and (run.is_active or run.finished_at is None and run.attempt == turn):
+            continue
+        if run is None or run.attempt != turn or run.finished_at is None or run.finished_at < before:
+            shutil.rmtree(root / str(number), ignore_errors=True)
+    cache.forget_unused()
+    deleted = ModelVersion.objects.filter(deleted_at__isnull=False, run__isnull=False).select_related("run")
+    names = set(cache.entries())
+    cache.forget([name for one in deleted.iterator() if one.run and (name := Path(one.run.store_prefix).name) in names])
