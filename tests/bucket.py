@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,11 @@ def bucket_address() -> str:
         return str(json.loads(told.read_text()))
 
 
-def client_of(address: str) -> Any:
+def client_of(address: str, *, secret: str = SECRET) -> Any:
     """A plain client of the server."""
     config = Config(retries={"total_max_attempts": 1}, request_checksum_calculation="when_required")
     return boto3.client(
-        "s3", endpoint_url=address, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name=REGION,
+        "s3", endpoint_url=address, aws_access_key_id=KEY, aws_secret_access_key=secret, region_name=REGION,
         config=config,
     )  # fmt: skip
 
@@ -61,6 +62,16 @@ def storage_options(address: str, prefix: str) -> dict[str, Any]:
         "bucket_name": BUCKET, "location": prefix, "endpoint_url": address, "access_key": KEY, "secret_key": SECRET,
         "region_name": REGION,
     }  # fmt: skip
+
+
+def use_bucket(settings: Any, home: Path, *, address: str = "") -> str:
+    """Has this process keep artifacts below a prefix of its own, and its disk in a folder; returns the prefix."""
+    prefix = f"tests/{uuid.uuid4()}"
+    options = storage_options(address or bucket_address(), prefix)
+    default = {"BACKEND": "webapp.bucket.BucketStorage", "OPTIONS": options}
+    settings.STORAGES = {**settings.STORAGES, "default": default}
+    settings.RUNS_ROOT, settings.FETCHED_ROOT = home / "runs", home / "fetched"
+    return prefix
 
 
 def environment(address: str, prefix: str) -> dict[str, str]:
@@ -101,21 +112,11 @@ def keep(owner: int) -> None:
         json.dumps({"identities": [{"name": "tests", "credentials": [rights], "actions": actions}]})
     )
     ports = dict(zip(PLACES, free_ports(len(PLACES)), strict=True))
-    command = [
-        str(Path(sys.executable).parent / "weed"),
-        "-logtostderr=true",
-        "server",
-        f"-dir={folder}",
-        "-filer",
-        "-s3",
-    ]
+    program = Path(sys.executable).parent / "weed"
+    command = [str(program), "-logtostderr=true", "server", f"-dir={folder}", "-filer", "-s3"]
     command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={folder / 's3.json'}", "-volume.max=20"]
-    command += [
-        "-master.volumeSizeLimitMB=64",
-        *QUICK,
-        *SWITCHED_OFF,
-        *(f"-{name}={port}" for name, port in ports.items()),
-    ]
+    command += ["-master.volumeSizeLimitMB=64", *QUICK, *SWITCHED_OFF]
+    command += [f"-{name}={port}" for name, port in ports.items()]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     print(ports["s3.port"], flush=True)

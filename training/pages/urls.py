@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.pages import models, pipelines, sampled, tries, views, workers
+from training.pages import models, pipelines, retention, sampled, tries, views, workers
 
 urlpatterns = [
     path("runs/", views.runs, name="runs"),
@@ -11,6 +11,7 @@ urlpatterns = [
     path("runs/<int:run_id>/curves/", views.run_curves, name="run-curves"),
     path("runs/<int:run_id>/cancel/", views.cancel, name="run-cancel"),
     path("runs/<int:run_id>/resume/", views.resume, name="run-resume"),
+    path("runs/<int:run_id>/keep/", retention.keep, name="run-keep"),
     path("runs/<int:run_id>/send/", sampled.send, name="run-send"),
     path("workers/", workers.workers, name="workers"),
     path("workers/live/", workers.workers_live, name="workers-live"),

@@ -20,7 +20,7 @@ from training.runner.lease import forget_connection
 from training.runner.reaching import CannotStart, Pulse, reach
 from training.selectors_store import store_of
 from training.store import cache
-from training.store.bundles import Bundle, RunStore, StoredFile, local_checkpoints, plain
+from training.store.bundles import TURN_NAME, Bundle, RunStore, StoredFile, local_checkpoints, plain
 from training.store.errors import Stopped, StoreError
 from training.store.patience import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Check, beside, patiently
 
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 PICTURES_KEPT = 2  # the newest, and the one before it in case that is damaged
 KEPT_HERE = timedelta(days=1)
-TURN_NAME = "turn"  # whose the folder on this disk is: the number of the attempt that wrote it last
 
 
 class Keeper:

@@ -7,6 +7,7 @@ Nothing is removed of a run that lives or waits, that an unfinished run waits fo
 kept. A project may have rules of its own (`Retention`); what it leaves open the server's settings say.
 """
 
+import contextlib
 import logging
 import os
 import shutil
@@ -20,8 +21,10 @@ from django.db import transaction
 from django.db.models import CharField, Exists, OuterRef, Q, QuerySet, Value
 from django.db.models.functions import Cast, Concat
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
-from training.models import Retention, Run, RunInput
+from annotate.errors import Conflict
+from training.models import Retention, Run, RunInput, Try
 from training.selectors_store import store_of
 from training.store.bundles import CHECKPOINTS, Bundle, RunStore, local_checkpoints
 from training.store.errors import StoreError
@@ -112,10 +115,48 @@ def prune_checkpoints(*, dry_run: bool = False) -> list[Pruned]:
 
 
 def keep_checkpoints(run: Run, *, keep: bool) -> Run:
-    """Wants the checkpoints of a run kept, or leaves them to the rules again. What is gone does not come back."""
+    """Wants the checkpoints of a run kept, or leaves them to the rules again. What is gone does not come back.
+
+    Raises:
+        Conflict: it is a try, which keeps none.
+    """
+    if Try.objects.filter(pk=run.pk).exists():
+        raise Conflict(_("A try keeps no checkpoints."))
     Run.objects.filter(pk=run.pk).update(keeps_checkpoints=keep)
     run.refresh_from_db()
     return run
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What there is of a run's checkpoints, the newest first as (step, bytes), and until when the rules leave it so.
+
+    Attributes:
+        until: None while the run is not over, or where the rules are not asked.
+        removed: the rules have removed what there was.
+    """
+
+    checkpoints: list[tuple[int, int]]
+    until: datetime | None
+    removed: bool
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(size for _step, size in self.checkpoints)
+
+
+def kept_of(run: Run) -> Kept:
+    """What is kept of a run, from this disk and the database: the bucket is not asked."""
+    found = {one["step"]: one["size_bytes"] for one in (run.stored or {}).get("checkpoints", ())}
+    for step in local_checkpoints(run.folder / "out"):
+        with contextlib.suppress(OSError):  # removed this moment
+            found[step] = _size(_folder(run, step))
+    until = None
+    if run.finished_at is not None and not run.keeps_checkpoints and found:
+        rule = rule_of(run)
+        days = rule.days if run.state == Run.State.SUCCEEDED else rule.resume_days
+        until = None if run.checkpoints_removed_at else run.finished_at + timedelta(days=days)
+    return Kept(sorted(found.items(), reverse=True), until, run.checkpoints_removed_at is not None)
 
 
 def _prune(run: Run, *, now: datetime, dry_run: bool) -> Pruned:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FORMAT = "plackett-run/1"
 CHECKPOINTS, MANIFEST = "checkpoints", "manifest.json"
 RESULT = "result"
+# In a run's folder on a worker's disk: the attempt that wrote there last. Without it, the folder is the only copy.
+TURN_NAME = "turn"
 # Of one process or one moment: no part of a picture.
 PASSING = ("*.tmp", "*.part", "*.lock", ".*", "cache")
 
