@@ -262,7 +262,7 @@ def test_artifacts_in_a_store_that_is_no_folder_are_left_alone(small: Place, tmp
     assert (small.home / "artifacts" / "a" / "one").read_text() == "1"
 
 
-def test_what_a_backup_names_in_a_bucket_has_to_be_there(small: Place, tmp_path: Path, settings: Any) -> None:
+def test_what_a_backup_names_in_a_bucket_has_to_be_there(db: None, small: Place, tmp_path: Path, settings: Any) -> None:
     use_bucket(settings, tmp_path / "web")
     settings.RUNS_ROOT = small.home / "runs"
     write(small.home, {"runs/7/turn": "1", "runs/7/out/run.json": "a copy of what is in the bucket"})

@@ -7,7 +7,6 @@ link itself goes, and a way that leads through one is refused.
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from django.conf import settings
@@ -15,7 +14,7 @@ from django.conf import settings
 from training.models import ModelVersion, Run
 from training.selectors_store import folder_name, results_of, store_of
 from training.store import cache
-from training.store.bundles import plain
+from training.store.bundles import Bundle, plain
 from training.store.errors import StoreError
 from training.store.opening import open_store
 
@@ -56,10 +55,9 @@ def _remove_stored(model: ModelVersion) -> None:
     gone = {folder_name(model), *OF_A_RUN}
     left = tuple(one for one in results_of(run) if one.path.split("/")[0] not in gone)
     try:
-        result = store.result(run.attempt)
+        result = Bundle(run.attempt, None, left) if left else None
         if result is not None:
-            result = replace(result, files=left)
-            store.replace_result(result)
+            store.rewrite(result)
         store.keep([], result=result)
         store.store.drop_uploads(f"{store.prefix}/")
     except StoreError as error:

@@ -25,7 +25,7 @@ from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict
 from training.models import Retention, Run, RunInput, Try
-from training.selectors_store import store_of
+from training.selectors_store import results_of, store_of
 from training.store.bundles import CHECKPOINTS, Bundle, RunStore, local_checkpoints
 from training.store.errors import StoreError
 
@@ -179,16 +179,18 @@ def _prune(run: Run, *, now: datetime, dry_run: bool) -> Pruned:
     return Pruned(run, gone, sum(sizes[step] for step in gone))
 
 
-def _remove_stored(run: Run, store: RunStore, bundles: list[Bundle], kept: Collection[int]) -> None:
-    """Leaves the pictures that show a kept checkpoint, as few of them as show all of these."""
+def _remove_stored(run: Run, store: RunStore, bundles: list[Bundle], kept: set[int]) -> None:
+    """Leaves the kept checkpoints, each in the newest picture that shows it."""
     left, shown = list[Bundle](), set[int]()
     for one in bundles:
         if new := kept & set(one.checkpoints) - shown:
-            left.append(one)
+            left.append(one.only_with(new))
+            store.rewrite(left[-1])
             shown |= new
-    store.keep(left, result=store.result(run.attempt))
+    files = results_of(run)
+    store.keep(left, result=Bundle(run.attempt, None, files) if files else None)
     store.store.drop_uploads(f"{store.prefix}/")
-    told = [{"step": step, "size_bytes": one.size_of(step)} for one in left for step in one.checkpoints if step in kept]
+    told = [{"step": step, "size_bytes": one.size_of(step)} for one in left for step in one.checkpoints]
     Run.objects.filter(pk=run.pk).update(stored={**(run.stored or {"files": []}), "checkpoints": told})
     run.refresh_from_db(fields=["stored"])
 

@@ -13,9 +13,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -62,6 +62,11 @@ class Bundle:
         found = {one.path.split("/")[1] for one in self.files if one.path.startswith(f"{CHECKPOINTS}/step-")}
         return sorted((int(name.removeprefix("step-")) for name in found), reverse=True)
 
+    def only_with(self, steps: Collection[int]) -> "Bundle":
+        """The same picture without its other checkpoints."""
+        gone = tuple(f"{CHECKPOINTS}/step-{step}/" for step in self.checkpoints if step not in steps)
+        return replace(self, files=tuple(one for one in self.files if not one.path.startswith(gone)))
+
     def size_of(self, step: int) -> int:
         """Bytes of one of its checkpoints."""
         return sum(one.size_bytes for one in self.files if one.path.startswith(f"{CHECKPOINTS}/step-{step}/"))
@@ -103,10 +108,6 @@ class RunStore:
         """The pictures with a checkpoint, the newest first: by attempt, then by step. Unreadable ones are left out."""
         names = [name for name, _ in self.store.names(f"{self.prefix}/manifests/") if RESULT not in name]
         return [one for one in map(self._read, sorted(names, reverse=True)) if one is not None]
-
-    def result(self, attempt: int) -> Bundle | None:
-        """The picture of the finished run, if that attempt put one there."""
-        return self._read(f"{self.prefix}/manifests/{Bundle(attempt, None, ()).name}")
 
     def _read(self, name: str) -> Bundle | None:
         try:
@@ -181,8 +182,8 @@ class RunStore:
         self._sent -= {name.rpartition("/")[2] for name in unseen}
         return sum(unseen.values())
 
-    def replace_result(self, bundle: Bundle) -> None:
-        """Writes the manifest of a finished run anew, after some of its files are wanted no more."""
+    def rewrite(self, bundle: Bundle) -> None:
+        """Writes the manifest of a picture anew, after some of its files are wanted no more. Of a run that is over."""
         self.store.write(f"{self.prefix}/manifests/{bundle.name}", bundle.as_json())
 
 

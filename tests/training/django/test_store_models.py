@@ -25,7 +25,7 @@ from training.models import ModelEvent, ModelVersion, Run
 from training.selectors_responses import responses_of
 from training.selectors_store import readable_folder, store_of
 from training.services.registry import remove_left_files
-from training.store.bundles import plain
+from training.store.bundles import Bundle, plain
 
 pytestmark = pytest.mark.django_db
 
@@ -57,6 +57,7 @@ def model(line: Line, project: Any) -> ModelVersion:
 def move_to_bucket(run: Run | None) -> None:
     """What a worker does with the results of a run that came to its end."""
     assert run is not None and (store := store_of(run)) is not None
+    run.refresh_from_db()
     bundle = store.publish(run.folder / "out", attempt=run.attempt, step=None, check=lambda: None, is_ours=lambda: True)
     assert bundle is not None
     Run.objects.filter(pk=run.pk).update(stored={"files": plain(bundle.files), "checkpoints": []})
@@ -119,9 +120,9 @@ def test_its_deletion_leaves_what_is_not_the_model_and_is_tried_again(
     line.mend()
     assert remove_left_files() == 1 and whats(model) == ["deleted", "files_kept", "files_removed"]
     run = Run.objects.get(pk=model.run_id)
-    result = store.result(run.attempt)
-    assert result is not None and [one.path for one in result.files] == ["report.json"]
-    assert run.stored == {"files": plain(result.files), "checkpoints": []}
+    told = Bundle.from_json(store.store.read(f"{store.prefix}/manifests/000001-result.json"))
+    assert [one.path for one in told.files] == ["report.json"]
+    assert run.stored == {"files": plain(told.files), "checkpoints": []}
     assert len(list(store.store.names(store.prefix))) == 2  # the report and the manifest
     answer = client_of(people.alice).get(f"/api/v1/models/{model.pk}/download/")
     assert answer.json()["error"]["code"] == "deleted"
