@@ -18,7 +18,8 @@ from training.models import ModelVersion, Run, Try
 from training.runner.lease import Lease, clock, forget_connection
 from training.runner.machine import free_port, own_address
 from training.runner.mirror import Exit, Mirror, exit_mark, log_tail, read_exit, read_json
-from training.runner.prepare import CannotStart, Meeting, launched, mark_of, prepare, remove_left_behind
+from training.runner.prepare import Meeting, launched, mark_of, prepare, remove_left_behind
+from training.runner.reaching import CannotStart
 from training.runner.storing import Storing
 from training.runner.telling import Telling, result_of
 from training.runner.trainer import Trainer, end_left_behind, kill_marked

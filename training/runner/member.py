@@ -14,7 +14,6 @@ from django.db import DatabaseError, InterfaceError
 from training.models import Run
 from training.runner.lease import Lease, forget_connection
 from training.runner.prepare import (
-    CannotStart,
     Meeting,
     bring_base_model,
     bring_inputs,
@@ -23,6 +22,7 @@ from training.runner.prepare import (
     launched,
     mark_of,
 )
+from training.runner.reaching import CannotStart
 from training.runner.storing import join_picture
 from training.runner.trainer import Trainer, kill_marked
 from training.selectors_store import store_of

@@ -63,6 +63,12 @@ class Keeper:
             self._until = 0.0
         return self._is_kept()
 
+    def wait(self, *, pulse: Pulse) -> None:
+        """Until its thread has ended, after `close`: what it tidies away must not be what somebody else puts there."""
+        while self._thread.is_alive():
+            pulse()
+            self._thread.join(0.1)
+
     def _is_kept(self) -> bool:
         local = local_checkpoints(self._output)
         return not local or local[0] == self._step
@@ -273,6 +279,7 @@ class Storing:
             return
         if self._keeper is not None:
             self._keeper.close(seconds=0)
+            self._keeper.wait(pulse=pulse)
         self._files = put_results(self._run, self._store, attempt=self._attempt, pulse=pulse)
 
     def results(self) -> dict[str, object]:

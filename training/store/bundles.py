@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from training.store.errors import NotThere
+from training.store.errors import NotThere, StoreAway
 from training.store.patience import Check
 
 if TYPE_CHECKING:
@@ -138,11 +138,24 @@ class RunStore:
                 if stored.sha256 not in self._sent:
                     self.store.send(self.key(stored), file, size=stored.size_bytes, sha256=stored.sha256, check=check)
                     self._sent.add(stored.sha256)
+        self._see_that_all_are_there(files)
         bundle = Bundle(attempt, step, tuple(files))
         if not is_ours():
             return None
         self.store.write(f"{self.prefix}/manifests/{bundle.name}", bundle.as_json())
         return bundle
+
+    def _see_that_all_are_there(self, files: Iterable[StoredFile]) -> None:
+        """An attempt that was lost and wakes up in the middle of tidying may have removed what no manifest named yet.
+
+        Raises:
+            StoreAway: some are gone; they are sent the next time.
+        """
+        there = dict(self.store.names(f"{self.prefix}/files/"))
+        gone = {one.sha256 for one in files if there.get(self.key(one)) != one.size_bytes}
+        self._sent -= gone
+        if gone:
+            raise StoreAway(f"{len(gone)} files were removed from {self.store.address}/{self.prefix} meanwhile.")
 
     # --- bringing back -----------------------------------------------------------------------------------------------
 
