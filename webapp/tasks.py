@@ -6,7 +6,7 @@ Each may run twice, late or not at all for a while, and does no harm by it.
 from celery import shared_task
 from django.core.management import call_command
 
-from annotate.services import idempotency
+from annotate.services import idempotency, snapshots
 from training.services import registry, retention, tries
 
 
@@ -36,5 +36,5 @@ def prune_checkpoints() -> int:
 
 @shared_task(name="webapp.remove_left_files", ignore_result=True)
 def remove_left_files() -> int:
-    """Tries again to remove the files of deleted models that are still there; how many models are rid of them."""
-    return registry.remove_left_files()
+    """Tries again to remove the files of deleted models and of withdrawn snapshots that are still there; how many."""
+    return snapshots.delete_left_files() + registry.remove_left_files()

@@ -163,6 +163,7 @@ def join_picture(run: Run, store: RunStore, *, attempt: int, pulse: Pulse) -> No
         return
     name = RunAttempt.objects.values_list("bundle", flat=True).get(run=run, number=attempt)
     found = [one for one in reach(lambda check: store.bundles(), pulse=pulse) if one.name == name]
+    _take_turn(run.folder / TURN_NAME, 0)  # nothing goes on from here without asking
     if not name:
         shutil.rmtree(output, ignore_errors=True)
     elif not found or not _is_brought(store, found[0], output, pulse=pulse):
@@ -246,6 +247,7 @@ class Storing:
             return
         tidy_disk(but=self._run)
         if not self._keeps:
+            _take_turn(self._run.folder / TURN_NAME, self._attempt)
             return
         kept, taken = bring_back(self._run, self._store, attempt=self._attempt, pulse=pulse)
         RunAttempt.objects.filter(run=self._run, number=self._attempt).update(bundle=taken)

@@ -5,11 +5,13 @@ fetched/RUN/sketch/…    a model's small files, and of its weights the heads al
 fetched/RUN/SHA256      a single file
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from django.conf import settings
@@ -23,6 +25,7 @@ UNUSED_SECONDS = 24 * 3600.0
 FOR_PEOPLE = ("metrics.jsonl", "samples.jsonl", "responses.jsonl", "tokens.jsonl", "report.html", "plots")
 SMALL_BYTES = 32 << 20
 HEAD_BYTES = 8
+WAIT_SECONDS = 0.2
 LARGEST_HEAD_BYTES = 100_000_000
 
 
@@ -38,10 +41,10 @@ def fetch_results(run: RunStore, files: Sequence[StoredFile], *, check: Check) -
         StoreError, OSError: it could not be brought.
     """
     target = entry_of(run) / "out"
-    if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        run.bring([one for one in files if _is_read_by_runs(one.path)], target, check=check)
-    _touch(target.parent)
+    with _alone(target.parent, check):
+        if not target.is_dir():
+            run.bring([one for one in files if _is_read_by_runs(one.path)], target, check=check)
+        _touch(target.parent)
     return target
 
 
@@ -64,9 +67,10 @@ def fetch_file(run: RunStore, file: StoredFile, *, check: Check) -> Path:
         StoreError, OSError: it could not be brought.
     """
     target = entry_of(run) / file.sha256
-    if not target.is_file():
-        run.store.fetch(run.key(file), target, size=file.size_bytes, sha256=file.sha256, check=check)
-    _touch(target.parent)
+    with _alone(target.parent, check):
+        if not target.is_file():
+            run.store.fetch(run.key(file), target, size=file.size_bytes, sha256=file.sha256, check=check)
+        _touch(target.parent)
     return target
 
 
@@ -124,6 +128,21 @@ def forget_unused() -> None:
     used = sorted(((root / name).stat().st_mtime, name) for name in entries())
     before = time.time() - UNUSED_SECONDS
     forget([name for at, name in used[:-KEPT_AT_LEAST] if at < before])
+
+
+@contextmanager
+def _alone(entry: Path, check: Check) -> Iterator[None]:
+    """Waits until no other process of this machine fetches the same."""
+    entry.mkdir(parents=True, exist_ok=True)
+    with entry.with_name(f".{entry.name}.lock").open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                check()
+                time.sleep(WAIT_SECONDS)
+        yield
 
 
 def _is_read_by_runs(path: str) -> bool:

@@ -26,6 +26,7 @@ from training.selectors_responses import responses_of
 from training.selectors_store import readable_folder, store_of
 from training.services.registry import remove_left_files
 from training.store.bundles import Bundle, plain
+from webapp.tasks import remove_left_files as remove_left_files_task
 
 pytestmark = pytest.mark.django_db
 
@@ -128,7 +129,9 @@ def test_its_deletion_leaves_what_is_not_the_model_and_is_tried_again(
     assert answer.json()["error"]["code"] == "deleted"
 
 
-def test_responses_and_snapshots_are_read_from_there(line: Line, project: Any) -> None:
+def test_responses_and_snapshots_are_read_from_there(
+    line: Line, project: Any, django_capture_on_commit_callbacks: Any
+) -> None:
     first, second = make_snapshot(project), make_snapshot(project, name="second")
     assert first.file != second.file  # equal content, a file each
     run = make_sampled(first, [["a", "b"], ["c"]])
@@ -142,6 +145,9 @@ def test_responses_and_snapshots_are_read_from_there(line: Line, project: Any) -
     with pytest.raises(OSError, match="artifact store"):
         open_snapshot(second)
     line.mend()
-    withdraw_snapshot(snapshot=first)
-    default_storage.delete(first.file)
+    line.cut()
+    with django_capture_on_commit_callbacks(execute=True):
+        withdraw_snapshot(snapshot=first)
+    line.mend()
+    assert default_storage.exists(first.file) and remove_left_files_task() == 1
     assert not default_storage.exists(first.file) and default_storage.exists(second.file)
