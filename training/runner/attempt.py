@@ -50,6 +50,7 @@ LOG_SECONDS = 3.0
 STOP_SECONDS = 10.5  # a recipe ends itself 10 s after SIGTERM; the supervisor gives a worker 12
 CANCEL_SECONDS = 7.0  # a cancelled run is over within 10 s, from the press of the button to the database
 LOCKED = "another process is at work in"  # what a recipe says that finds its folder locked
+OWN_FAILURES = (2, 3, 4)  # a recipe's exit codes after which nobody tries again by himself
 NO_ROOM = 4  # a recipe's exit code when it cannot write any more; a full disk may take no exit.json
 FULL_DISK = "There is no room left on the disk that holds the run's folder. Make room, then resume the run."
 UNSTORED = (
@@ -135,7 +136,7 @@ class Attempt:
         if not self.storing.is_on:
             return
         with contextlib.suppress(Interrupted):
-            self.storing.flush(seconds=seconds, pulse=self._unless_stopping)
+            self.storing.close(seconds=seconds, pulse=self._unless_stopping)
         if seconds and (state := self._state_now()) in Run.FINISHED:
             self.storing.clear(succeeded=state == Run.State.SUCCEEDED)
 
@@ -233,11 +234,10 @@ class Attempt:
             StaleAttempt: the run is no longer this attempt's.
         """
         if ending.code != 0:
-            seconds = HAND_OVER_SECONDS
-            if ending.interrupted == Why.WORKER_STOPS:
-                seconds = max(STOP_SECONDS - (clock() - self.stopped_at), 0)
-            if ending.interrupted != Why.CANCELLED:
-                self.storing.flush(seconds=seconds, pulse=self._keep_lease)
+            if ending.interrupted != Why.CANCELLED and ending.code not in OWN_FAILURES:
+                spent = clock() - self.stopped_at if ending.interrupted == Why.WORKER_STOPS else 0.0
+                seconds = STOP_SECONDS if spent else HAND_OVER_SECONDS
+                self.storing.flush(seconds=max(seconds - spent, 0), pulse=self._keep_lease)
             return ending
         try:
             self.storing.put_results(pulse=self._pulse)

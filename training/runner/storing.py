@@ -1,127 +1,26 @@
-"""A run's files on their way between this worker and the bucket, where artifacts are in one.
-
-While the trainer works, a thread of its own puts each picture with a new checkpoint there; nothing waits for it, and a
-bucket that is away only makes it late. The results of a finished run are waited for.
-"""
+"""What an attempt has to do with the bucket, where artifacts are in one: from bringing back what it goes on from to the
+results of a finished run, which are waited for."""
 
 import logging
 import shutil
-import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
 from training.models import ModelVersion, Run, RunAttempt
-from training.runner.lease import forget_connection
+from training.runner.keeper import Keeper
 from training.runner.reaching import CannotStart, Pulse, reach
 from training.selectors_store import store_of
 from training.store import cache
 from training.store.bundles import TURN_NAME, Bundle, RunStore, StoredFile, local_checkpoints, plain
-from training.store.errors import Stopped, StoreError
-from training.store.patience import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Check, beside, patiently
+from training.store.errors import Damaged, StoreError
+from training.store.patience import Check, beside, patiently
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
-PICTURES_KEPT = 2  # the newest, and the one before it in case that is damaged
 KEPT_HERE = timedelta(days=1)
-
-
-class Keeper:
-    """Puts pictures of one attempt's output folder into the bucket, from `start` to `close`."""
-
-    def __init__(self, run: Run, store: RunStore, *, attempt: int, kept: list[Bundle]) -> None:
-        """Args: `kept` are the pictures that are there, the newest first."""
-        self._run, self._store, self._attempt = run, store, attempt
-        self._output = run.folder / "out"
-        self._kept = kept[:PICTURES_KEPT]
-        self._step = kept[0].step if kept else None
-        self._closing, self._ended = threading.Event(), threading.Event()
-        self._until = float("inf")
-        self._thread = threading.Thread(target=self._keep_up, name="checkpoints", daemon=True)
-        self.newest: Bundle | None = kept[0] if kept else None
-
-    def start(self) -> None:
-        """Begins to look for checkpoints."""
-        self._thread.start()
-
-    def close(self, *, seconds: float, pulse: Pulse = lambda: None) -> bool:
-        """Ends it, after at most so many seconds in which it may still send what is new; whether all of it is there."""
-        self._until = time.monotonic() + seconds
-        self._closing.set()
-        if not self._thread.ident:
-            return True
-        try:
-            while self._thread.is_alive() and time.monotonic() < self._until:
-                pulse()
-                self._thread.join(0.1)
-        finally:
-            self._until = 0.0
-        return self._is_kept()
-
-    def wait(self, *, pulse: Pulse) -> None:
-        """Until its thread has ended, after `close`: what it tidies away must not be what somebody else puts there."""
-        while self._thread.is_alive():
-            pulse()
-            self._thread.join(0.1)
-
-    def _is_kept(self) -> bool:
-        local = local_checkpoints(self._output)
-        return not local or local[0] == self._step
-
-    def _check(self) -> None:
-        if time.monotonic() > self._until:
-            raise Stopped
-
-    def _keep_up(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
-        while time.monotonic() <= self._until:
-            try:
-                self._send_new()
-                pause = FIRST_PAUSE_SECONDS
-                if self._closing.wait(LOOK_SECONDS) and self._is_kept():
-                    break
-            except Stopped:
-                break
-            except FileNotFoundError:  # the trainer removed it: there is a newer one
-                time.sleep(LOOK_SECONDS)
-            except (StoreError, OSError, ValueError) as error:
-                logger.warning("run %s: checkpoints are not in the store yet: %s", self._run.pk, error)
-                self._wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        forget_connection()
-
-    def _wait(self, seconds: float) -> None:
-        """Until it is time for another try: at once when this is being ended, and then every second."""
-        if self._closing.is_set():
-            time.sleep(max(min(1.0, self._until - time.monotonic()), 0))
-        else:
-            self._closing.wait(seconds)
-
-    def _send_new(self) -> None:
-        local = local_checkpoints(self._output)
-        if not local or local[0] == self._step:
-            return
-        bundle = self._store.publish(
-            self._output, attempt=self._attempt, step=local[0], check=self._check, is_ours=self._is_ours
-        )
-        if bundle is None:
-            raise Stopped
-        self._kept = [bundle, *self._kept][:PICTURES_KEPT]
-        self._step, self.newest = bundle.step, bundle
-        self._store.keep(self._kept)
-
-    def _is_ours(self) -> bool:
-        """Whether no other attempt has begun; a database that is away says nothing against it."""
-        try:
-            return Run.objects.filter(pk=self._run.pk, attempt=self._attempt).exists()
-        except (DatabaseError, InterfaceError):
-            forget_connection()
-            return True
 
 
 # --- before the trainer starts ---------------------------------------------------------------------------------------
@@ -181,6 +80,10 @@ def _is_brought(store: RunStore, bundle: Bundle, output: Path, *, pulse: Pulse) 
         reach(lambda check: store.bring(bundle.files, output, check=check), pulse=pulse, tell=False)
     except StoreError as error:
         logger.warning("%s is passed over: %s", bundle.name, error)
+        if isinstance(error, Damaged):
+            # What is there with the right length is never sent again, and the trainer may well make the same anew.
+            name = error.name
+            reach(lambda check: store.store.remove([name]), pulse=pulse)
         return False
     return True
 
@@ -268,6 +171,11 @@ class Storing:
 
     def flush(self, *, seconds: float, pulse: Pulse) -> None:
         """Gives a checkpoint that is on its way so many seconds; the next attempt may be on another machine."""
+        if self._keeper is not None:
+            self._keeper.hand_over(seconds=seconds, pulse=pulse)
+
+    def close(self, *, seconds: float, pulse: Pulse) -> None:
+        """Sends no more checkpoints after so many seconds."""
         if self._keeper is not None and not self._keeper.close(seconds=seconds, pulse=pulse):
             logger.warning("run %s: its last checkpoint is not in the store", self._run.pk)
 
@@ -280,7 +188,7 @@ class Storing:
         if self._store is None or not self._keeps:
             return
         if self._keeper is not None:
-            self._keeper.close(seconds=0)
+            self._keeper.close(seconds=0, pulse=pulse)
             self._keeper.wait(pulse=pulse)
         self._files = put_results(self._run, self._store, attempt=self._attempt, pulse=pulse)
 

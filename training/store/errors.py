@@ -18,7 +18,11 @@ class NotThere(StoreError):
 
 
 class Damaged(StoreError):
-    """What was read is not what was written: its sha256 differs."""
+    """What was read is not what was written: its sha256 differs. `name` is the object's."""
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class Stopped(Exception):

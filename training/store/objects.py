@@ -22,6 +22,7 @@ PART_BYTES = 16 << 20
 MOST_PARTS = 9_000  # S3 takes 10,000
 BLOCK_BYTES = 1 << 20
 DELETED_AT_ONCE = 1_000
+CHANGED = "{name} cannot be put into the store: the file is not what it was when it was written."
 BUSY = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted", "RequestTimeTooSkewed"}
 
 
@@ -110,7 +111,7 @@ class ObjectStore:
             os.fsync(file.fileno())
         if have != size or digest.hexdigest() != sha256:
             draft.unlink()
-            raise Damaged(f"{self.address}/{name} is not what was put there ({have} bytes, sha256 differs).")
+            raise Damaged(f"{self.address}/{name} is not what was put there ({have} bytes, sha256 differs).", name=name)
         os.replace(draft, target)
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ class ObjectStore:
         else:
             content = file.read(size)
             if len(content) != size or hashlib.sha256(content).hexdigest() != sha256:
-                raise Damaged(f"{name} cannot be put into the store: the file is not what it was when it was written.")
+                raise Damaged(CHANGED.format(name=name), name=name)
             self.write(name, content)
         return True
 
@@ -159,7 +160,7 @@ class ObjectStore:
                 parts.append({"PartNumber": number, "ETag": etag})
             if digest.hexdigest() != sha256:
                 self._client.abort_multipart_upload(**self._at(name), UploadId=upload)
-                raise Damaged(f"{name} cannot be put into the store: the file is not what it was when it was written.")
+                raise Damaged(CHANGED.format(name=name), name=name)
             self._client.complete_multipart_upload(**self._at(name), UploadId=upload, MultipartUpload={"Parts": parts})
 
     def _upload_of(self, name: str) -> tuple[str, dict[int, str]]:

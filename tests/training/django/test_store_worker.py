@@ -79,6 +79,7 @@ def test_the_newest_whole_picture_is_gone_on_from_unless_the_folder_is_newer(sna
     shutil.rmtree(run.folder)
     _, taken = bring_back(run, store, attempt=5, pulse=nothing)
     assert taken == "000001-000000000010.json" and local_checkpoints(out) == [10]
+    assert store.store.size_of(store.key(newest)) is None  # so that the same, made anew, is sent
     # A later attempt's pictures go before an earlier one's, however far that came.
     publish(run, store, attempt=5, step=15)
     assert [(one.attempt, one.step) for one in store.bundles()] == [(5, 15), (1, 20), (1, 10)]
