@@ -198,6 +198,8 @@ STORAGES: dict[str, dict[str, Any]] = {
 RUNS_ROOT = PLACKETT_HOME / "runs"
 MODELS_ROOT = PLACKETT_HOME / "models"
 FETCHED_ROOT = PLACKETT_HOME / "fetched"
+# With a bucket: whether RUNS_ROOT is one folder for all machines nevertheless, as runs of several machines need it.
+RUNS_SHARED = env.flag("PLACKETT_RUNS_SHARED", False)
 # How long a worker goes on trying to reach a bucket that is away, for what it cannot do without.
 STORE_PATIENCE_SECONDS = env.integer("PLACKETT_STORE_PATIENCE", 3600, 1, 7 * 86400)
 # What stays of the checkpoints of a run that is over; a project may say otherwise, see training.services.retention.

@@ -23,11 +23,11 @@ from training.runner.prepare import (
     mark_of,
 )
 from training.runner.reaching import CannotStart
-from training.runner.storing import join_picture
+from training.runner.storing import check_shared
 from training.runner.trainer import Trainer, kill_marked
-from training.selectors_store import store_of
 from training.services.claims import StaleAttempt
 from training.services.members import Membership, leave_run, meeting_place
+from training.store.opening import open_store
 
 logger = logging.getLogger(__name__)
 
@@ -87,9 +87,8 @@ class MemberAttempt:
             place = meeting_place(self.member)
         if self.run.snapshot is None:
             raise CannotStart("The run has no snapshot.")
-        if (store := store_of(self.run)) is not None:
-            join_picture(self.run, store, attempt=self.member.attempt, pulse=self._pulse)
-        self.data.parent.mkdir(parents=True, exist_ok=True)
+        if open_store() is not None:
+            check_shared(self.run, attempt=self.member.attempt)
         copy_snapshot(self.run.snapshot, self.data, pulse=self._pulse)
         model = bring_base_model(self.run, log=self.log, pulse=self._pulse, started=self.lease.guard)
         inputs = bring_inputs(self.run, log=self.log, pulse=self._pulse, started=self.lease.guard)

@@ -30,8 +30,6 @@ def bring_back(run: Run, store: RunStore, *, attempt: int, pulse: Pulse) -> tupl
     """Makes the output folder on this disk the one to go on from: it stays if nobody else had the run meanwhile, else
     the newest whole picture of the bucket takes its place, or nothing.
 
-    Several machines always go on from a picture: it is what all of them can have.
-
     Returns:
         The pictures in the bucket, the newest first, and the name of the one that was taken; "" for none.
 
@@ -41,7 +39,7 @@ def bring_back(run: Run, store: RunStore, *, attempt: int, pulse: Pulse) -> tupl
     found = reach(lambda check: store.bundles(), pulse=pulse)
     turn, output = run.folder / TURN_NAME, run.folder / "out"
     here, there = max(local_checkpoints(output), default=0), found[0].step or 0 if found else 0
-    if run.nodes == 1 and _turn_of(turn) == attempt - 1 and here >= there:
+    if _turn_of(turn) == attempt - 1 and here >= there:
         _take_turn(turn, attempt)
         return found, ""
     taken = next((one for one in found if _is_brought(store, one, output, pulse=pulse)), None)
@@ -51,22 +49,16 @@ def bring_back(run: Run, store: RunStore, *, attempt: int, pulse: Pulse) -> tupl
     return found, taken.name if taken else ""
 
 
-def join_picture(run: Run, store: RunStore, *, attempt: int, pulse: Pulse) -> None:
-    """Brings the picture that the holder of the run goes on from, for another machine of the same attempt.
+def check_shared(run: Run, *, attempt: int) -> None:
+    """Of another machine of the same attempt: all of them read the checkpoints that the first one writes.
 
     Raises:
-        CannotStart: it cannot be had.
+        CannotStart: the folder of runs here is not that of the machine that holds the run.
     """
-    output = run.folder / "out"
-    if _turn_of(run.folder / TURN_NAME) == attempt:  # the holder works on this very disk
-        return
-    name = RunAttempt.objects.values_list("bundle", flat=True).get(run=run, number=attempt)
-    found = [one for one in reach(lambda check: store.bundles(), pulse=pulse) if one.name == name]
-    _take_turn(run.folder / TURN_NAME, 0)  # nothing goes on from here without asking
-    if not name:
-        shutil.rmtree(output, ignore_errors=True)
-    elif not found or not _is_brought(store, found[0], output, pulse=pulse):
-        raise CannotStart(f"The checkpoint {name} cannot be had from the artifact store.")
+    if _turn_of(run.folder / TURN_NAME) != attempt:
+        raise CannotStart(
+            f"{run.folder} is not the folder of the machine that holds the run; see PLACKETT_RUNS_SHARED."
+        )
 
 
 def _is_brought(store: RunStore, bundle: Bundle, output: Path, *, pulse: Pulse) -> bool:

@@ -19,8 +19,8 @@ from training.services.runs import resume_run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
-# Some ten seconds, a checkpoint every ten steps.
-STEPS = {"batch_size": 1, "epochs": 15, "checkpoint_every": 10, "evaluate_every": 5000}
+# Some seconds, a checkpoint every ten steps.
+STEPS = {"batch_size": 1, "epochs": 10, "checkpoint_every": 10, "evaluate_every": 5000}
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from tests.training.django.test_store_models import move_to_bucket
 from training.models import ModelVersion, Run
 from training.runner.prepare import bring_base_model, copy_snapshot
 from training.runner.reaching import CannotStart
-from training.runner.storing import bring_back, tidy_disk
+from training.runner.storing import bring_back, check_shared, tidy_disk
 from training.selectors_store import store_of
+from training.services.placement import placement_faults
 from training.store.bundles import RunStore, local_checkpoints
 from webapp.backups.objects import missing_objects, objects_named
 
@@ -139,6 +140,19 @@ def test_a_run_that_cannot_reach_the_bucket_says_so_before_it_begins(
     ModelVersion.objects.filter(pk=model.pk).update(deleted_at="2026-01-01T00:00:00Z")
     tidy_disk(but=run)
     assert not folder.exists()
+
+
+def test_several_machines_need_a_folder_of_runs_that_they_share(snapshot: Snapshot, settings: Any) -> None:
+    place: dict[str, Any] = {"queue": "gpu", "processes": 1, "nodes": 2, "shard": False}
+    assert "PLACKETT_RUNS_SHARED" in placement_faults(**place)["nodes"]
+    settings.RUNS_SHARED = True
+    assert placement_faults(**place) == {}
+    run = queue_run(snapshot, nodes=2)
+    with pytest.raises(CannotStart, match="is not the folder of the machine that holds the run"):
+        check_shared(run, attempt=1)
+    run.folder.mkdir(parents=True)
+    (run.folder / "turn").write_text("1")
+    check_shared(run, attempt=1)
 
 
 def test_a_disk_is_tidied_of_what_is_elsewhere_and_of_nothing_else(snapshot: Snapshot, settings: Any) -> None:
