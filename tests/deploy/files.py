@@ -20,7 +20,7 @@ SET = {
 }
 OURS = ("prepare", "web", "worker", "gpu-worker", "cpu-worker", "beat")
 
-_VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Z_]+)(?P<how>:-|:\?)(?P<rest>[^}]*)\}")
+_VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Z0-9_]+)(?P<how>:-|:\?)(?P<rest>[^}]*)\}")
 
 
 class Unset(ValueError):

@@ -124,14 +124,14 @@ def test_secrets_come_from_files_and_each_is_granted_where_it_is_read(name: str)
 def test_every_setting_that_is_given_is_documented() -> None:
     settings = (REPOSITORY / "docs" / "settings.md").read_text()
     given = {
-        key for name in (BASE, NODE) for part in OURS for key in services(name).get(part, {}).get("environment", {})
+        key for name in (BASE, NODE, S3) for part in OURS for key in services(name).get(part, {}).get("environment", {})
     }
     assert len(given) > 8
     assert sorted(key for key in given if f"`{key}`" not in settings) == []
 
 
 def test_every_variable_of_the_files_is_explained() -> None:
-    asked = set(re.findall(r"\$\{([A-Z_]+)", "".join((REPOSITORY / name).read_text() for name in FILES)))
+    asked = set(re.findall(r"\$\{([A-Z0-9_]+)", "".join((REPOSITORY / name).read_text() for name in FILES)))
     guide = (REPOSITORY / "docs" / "deploy.md").read_text()
     assert asked and sorted(name for name in asked if f"`{name}" not in guide) == []
 
