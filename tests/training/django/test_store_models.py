@@ -14,7 +14,9 @@ import pytest
 from django.core.files.storage import default_storage
 from django.core.management import CommandError, call_command
 
-from annotate.services.snapshots import open_snapshot, withdraw_snapshot
+from annotate.interchange.native import record_from_object
+from annotate.services.imports import import_records
+from annotate.services.snapshots import freeze_snapshot, open_snapshot, withdraw_snapshot
 from tests.bucket import Line, bucket_address, use_bucket
 from tests.training.django.helpers import RunCast, make_sampled, make_snapshot
 from tests.training.django.test_registry_deletion import WEIGHTS, delete, whats, with_files
@@ -132,7 +134,11 @@ def test_its_deletion_leaves_what_is_not_the_model_and_is_tried_again(
 def test_responses_and_snapshots_are_read_from_there(
     line: Line, project: Any, django_capture_on_commit_callbacks: Any
 ) -> None:
-    first, second = make_snapshot(project), make_snapshot(project, name="second")
+    responses = [{"id": name, "text": name} for name in "ab"]
+    said = {"prompt": "Tea?", "responses": responses, "ranking": [["a"], ["b"]], "annotator": "Ann", "split": "train"}
+    import_records(project=project, records=[record_from_object(said)])
+    first, second = (freeze_snapshot(project=project, name=name) for name in ("first", "second"))
+    assert first.sha256 == second.sha256
     assert first.file != second.file  # equal content, a file each
     run = make_sampled(first, [["a", "b"], ["c"]])
     move_to_bucket(run)
