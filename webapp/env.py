@@ -95,6 +95,34 @@ def run_queues() -> tuple[str, ...]:
     return tuple(listing("PLACKETT_RUN_QUEUES")) or ("gpu", "gpu.large", "cpu")
 
 
+def bucket(name: str) -> tuple[str, str] | None:
+    """Bucket and prefix of an address s3://BUCKET/PREFIX; None where none is named."""
+    value = text(name)
+    if not value:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
+        raise BadSetting(name, f"must be s3://BUCKET or s3://BUCKET/PREFIX, not {value!r}")
+    return parts.netloc, parts.path.strip("/")
+
+
+def bucket_storage(bucket: str, prefix: str) -> dict[str, Any]:
+    """Django's settings of a storage in the bucket; credentials that are not given are those that boto3 finds."""
+    endpoint = text("PLACKETT_S3_ENDPOINT")
+    if endpoint and urlsplit(endpoint).scheme not in {"http", "https"}:
+        raise BadSetting("PLACKETT_S3_ENDPOINT", f"must start with http:// or https://, not {endpoint!r}")
+    key, password = private("PLACKETT_S3_ACCESS_KEY"), private("PLACKETT_S3_SECRET_KEY")
+    if bool(key) != bool(password):
+        raise BadSetting("PLACKETT_S3_ACCESS_KEY", "and PLACKETT_S3_SECRET_KEY go together: set both, or neither")
+    return {
+        "bucket_name": bucket,
+        "location": prefix,
+        "endpoint_url": endpoint or None,
+        "region_name": text("PLACKETT_S3_REGION") or None,
+        **({"access_key": key, "secret_key": password} if key else {}),
+    }
+
+
 def secret(name: str, folder: Path, filename: str) -> str:
     """The variable's value or its file's content, else a secret generated once and kept in the folder, mode 600."""
     if value := private(name):

@@ -6,8 +6,8 @@ Each may run twice, late or not at all for a while, and does no harm by it.
 from celery import shared_task
 from django.core.management import call_command
 
-from annotate.services import idempotency
-from training.services import tries
+from annotate.services import idempotency, snapshots
+from training.services import registry, retention, tries
 
 
 @shared_task(name="webapp.forget_sessions", ignore_result=True)
@@ -26,3 +26,15 @@ def forget_keys() -> int:
 def forget_tries() -> int:
     """Removes the tries of models that ended a week ago, with their files; how many."""
     return tries.forget_tries()
+
+
+@shared_task(name="webapp.prune_checkpoints", ignore_result=True)
+def prune_checkpoints() -> int:
+    """Removes the checkpoints that the rules of retention keep no longer; of how many runs."""
+    return len(retention.prune_checkpoints())
+
+
+@shared_task(name="webapp.remove_left_files", ignore_result=True)
+def remove_left_files() -> int:
+    """Tries again to remove the files of deleted models and of withdrawn snapshots that are still there; how many."""
+    return snapshots.delete_left_files() + registry.remove_left_files()

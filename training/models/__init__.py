@@ -8,6 +8,7 @@ see migration 0002.
 from training.models.attempts import RunAttempt, RunMember
 from training.models.measurements import MetricStretch, RunMetric, RunSample, RunUse
 from training.models.registry import ModelEvent, ModelVersion
+from training.models.retention import Retention
 from training.models.runs import Run, RunInput, Try
 from training.models.workers import Worker
 
@@ -15,6 +16,7 @@ __all__ = [
     "MetricStretch",
     "ModelEvent",
     "ModelVersion",
+    "Retention",
     "Run",
     "RunAttempt",
     "RunInput",

@@ -29,6 +29,13 @@ class RunAttempt(models.Model):
     from_step = models.PositiveIntegerField(
         null=True, blank=True, help_text="Steps already done when the trainer began; null until it says."
     )
+    bundle = models.CharField(
+        max_length=60,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The picture of the output folder that it went on from; of a bucket alone.",
+    )
     started_at = models.DateTimeField(db_default=Now())
     ended_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=10, choices=Outcome, blank=True)

@@ -88,6 +88,18 @@ class Run(models.Model):
     log_tail = models.TextField(blank=True)
     exit = models.JSONField(null=True, blank=True, help_text="exit.json of the last attempt.")
     report = models.JSONField(null=True, blank=True, help_text="report.json of the finished run.")
+    stored = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="What of it is in the bucket: files of its results, steps and bytes of its checkpoints. Null: "
+        "nothing, as where artifacts are a folder.",
+    )
+    keeps_checkpoints = models.BooleanField(
+        default=False, db_default=False, help_text="Somebody wants them kept, whatever the rules of retention say."
+    )
+    checkpoints_removed_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the rules of retention had nothing more to remove."
+    )
 
     created_at = models.DateTimeField(db_default=Now())
     queued_at = models.DateTimeField(null=True, blank=True)
@@ -186,6 +198,12 @@ class Run(models.Model):
     def folder(self) -> Path:
         """Where its files are on every worker's disk."""
         return Path(settings.RUNS_ROOT) / str(self.pk)
+
+    @property
+    def store_prefix(self) -> str:
+        """Where its files are in the bucket. With the time, because ids come again after an older backup was restored,
+        and a run must not find the checkpoints of another."""
+        return f"runs/{self.pk}-{self.created_at:%Y%m%d%H%M%S%f}"
 
 
 class RunInput(models.Model):

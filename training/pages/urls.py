@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.pages import comparison, models, pipelines, sampled, tries, views, watching, workers
+from training.pages import comparison, models, pipelines, retention, sampled, tries, views, watching, workers
 
 urlpatterns = [
     path("runs/", views.runs, name="runs"),
@@ -14,6 +14,7 @@ urlpatterns = [
     path("runs/<int:run_id>/use/", watching.run_use, name="run-use"),
     path("runs/<int:run_id>/cancel/", views.cancel, name="run-cancel"),
     path("runs/<int:run_id>/resume/", views.resume, name="run-resume"),
+    path("runs/<int:run_id>/keep/", retention.keep, name="run-keep"),
     path("runs/<int:run_id>/send/", sampled.send, name="run-send"),
     path("workers/", workers.workers, name="workers"),
     path("workers/live/", workers.workers_live, name="workers-live"),

@@ -14,7 +14,6 @@ from django.db import DatabaseError, InterfaceError
 from training.models import Run
 from training.runner.lease import Lease, forget_connection
 from training.runner.prepare import (
-    CannotStart,
     Meeting,
     bring_base_model,
     bring_inputs,
@@ -23,9 +22,12 @@ from training.runner.prepare import (
     launched,
     mark_of,
 )
+from training.runner.reaching import CannotStart
+from training.runner.storing import check_shared
 from training.runner.trainer import Trainer, kill_marked
 from training.services.claims import StaleAttempt
 from training.services.members import Membership, leave_run, meeting_place
+from training.store.opening import open_store
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +87,8 @@ class MemberAttempt:
             place = meeting_place(self.member)
         if self.run.snapshot is None:
             raise CannotStart("The run has no snapshot.")
+        if open_store() is not None:
+            check_shared(self.run, attempt=self.member.attempt)
         copy_snapshot(self.run.snapshot, self.data, pulse=self._pulse)
         model = bring_base_model(self.run, log=self.log, pulse=self._pulse, started=self.lease.guard)
         inputs = bring_inputs(self.run, log=self.log, pulse=self._pulse, started=self.lease.guard)

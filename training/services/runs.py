@@ -209,9 +209,13 @@ def resume_run(run: Run) -> Run:
         raise Conflict(_("A run that this one builds on has made no model yet; resume that one first."))
     locked.state, locked.queued_at, locked.finished_at = Run.State.QUEUED, Now(), None
     locked.cancel_requested_at, locked.reason, locked.times_lost = None, "", 0
+    locked.checkpoints_removed_at = None
     locked.save(
-        update_fields=["state", "queued_at", "finished_at", "cancel_requested_at", "reason", "times_lost"],
-    )
+        update_fields=[
+            "state", "queued_at", "finished_at", "cancel_requested_at", "reason", "times_lost",
+            "checkpoints_removed_at",
+        ],
+    )  # fmt: skip
     ring_on_commit(locked.queue)
     locked.refresh_from_db()
     return locked

@@ -241,6 +241,8 @@ BODIES: dict[tuple[str, str], Body] = {
         "stages": ["reward"],
     },  # fmt: skip
     ("POST", "/api/v1/runs/"): lambda world, slot: START | {"project": "tales", "snapshot": world.snapshot},
+    ("POST", "/api/v1/runs/{run}/checkpoints/"): lambda world, slot: {"keep": True},
+    ("POST", "/runs/{run}/keep/"): lambda world, slot: {"keep": "1"},
     ("POST", "/api/v1/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
     ("POST", "/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
     ("POST", "/api/v1/leases/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},

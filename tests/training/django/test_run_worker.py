@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -36,7 +36,9 @@ LONG = {"batch_size": 1, "epochs": 2000, "checkpoint_every": 5, "evaluate_every"
 class Worker:
     """A Celery worker of the queue gpu, started as the stack starts it, or by the command that stands `before`."""
 
-    def __init__(self, home: Path, name: str, *, before: Sequence[str] = ()) -> None:
+    def __init__(
+        self, home: Path, name: str, *, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
         command = [sys.executable, "-m", "celery", "-A", "webapp", "worker", "-Q", "gpu", "-n", f"{name}@%h"]
         command += ["--pool", "threads", "--concurrency", "1", "--without-gossip", "--without-mingle"]
         database = connection.settings_dict
@@ -49,7 +51,7 @@ class Worker:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=REPOSITORY,
-                env={**os.environ, "PLACKETT_HOME": str(home), "DATABASE_URL": url},
+                env={**os.environ, "PLACKETT_HOME": str(home), "DATABASE_URL": url, **(environment or {})},
                 start_new_session=True,
             )
 
