@@ -86,6 +86,9 @@ class Run(models.Model):
     log_tail = models.TextField(blank=True)
     exit = models.JSONField(null=True, blank=True, help_text="exit.json of the last attempt.")
     report = models.JSONField(null=True, blank=True, help_text="report.json of the finished run.")
+    trackers = models.JSONField(
+        default=dict, blank=True, help_text="Of the present attempt: tracker → url where it shows the run, fault."
+    )
 
     created_at = models.DateTimeField(db_default=Now())
     queued_at = models.DateTimeField(null=True, blank=True)
@@ -297,6 +300,7 @@ class RunMember(models.Model):
 
     class Outcome(models.TextChoices):
         DONE = "done", pgettext_lazy("state of a member of a run", "Done")
+        LEFT = "left", pgettext_lazy("state of a member of a run", "Left")  # its worker was stopped in good order
         LOST = "lost", pgettext_lazy("state of a member of a run", "Lost")
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="members")
@@ -321,7 +325,7 @@ class RunMember(models.Model):
             models.CheckConstraint(
                 name="member_ends_with_an_outcome",
                 condition=Q(ended_at__isnull=True, outcome="")
-                | Q(ended_at__isnull=False, outcome__in=["done", "lost"]),
+                | Q(ended_at__isnull=False, outcome__in=["done", "left", "lost"]),
             ),
             models.CheckConstraint(
                 name="member_has_a_lease", condition=Q(rank=0) | Q(rank__gte=1, lease_expires_at__isnull=False)

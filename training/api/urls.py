@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.api import estimates, models, pipelines, sending, tries, views, workers
+from training.api import estimates, models, pipelines, sending, tensorboard, tries, views, workers
 
 urlpatterns = [
     path("runs/", views.Runs.as_view(), name="api-runs"),
@@ -12,6 +12,7 @@ urlpatterns = [
     path("runs/<int:run>/cancel/", views.Cancel.as_view(), name="api-run-cancel"),
     path("runs/<int:run>/resume/", views.Resume.as_view(), name="api-run-resume"),
     path("runs/<int:run>/metrics/", views.Metrics.as_view(), name="api-run-metrics"),
+    path("runs/<int:run>/tensorboard/", tensorboard.EventFile.as_view(), name="api-run-tensorboard"),
     path("runs/<int:run>/send/", sending.Sending.as_view(), name="api-run-send"),
     path("projects/<slug:slug>/tries/", tries.Tries.as_view(), name="api-tries"),
     path("projects/<slug:slug>/tries/<int:run>/", tries.OneTry.as_view(), name="api-try"),
