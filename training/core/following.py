@@ -126,6 +126,7 @@ class Follower:
 
     def finish(self) -> bool:
         """As ``follow``, once the recipe has ended: one that found its work already done has cut nothing."""
+        self._see_beginning()
         if self._number is None and (attempts := attempts_in(self._folder)):
             self._begin(attempts, from_step=None)
         return self.follow()

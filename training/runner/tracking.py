@@ -64,7 +64,8 @@ class Tracking:
     def __init__(self, run: Run, claim: Claim, *, output: Path, log: Path, holds: Callable[[], bool]) -> None:
         self._claim, self._output, self._log, self._holds = claim, output, log, holds
         self._begun_before = len(attempts_in(output))
-        self._over, self._deadline, self._end = threading.Event(), float("inf"), None
+        self._over, self._deadline = threading.Event(), float("inf")
+        self._end: End | None = None
         self._threads = [
             threading.Thread(target=self._carry_out, args=(one,), name=f"tracker-{one.name}", daemon=True)
             for one in trackers_of(run)
@@ -107,11 +108,13 @@ class Tracking:
             if not shown and (url := getattr(tracker.sink, "url", "")):
                 shown = True
                 self._note(tracker, url=url)
-        if not self._over.wait(0) or self._end is None:
+        end = self._end
+        if end is None or not self._over.is_set():
             return
         while self._patiently(follower.finish):
             pass
-        end = self._end
+        if not shown and (url := getattr(tracker.sink, "url", "")):
+            self._note(tracker, url=url)
         self._patiently(lambda: tracker.close(end))
 
     def _patiently(self, tell: Callable[[], Any]) -> Any:

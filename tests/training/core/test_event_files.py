@@ -1,58 +1,14 @@
 """Event files as TensorBoard itself reads them: what was cut off and done again stands there once."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.training.told import Recipe, points, told_in
 from training.core.event_files import EventFolder, left_in
 from training.core.following import Follower
 from training.recipes import tensorboard as by_hand
-
-
-def told_in(folder: Path, tag: str = "train/loss") -> list[tuple[int, float]]:
-    """Step and value of every point that TensorBoard would draw, in its order."""
-    reader = EventAccumulator(str(folder), size_guidance={"scalars": 0}, purge_orphaned_data=True)
-    reader.Reload()
-    return [(one.step, round(one.value, 3)) for one in reader.Scalars(tag)]
-
-
-def points(*runs: tuple[int, int, float]) -> list[tuple[int, float]]:
-    """From, to and value of stretches of steps."""
-    return [(step, value) for start, end, value in runs for step in range(start, end + 1)]
-
-
-class Recipe:
-    """A run's folder as a recipe writes it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.attempts = folder, list[dict[str, Any]]()
-        self.lines: list[str] = []
-        folder.mkdir(exist_ok=True)
-
-    def begin(self, from_step: int, *, cut: bool = True) -> None:
-        number = len(self.attempts) + 1
-        started_at = f"2026-11-0{number}T12:00:00Z"
-        self.attempts.append({"number": number, "from_step": from_step, "started_at": started_at})
-        (self.folder / "run.json").write_text(json.dumps({"steps": 99, "attempts": self.attempts}))
-        if cut:
-            self.cut()
-
-    def cut(self) -> None:
-        self.lines = self.lines[: self.attempts[-1]["from_step"]]
-        self._write()
-
-    def train(self, to: int, loss: float, **more: Any) -> None:
-        number = self.attempts[-1]["number"]
-        for step in range(len(self.lines) + 1, to + 1):
-            row = {"step": step, "attempt": number, "train/loss": loss, "time/step_seconds": 2.0, **more}
-            self.lines.append(json.dumps(row) + "\n")
-        self._write()
-
-    def _write(self) -> None:
-        (self.folder / "metrics.jsonl").write_text("".join(self.lines))
 
 
 @pytest.fixture
@@ -139,6 +95,17 @@ def test_a_recipe_that_found_its_work_done_cuts_nothing(recipe: Recipe, events: 
     assert not follower.follow() and not events.exists()
     follower.finish()
     assert told_in(events) == points((1, 2, 1.0), (3, 5, 2.0))
+
+
+def test_an_attempt_that_was_over_before_anybody_looked_cuts_as_any_other(recipe: Recipe, events: Path) -> None:
+    recipe.begin(0)
+    recipe.train(5, 1.0)
+    Follower(recipe.folder, EventFolder(events)).follow()
+    follower = Follower(recipe.folder, EventFolder(events), begun_before=1)
+    recipe.begin(2)
+    recipe.train(3, 2.0)
+    follower.finish()
+    assert told_in(events) == points((1, 2, 1.0), (3, 3, 2.0))
 
 
 def test_a_clock_that_is_behind_puts_no_file_before_another(recipe: Recipe, events: Path) -> None:
