@@ -87,7 +87,10 @@ class Run(models.Model):
     exit = models.JSONField(null=True, blank=True, help_text="exit.json of the last attempt.")
     report = models.JSONField(null=True, blank=True, help_text="report.json of the finished run.")
     trackers = models.JSONField(
-        default=dict, blank=True, help_text="Of the present attempt: tracker → url where it shows the run, fault."
+        default=dict,
+        db_default=models.Value({}, models.JSONField()),
+        blank=True,
+        help_text="Of the present attempt: tracker → url where it shows the run, fault.",
     )
 
     created_at = models.DateTimeField(db_default=Now())

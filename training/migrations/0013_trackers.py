@@ -11,6 +11,7 @@ class Migration(migrations.Migration):
             name="trackers",
             field=models.JSONField(
                 blank=True,
+                db_default=models.Value({}, models.JSONField()),
                 default=dict,
                 help_text="Of the present attempt: tracker → url where it shows the run, fault.",
             ),
