@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
 
 def told_in(folder: Path, tag: str = "train/loss") -> list[tuple[int, float]]:
     """Step and value of every point that TensorBoard itself would draw, in its order."""
+    # Here, for it takes a second to import, and many modules of tests import this one.
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     reader = EventAccumulator(str(folder), size_guidance={"scalars": 0}, purge_orphaned_data=True)
     reader.Reload()
     return [(one.step, round(one.value, 3)) for one in reader.Scalars(tag)]

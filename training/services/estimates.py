@@ -21,7 +21,7 @@ from training.selectors_workers import living_workers
 from training.services.model_facts import Facts, facts_of
 from training.services.notices import impossibilities, notices_about
 from training.services.placement import queue_for, room_of
-from training.services.plans import Estimate, Plan, Room, Seconds, needed_bytes, why_no_shared_trunk
+from training.services.plans import TRAINING_KINDS, Estimate, Plan, Room, Seconds, needed_bytes, why_no_shared_trunk
 from training.services.run_inputs import BASE, Named
 from training.services.run_settings import EVALUATE_POLICY, EVALUATE_REWARD, OTHER_MODELS, Role, recipe_of
 from training.services.snapshot_texts import SnapshotTexts, texts_of
@@ -36,6 +36,8 @@ OF_PROCESSOR = (4e9, 25e9)
 OF_GPU = (15e12, 250e12)
 # Responses of the baseline among which one is chosen; as training.recipes.comparison has it.
 BEST_OF = 4
+# Where no run has been timed, responses may be so much shorter on average than they are told to be at most.
+SHARE_OF_LENGTH = 0.25
 # What one timed run says of the next.
 SPREAD = 0.3
 
@@ -144,6 +146,8 @@ def _seconds(plan: Plan, need: Need, workers: Sequence[Worker]) -> Seconds | Non
     devices = plan.nodes * (plan.processes if on_gpu else processors)
     slow, fast = OF_GPU if on_gpu else OF_PROCESSOR
     operations = need.operations
+    if plan.kind not in TRAINING_KINDS:
+        fast /= SHARE_OF_LENGTH
     return Seconds(operations / (fast * devices) + START_SECONDS / 2, operations / (slow * devices) + START_SECONDS, 0)
 
 

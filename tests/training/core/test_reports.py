@@ -9,6 +9,7 @@ from torch import nn
 
 from tests.training.core.judged import example
 from training.core.evaluation import evaluate
+from training.core.licences import Licence
 from training.core.reports import reward_model_card, warnings_about
 from training.core.saving import MEAN_KEY, SCALE_KEY, THRESHOLDS_KEY, ScoreScale, fold_scale
 
@@ -215,6 +216,11 @@ def test_the_card_is_no_way_in_for_markup(report: dict[str, Any]) -> None:
     assert "<b>" not in card.replace("`a # <b>*x*</b> | [y](http://z)`", "")
     assert "\n# <" not in card and "[y](" not in card.replace("`a # <b>*x*</b> | [y](http://z)`", "")
     assert card.count("\\`a\\` # &lt;b>\\*x\\*&lt;/b> \\| \\[y\\](http://z)") == 2
+
+
+def test_the_card_names_the_licence_of_the_base_model(report: dict[str, Any]) -> None:
+    card = reward_model_card(base="base", report=report, config={}, data_sha256="abc", licence=Licence("mit"))
+    assert card.startswith("---\nlicense: mit\n") and "## Licence\n\n`mit`, as the base model" in card
 
 
 def test_the_card_shows_the_main_figures(report: dict[str, Any]) -> None:
