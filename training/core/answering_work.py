@@ -93,7 +93,7 @@ def cache_bytes(size: ModelSize, *, tokens: int) -> int:
 def _speaking_bytes(size: ModelSize, config: Mapping[str, Any], *, prompt: int, rows: int) -> int:
     """Of sampling, besides weights: the rows at once are those that the budget holds."""
     row = prompt + int(config["max_response_length"]) + MESSAGE_TOKENS
-    at_once = max(1, min(rows, SAMPLING_SHARE * config["micro_batch_tokens"] // row))
+    at_once = max(1, min(rows, SAMPLING_SHARE * int(config["micro_batch_tokens"]) // row))
     cache = cache_bytes(size, tokens=at_once * row)
     # With each token a layer's part of the cache is written anew, while the one before is still there.
     again = cache // size.shape.layers
