@@ -90,7 +90,7 @@ class Run(models.Model):
         default=dict,
         db_default=models.Value({}, models.JSONField()),
         blank=True,
-        help_text="Of the present attempt: tracker → url where it shows the run, fault.",
+        help_text="Tracker → url where it shows the run, fault, known_as.",
     )
 
     created_at = models.DateTimeField(db_default=Now())

@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
                 blank=True,
                 db_default=models.Value({}, models.JSONField()),
                 default=dict,
-                help_text="Of the present attempt: tracker → url where it shows the run, fault.",
+                help_text="Tracker → url where it shows the run, fault, known_as.",
             ),
         ),
         migrations.RemoveConstraint(model_name="runmember", name="member_ends_with_an_outcome"),

@@ -13,8 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from training.core.following import Step
@@ -125,6 +124,16 @@ class Facts:
     tags: Mapping[str, str]
 
 
+class Memory(Protocol):
+    """Keeps an object for the attempts to come."""
+
+    def read(self) -> dict[str, Any]:
+        """What was written last; empty if nothing was."""
+
+    def write(self, value: dict[str, Any]) -> None:
+        """Keep this. May raise."""
+
+
 STATUS = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED", "queued": "SCHEDULED"}
 
 
@@ -132,10 +141,10 @@ class MlflowRun:
     """A run as MLflow has it, a ``following.Sink``.
 
     Args:
-        memory: a file of the run's folder, where the next attempt finds which run of the server this was.
+        memory: where the next attempt finds which run of the server this was.
     """
 
-    def __init__(self, server: Server, facts: Facts, *, memory: Path) -> None:
+    def __init__(self, server: Server, facts: Facts, *, memory: Memory) -> None:
         self.server, self.facts = server, facts
         self.url = ""
         self._memory = memory
@@ -146,7 +155,7 @@ class MlflowRun:
         """Begin a run on the server in the place of an earlier attempt's; everything is to be told again.
 
         Raises:
-            Away, Refusal, OSError: it did not work out; beginning again is harmless.
+            Away, Refusal: it did not work out; beginning again is harmless.
         """
         experiment = self._experiment()
         earlier = self._earlier()
@@ -216,17 +225,12 @@ class MlflowRun:
 
     def _earlier(self) -> list[str]:
         """Runs of this server that earlier attempts began, the latest first."""
-        try:
-            told = json.loads(self._memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return []
-        runs = told.get("runs") if isinstance(told, dict) and told.get("uri") == self.server.uri else None
+        told = self._memory.read()
+        runs = told.get("runs") if told.get("uri") == self.server.uri else None
         return [str(one) for one in runs] if isinstance(runs, list) else []
 
     def _remember(self, runs: list[str]) -> None:
-        draft = self._memory.with_suffix(".tmp")
-        draft.write_text(json.dumps({"uri": self.server.uri, "runs": runs}) + "\n", encoding="utf-8")
-        draft.replace(self._memory)
+        self._memory.write({"uri": self.server.uri, "runs": runs})
 
     def _told_by_people(self, earlier: list[str]) -> dict[str, str]:
         if not earlier:

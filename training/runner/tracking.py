@@ -23,7 +23,7 @@ from training.models import Run
 from training.runner.lease import clock, forget_connection
 from training.runner.mlflow import Away, Facts, MlflowRun, Refusal, Server, basic
 from training.services.claims import Claim
-from training.services.tracking import note_tracker
+from training.services.tracking import known_at_tracker, note_tracker, remember_at_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ RETRY_SECONDS = 5.0
 AWAY_SECONDS = 120.0  # one that is away for longer is given up
 LAST_SECONDS = 60.0  # so long may a tracker go on after the run's end
 WAIT_SECONDS = 2.0  # so long is waited for it then, before the worker takes the next run
-FOLDER, MEMORY = "tensorboard", "mlflow.json"
+TENSORBOARD, MLFLOW, FOLDER = "TensorBoard", "MLflow", "tensorboard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Tracking:
         self._end: End | None = None
         self._threads = [
             threading.Thread(target=self._carry_out, args=(one,), name=f"tracker-{one.name}", daemon=True)
-            for one in trackers_of(run)
+            for one in trackers_of(run, claim)
         ]
 
     def start(self) -> None:
@@ -121,7 +121,7 @@ class Tracking:
         """As told, again and again while the tracker is away.
 
         Raises:
-            Away: for too long, or it is slower than the run's end allows.
+            Away, DatabaseError, InterfaceError: for too long; Away also where it is slower than the run's end allows.
         """
         patience = clock() + AWAY_SECONDS
         while True:
@@ -129,7 +129,9 @@ class Tracking:
                 raise Away("it is too slow")
             try:
                 return tell()
-            except Away:
+            except (Away, DatabaseError, InterfaceError) as problem:
+                if not isinstance(problem, Away):
+                    forget_connection()
                 if clock() + RETRY_SECONDS > min(patience, self._deadline) or not self._may_go_on():
                     raise
                 pause = time.sleep if self._over.is_set() else self._over.wait
@@ -162,13 +164,33 @@ def _words(problem: Exception) -> str:
     return (problem.strerror or type(problem).__name__) if isinstance(problem, OSError) else type(problem).__name__
 
 
-def trackers_of(run: Run) -> list[Tracker]:
+@dataclass(frozen=True)
+class Record:
+    """What the database keeps of a tracker for the attempts to come: they may be on other machines."""
+
+    claim: Claim
+    name: str
+
+    def read(self) -> dict[str, Any]:
+        """As what the tracker knows the run."""
+        return known_at_tracker(self.claim, name=self.name)
+
+    def write(self, value: dict[str, Any]) -> None:
+        """Note that.
+
+        Raises:
+            StaleAttempt: another attempt has the run.
+        """
+        remember_at_tracker(self.claim, name=self.name, known_as=value)
+
+
+def trackers_of(run: Run, claim: Claim) -> list[Tracker]:
     """Who is told of a run, by the settings."""
     events = EventFolder(run.folder / FOLDER)
-    found = [Tracker("TensorBoard", events, lambda _end: events.close())]
+    found = [Tracker(TENSORBOARD, events, lambda _end: events.close())]
     if settings.MLFLOW_URI:
-        there = MlflowRun(_server(), facts_of(run), memory=run.folder / MEMORY)
-        found.append(Tracker("MLflow", there, lambda end: _close(there, end)))
+        there = MlflowRun(_server(), facts_of(run), memory=Record(claim, MLFLOW))
+        found.append(Tracker(MLFLOW, there, lambda end: _close(there, end)))
     return found
 
 

@@ -35,7 +35,7 @@ class Claim:
 CLAIM = """
     UPDATE training_run
     SET state = 'starting', attempt = attempt + 1, worker = %(worker)s, heartbeat_at = now(), reason = '',
-        trackers = '{}',
+        trackers = (SELECT coalesce(jsonb_object_agg(key, value - 'url' - 'fault'), '{}') FROM jsonb_each(trackers)),
         lease_expires_at = now() + make_interval(secs => %(seconds)s), started_at = coalesce(started_at, now())
     WHERE id = (
         SELECT id FROM training_run run
