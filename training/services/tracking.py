@@ -42,6 +42,6 @@ def known_at_tracker(claim: Claim, *, name: str) -> dict[str, Any]:
 
 def _note(claim: Claim, name: str, told: dict[str, Any]) -> int:
     with connection.cursor() as cursor:
-        values = {"name": name, "told": json.dumps(told), "run": claim.run_id, "attempt": claim.attempt}
+        values: dict[str, Any] = {"name": name, "told": json.dumps(told), "run": claim.run_id, "attempt": claim.attempt}
         cursor.execute(NOTE, values)
-        return cursor.rowcount
+        return int(cursor.rowcount)
