@@ -128,6 +128,19 @@ def base_version_for(*, project: Project, version_id: int) -> ModelVersion | Non
     return models.filter(Q(project=project) | Q(shared=True)).first()
 
 
+HOLD = "SELECT 1 FROM training_modelversion WHERE id = %s AND deleted_at IS NULL FOR SHARE"
+
+
+def hold_version(version_id: int) -> bool:
+    """Keeps a model from being deleted until the transaction ends; whether it is still there.
+
+    Waits for a deletion that is on its way. Shared: runs that begin from one model do not wait for one another.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(HOLD, [version_id])
+        return cursor.fetchone() is not None
+
+
 def reward_versions(project: Project) -> QuerySet[ModelVersion]:
     """Reward models of the registry that runs of this project may read."""
     usable = ModelVersion.objects.filter(deleted_at=None, kind=ModelVersion.Kind.REWARD)

@@ -123,6 +123,31 @@ def bucket_storage(bucket: str, prefix: str) -> dict[str, Any]:
     }
 
 
+def mlflow_uri() -> str:
+    """The address of the MLflow server, without a slash at the end; empty for none."""
+    name = "PLACKETT_MLFLOW_URI"
+    uri = text(name).rstrip("/")
+    if not uri:
+        return ""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise BadSetting(name, "must be the address of an MLflow server, http://… or https://…")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise BadSetting(name, "must be an address alone: a log-in goes into PLACKETT_MLFLOW_TOKEN or …_PASSWORD")
+    return uri
+
+
+def mlflow_login() -> tuple[str, str, str]:
+    """Token, or name and password, for the MLflow server; empty for none."""
+    token, name = private("PLACKETT_MLFLOW_TOKEN"), text("PLACKETT_MLFLOW_USERNAME")
+    password = private("PLACKETT_MLFLOW_PASSWORD")
+    if bool(name) != bool(password):
+        raise BadSetting("PLACKETT_MLFLOW_USERNAME", "and PLACKETT_MLFLOW_PASSWORD belong together: set both or none")
+    if token and password:
+        raise BadSetting("PLACKETT_MLFLOW_TOKEN", "and PLACKETT_MLFLOW_PASSWORD are both set: keep one")
+    return token, name, password
+
+
 def secret(name: str, folder: Path, filename: str) -> str:
     """The variable's value or its file's content, else a secret generated once and kept in the folder, mode 600."""
     if value := private(name):

@@ -215,6 +215,10 @@ DEVICE_HOUR_PRICE = env.price("PLACKETT_DEVICE_HOUR_PRICE")
 # Rewards of PPO that run code on the workers and may be named by whoever may start a run: "python:module.function" for
 # functions of the operator's own, "tests" for the policy's answers run against unit tests.
 REWARD_FUNCTIONS = tuple(env.listing("PLACKETT_REWARD_FUNCTIONS"))
+# Who else is told of runs; TensorBoard's files are always written.
+MLFLOW_URI = env.mlflow_uri()
+MLFLOW_EXPERIMENT = env.text("PLACKETT_MLFLOW_EXPERIMENT", "plackett-{project}")
+MLFLOW_TOKEN, MLFLOW_USERNAME, MLFLOW_PASSWORD = env.mlflow_login()
 
 # --- people ----------------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "annotate.User"

@@ -2,7 +2,19 @@
 
 from django.urls import path
 
-from training.api import comparison, estimates, models, pipelines, retention, sending, tries, views, watching, workers
+from training.api import (
+    comparison,
+    estimates,
+    models,
+    pipelines,
+    retention,
+    sending,
+    tensorboard,
+    tries,
+    views,
+    watching,
+    workers,
+)
 
 urlpatterns = [
     path("runs/", views.Runs.as_view(), name="api-runs"),
@@ -16,6 +28,7 @@ urlpatterns = [
     path("runs/<int:run>/samples/", watching.Samples.as_view(), name="api-run-samples"),
     path("runs/<int:run>/use/", watching.Use.as_view(), name="api-run-use"),
     path("runs/<int:run>/checkpoints/", retention.Checkpoints.as_view(), name="api-run-checkpoints"),
+    path("runs/<int:run>/tensorboard/", tensorboard.EventFile.as_view(), name="api-run-tensorboard"),
     path("runs/<int:run>/send/", sending.Sending.as_view(), name="api-run-send"),
     path("projects/<slug:slug>/tries/", tries.Tries.as_view(), name="api-tries"),
     path("projects/<slug:slug>/tries/<int:run>/", tries.OneTry.as_view(), name="api-try"),

@@ -65,6 +65,7 @@ class RunMember(models.Model):
 
     class Outcome(models.TextChoices):
         DONE = "done", pgettext_lazy("state of a member of a run", "Done")
+        LEFT = "left", pgettext_lazy("state of a member of a run", "Left")  # its worker was stopped in good order
         LOST = "lost", pgettext_lazy("state of a member of a run", "Lost")
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="members")
@@ -89,7 +90,7 @@ class RunMember(models.Model):
             models.CheckConstraint(
                 name="member_ends_with_an_outcome",
                 condition=Q(ended_at__isnull=True, outcome="")
-                | Q(ended_at__isnull=False, outcome__in=["done", "lost"]),
+                | Q(ended_at__isnull=False, outcome__in=["done", "left", "lost"]),
             ),
             models.CheckConstraint(
                 name="member_has_a_lease", condition=Q(rank=0) | Q(rank__gte=1, lease_expires_at__isnull=False)

@@ -88,6 +88,12 @@ class Run(models.Model):
     log_tail = models.TextField(blank=True)
     exit = models.JSONField(null=True, blank=True, help_text="exit.json of the last attempt.")
     report = models.JSONField(null=True, blank=True, help_text="report.json of the finished run.")
+    trackers = models.JSONField(
+        default=dict,
+        db_default=models.Value({}, models.JSONField()),
+        blank=True,
+        help_text="Tracker → url where it shows the run, fault, known_as.",
+    )
     stored = models.JSONField(
         null=True,
         blank=True,

@@ -234,6 +234,7 @@ def _live(run: Run, *, start: int = 0) -> dict[str, Any]:
     moving += [
         content["latest"],
         content["left"],
+        run.trackers,
         [(one["member"].worker, one["state"]) for one in content["members"]],
         [(one.number, one.outcome, one.from_step) for one in content["attempts"]],
         [(one["run"].pk, one["run"].state, one["run"].step) for one in content["family"]],

@@ -22,6 +22,7 @@ from training.runner.prepare import Meeting, launched, mark_of, prepare, remove_
 from training.runner.reaching import CannotStart
 from training.runner.storing import Storing
 from training.runner.telling import Telling, result_of
+from training.runner.tracking import End, Tracking
 from training.runner.trainer import Trainer, end_left_behind, kill_marked
 from training.selectors import trainers_left_behind
 from training.services.claims import (
@@ -35,7 +36,13 @@ from training.services.claims import (
     update_run,
 )
 from training.services.doorbell import ring
-from training.services.members import announce_port, lost_member, members_there, open_membership
+from training.services.members import (
+    announce_port,
+    lost_member,
+    member_that_left,
+    members_there,
+    open_membership,
+)
 from training.services.models import KIND_OF_MODEL, model_of
 from training.store.errors import StoreError
 
@@ -68,6 +75,7 @@ class Why(Enum):
     WORKER_STOPS = auto()
     ALONE = auto()  # the others that were to train it, too, did not come
     MEMBER_LOST = auto()
+    MEMBER_LEFT = auto()  # its worker was stopped in good order
 
 
 class Interrupted(Exception):
@@ -115,6 +123,7 @@ class Attempt:
         self.mirror = Mirror(claim, self.output)
         self.missing = ""  # the worker of a member that was lost
         self._member_due = clock()
+        self.tracking: Tracking | None = None
         is_try = Try.objects.filter(pk=claim.run_id).exists()
         self.telling = Telling(self.run, attempt=claim.attempt, output=self.output) if is_try else None
         self.storing = Storing(self.run, attempt=claim.attempt, keeps=not is_try)
@@ -126,9 +135,12 @@ class Attempt:
         with self.lease:
             try:
                 self._until_written(self._without_copies())
+                self._end_tracking(self._standing())
             except StaleAttempt:
                 logger.warning("run %s: attempt %s has lost it", self.claim.run_id, self.claim.attempt)
                 seconds = 0
+            finally:
+                self._end_tracking(None)
         self._tidy(seconds=seconds)
 
     def _tidy(self, *, seconds: float) -> None:
@@ -189,6 +201,19 @@ class Attempt:
         reason = f"Plackett itself broke down: {type(bug).__name__}: {bug}"
         return lambda: give_back(self.claim, lost=True, reason=reason, log_tail=log_tail(self.log))
 
+    def _standing(self) -> End | None:
+        """How the run stands, for those who show it; None where the database does not say, or says it of another."""
+        with contextlib.suppress(DatabaseError, InterfaceError):
+            runs = Run.objects.filter(pk=self.run.pk, attempt=self.claim.attempt).exclude(state__in=Run.ACTIVE)
+            if found := runs.values_list("state", "reason", "model__pk").first():
+                return End(*found)
+        return None
+
+    def _end_tracking(self, end: End | None) -> None:
+        if self.tracking is not None:
+            self.tracking.close(end)
+            self.tracking = None
+
     # --- while it goes on --------------------------------------------------------------------------------------------
 
     def _train(self) -> Ending:
@@ -205,8 +230,12 @@ class Attempt:
         command = prepare(self.run, data=self.data, log=self.log, pulse=self._pulse, started=self.lease.guard)
         command = launched(command, self.run, self._meeting())
         before = exit_mark(self.output)
+        if self.telling is None:  # nobody outside is told of a try
+            self.tracking = Tracking(self.run, self.claim, output=self.output, log=self.log, holds=self.lease.holds)
         trainer = Trainer(command, log=self.log, cache=self.cache, mark=self.mark, processes=self.run.processes)
         self.lease.guard(trainer.process_id, self.mark)
+        if self.tracking is not None:
+            self.tracking.start()
         interrupted = None
         try:
             self._until_written(
@@ -265,6 +294,8 @@ class Attempt:
                 ring_due = clock() + MEMBER_SECONDS
                 ring(self.run.queue)
             self._pulse()
+            if member_that_left(self.claim):
+                raise Interrupted(Why.MEMBER_LEFT)
             time.sleep(POLL_SECONDS)
 
     def _meeting(self) -> Meeting | None:
@@ -327,6 +358,8 @@ class Attempt:
             self._try(self._look_for_members)
 
     def _look_for_members(self) -> None:
+        if member_that_left(self.claim):
+            raise Interrupted(Why.MEMBER_LEFT)
         if worker := lost_member(self.claim):
             self.missing = worker
             raise Interrupted(Why.MEMBER_LOST)
@@ -353,6 +386,9 @@ class Attempt:
             give_back(self.claim, lost=False, reason=reason, **told)
         elif ending.unstored:
             fail(self.claim, reason=UNSTORED.format(why=ending.unstored, host=self.host), **told)
+        elif worker := self._left_in_good_order(ending, code):
+            reason = f"The worker {worker} was stopped; it goes on from its last checkpoint."
+            give_back(self.claim, lost=False, reason=reason, **told)
         elif self._is_broken(ending) or (ending.interrupted == Why.MEMBER_LOST and code == 143):
             who = f"The worker {self.missing}" if self.missing else "One of its processes"
             give_back(self.claim, lost=True, reason=f"{who} was lost at step {self.mirror.step}.", **told)
@@ -367,6 +403,15 @@ class Attempt:
         else:
             reason = (ending.exit.reason if ending.exit else "") or _last_line(told["log_tail"])
             fail(self.claim, reason=reason or f"The training process failed ({_manner(ending.status)}).", **told)
+
+    def _left_in_good_order(self, ending: Ending, code: int | None) -> str:
+        """The worker of another member that was stopped, if that is why the attempt ended; else ""."""
+        if self.run.nodes == 1:
+            return ""
+        # All processes may have agreed to stop before we looked.
+        if ending.interrupted == Why.MEMBER_LEFT or code == 143 or self._is_broken(ending):
+            return member_that_left(self.claim)
+        return ""
 
     def _is_broken(self, ending: Ending) -> bool:
         """Whether a run of several processes ended because one of them, here or elsewhere, went away without a word.

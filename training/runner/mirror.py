@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.core.following import LineReader
 from training.runner.sample_rows import SampleLines
 from training.runner.values import clean, number, whole
 from training.services.claims import Claim
@@ -90,42 +91,6 @@ class _Begin:
 
     number: int
     from_step: int
-
-
-class LineReader:
-    """New whole lines of a growing file. Lines come again until they are accepted: what could not be written to a
-    database that was away must not be lost."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._accepted = self._seen = 0
-
-    def read_new(self) -> list[str]:
-        """Whole lines after those accepted; none if there is no file."""
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self._accepted)
-                content = file.read()
-        except FileNotFoundError:
-            content = b""
-        whole, end, _ = content.rpartition(b"\n")
-        self._seen = self._accepted + len(whole) + len(end)
-        return whole.decode(errors="replace").split("\n") if end else []
-
-    def accept(self) -> None:
-        """What was read last need not come again."""
-        self._accepted = self._seen
-
-    def is_beyond_the_end(self) -> bool:
-        """Whether the file was cut to less than was read of it."""
-        try:
-            return self.path.stat().st_size < self._accepted
-        except OSError:
-            return False
-
-    def start_over(self) -> None:
-        """Reads from the beginning next time."""
-        self._accepted = self._seen = 0
 
 
 @dataclass(frozen=True, slots=True)

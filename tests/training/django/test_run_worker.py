@@ -22,6 +22,7 @@ from django.db import connection
 from annotate.models import Snapshot
 from tests.annotate.factories import make_project
 from tests.training.django.helpers import expire, make_snapshot
+from tests.training.told import told_in
 from training.models import ModelVersion, Run, RunAttempt, RunMetric
 from training.services.doorbell import RING
 from training.services.runs import cancel_run, resume_run, start_run
@@ -156,6 +157,10 @@ def metrics_file(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run.folder / "out" / "metrics.jsonl").read_text().splitlines()]
 
 
+def losses_of(run: Run) -> list[tuple[int, float]]:
+    return [(line["step"], pytest.approx(line["train/loss"], abs=1e-3)) for line in metrics_file(run)]
+
+
 def deliver_to_all(workers: Sequence[Worker]) -> None:
     """One doorbell message, delivered again until every worker has had it."""
     message, deadline = str(uuid.uuid4()), time.monotonic() + PATIENCE_SECONDS
@@ -267,6 +272,7 @@ def test_cancel_resume_and_a_worker_stopped_in_good_order(
     assert list(run.attempts.values_list("outcome", flat=True)) == ["cancelled", "released"]
     steps = list(RunMetric.objects.filter(run=run).order_by("step").values_list("step", flat=True))
     assert steps == list(range(1, run.step + 1)) == [line["step"] for line in metrics_file(run)]
+    assert told_in(run.folder / "tensorboard") == losses_of(run)
 
 
 def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes(
@@ -293,3 +299,4 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes(
     assert list(run.attempts.values_list("outcome", flat=True)) == ["lost", "cancelled"]
     steps = list(RunMetric.objects.filter(run=run).order_by("step").values_list("step", flat=True))
     assert steps == list(range(1, run.step + 1)) == [line["step"] for line in metrics_file(run)]
+    assert told_in(run.folder / "tensorboard") == losses_of(run)
