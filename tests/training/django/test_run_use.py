@@ -12,7 +12,7 @@ from tests.training.django.helpers import RunCast, claim, queue_run
 from tests.training.django.test_run_api import client_of
 from tests.training.django.test_run_pages import page_of
 from tests.training.django.test_workers import GIB, H200, MACHINE
-from training.models import Run, RunUse
+from training.models import Run, RunMember, RunUse
 from training.selectors import runs_for
 from training.selectors_use import cost_of, device_hours, use_of, with_time_worked
 from training.services.claims import claim_run, give_back, mark_running, succeed
@@ -171,7 +171,7 @@ def test_every_machine_of_a_run_tells_its_own(snapshot: Snapshot, people: RunCas
         (0, "h1", 3, ""),
         (1, "h2", 3, ""),
     ]
-    leave_run(second, well=False)
+    leave_run(second, outcome=RunMember.Outcome.LOST)
     assert "<td>lost</td>" in page_of(people.alice).get(f"/runs/{run.pk}/live/").content.decode()
 
 
