@@ -174,8 +174,14 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # What `beat` sends; a message that no worker took within its hour is dropped, the next day brings another.
 CELERY_BEAT_SCHEDULE = {
     name: {"task": f"webapp.{name}", "schedule": crontab(hour="3", minute=minute), "options": {"expires": 3600}}
-    for name, minute in (("forget_sessions", "10"), ("forget_keys", "20"), ("forget_tries", "30"))
-}
+    for name, minute in (
+        ("forget_sessions", "10"), ("forget_keys", "20"), ("forget_tries", "30"), ("forget_deliveries", "40"),
+    )
+}  # fmt: skip
+# What a webhook did not take is tried again by this; what just happened is sent at once, see services.outbox.
+CELERY_BEAT_SCHEDULE["deliver_webhooks"] = {
+    "task": "annotate.deliver_webhooks", "schedule": 15.0, "options": {"expires": 15},
+}  # fmt: skip
 
 STATIC_URL = "static/"
 STATIC_ROOT = PLACKETT_HOME / "static"
@@ -194,6 +200,9 @@ WORKER_ADDRESS = env.text("PLACKETT_ADDRESS")
 # Rewards of PPO that run code on the workers and may be named by whoever may start a run: "python:module.function" for
 # functions of the operator's own, "tests" for the policy's answers run against unit tests.
 REWARD_FUNCTIONS = tuple(env.listing("PLACKETT_REWARD_FUNCTIONS"))
+
+# Webhooks may name addresses that only this server reaches, and plain http.
+WEBHOOK_PRIVATE = env.flag("PLACKETT_WEBHOOK_PRIVATE", False)
 
 # --- people ----------------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "annotate.User"

@@ -8,6 +8,7 @@ from annotate.assignment import lane_of
 from annotate.models import Counter, Project, RankingTask, Slot
 from annotate.selectors.setup import OverlapEffect, effect_of, tasks_of_other_overlap
 from annotate.services.counters import draw
+from annotate.services.events import tell_of_completed
 
 #: Tasks in one transaction: few enough that nobody who asks for the next task has to wait.
 CHUNK = 200
@@ -53,6 +54,7 @@ def _set(*, project: Project, tasks: Sequence[int], overlap: int) -> list[tuple[
     add_places(
         project=project, tasks=[task for task in locked if surplus[task.pk] < 0], numbers=numbers, overlap=overlap
     )
+    tell_of_completed(project, [task for task, count in removed.items() if count])
     return seen
 
 

@@ -17,6 +17,7 @@ from annotate.prepared import prepared_cursor
 from annotate.selectors.rules import answer_rules, columns_of, version_of_row
 from annotate.services.answer_faults import in_words
 from annotate.services.counters import record_changes
+from annotate.services.events import tell_of_ranking
 from annotate.services.queue import one_call_at_a_time
 
 # What the lease pinned; none of it ever changes. With it the annotator's other calls are held back, as
@@ -312,7 +313,9 @@ def _write(ranking: Ranking, *, answer: Answer) -> None:
 
 
 def _record(ranking: Ranking, *, kind: str) -> None:
-    record_changes(project=ranking.project, changes=[{"kind": kind, "ranking_id": ranking.pk}])
+    recorded = record_changes(project=ranking.project, changes=[{"kind": kind, "ranking_id": ranking.pk}])
+    if recorded.has_webhooks:
+        tell_of_ranking(ranking, kind=kind, change=recorded.last)
 
 
 def answer_sha256(answer: Answer) -> str:
