@@ -41,14 +41,14 @@ def parse_url(url: str, *, private: bool) -> tuple[SplitResult, str, int]:
     if parts.username is not None or parts.password is not None or parts.fragment or "\\" in url:
         raise ValueError("It must hold no user name, no password, no backslash and no #.")
     host = (parts.hostname or "").rstrip(".")
-    if not host or "%" in host or port == 0:
+    if not host or "%" in host or port == 0 or ("[" in parts.netloc and ":" not in host):
         raise ValueError("It names no server.")
     return parts, _in_ascii(host), port or _PORTS[parts.scheme]
 
 
 def _in_ascii(host: str) -> str:
     if ":" in host:
-        return str(ipaddress.IPv6Address(host))  # urlsplit let nothing else through between brackets but vX
+        return str(ipaddress.IPv6Address(host))
     try:
         named = host.encode("idna").decode("ascii")
     except UnicodeError:

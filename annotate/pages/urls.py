@@ -2,7 +2,18 @@
 
 from django.urls import path
 
-from annotate.pages import imports, new_project, people, preferences, projects, setup, tasks, versions, workbench
+from annotate.pages import (
+    imports,
+    new_project,
+    people,
+    preferences,
+    projects,
+    setup,
+    tasks,
+    versions,
+    webhooks,
+    workbench,
+)
 
 urlpatterns = [
     path("", projects.home, name="home"),
@@ -14,6 +25,13 @@ urlpatterns = [
     path("p/<slug:slug>/setup/archive/", setup.archive, name="archive"),
     path("p/<slug:slug>/setup/versions/", versions.versions, name="versions"),
     path("p/<slug:slug>/setup/versions/<int:number>/", versions.version, name="version"),
+    path("p/<slug:slug>/webhooks/", webhooks.webhooks, name="webhooks"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/", webhooks.webhook, name="webhook"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/switch/", webhooks.switch, name="webhook_switch"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/secret/", webhooks.secret, name="webhook_secret"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/ping/", webhooks.ping, name="webhook_ping"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/delete/", webhooks.delete, name="webhook_delete"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/replay/<int:delivery>/", webhooks.replay, name="webhook_replay"),
     path("p/<slug:slug>/guidelines/", projects.guidelines, name="guidelines"),
     path("p/<slug:slug>/snapshots/", projects.freeze, name="freeze"),
     path("p/<slug:slug>/people/", people.people, name="people"),

@@ -92,6 +92,8 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, seconds: float = 
     try:
         link.request("POST", "".join(map(_percent, target)), body, dict(headers))
         answer = link.getresponse()
+        if link.aborted:  # what came before counts as whole headers to http.client
+            raise TimeoutError
         took = int(1000 * (time.monotonic() - begun))
         return Reply(answer.status, _excerpt_of(answer), took)
     except (OSError, http.client.HTTPException, ValueError) as problem:

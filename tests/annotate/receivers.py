@@ -1,10 +1,12 @@
 """A real HTTP server that notes what it is told, and answers as a test wants."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 
@@ -28,7 +30,8 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
+def receiver(tls: tuple[Path, Path] | None = None) -> Iterator[Receiver]:
+    """`tls`: its certificate and key."""
     found = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -46,8 +49,16 @@ def receiver() -> Iterator[Receiver]:
         def log_message(self, *_args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found.url = f"http://127.0.0.1:{server.server_port}/hook?of=us"
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_args: Any) -> None:
+            pass  # clients that give up are what some tests are about
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(*tls)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        found.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/hook?of=us"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 
 from annotate.api.authentication import scope_for
 from annotate.interchange import native
-from annotate.models import Membership, Project, RankingTask, Role, Slot, Snapshot, User
+from annotate.models import Membership, Project, RankingTask, Role, Slot, Snapshot, User, Webhook, WebhookDelivery
 from annotate.pages.setup_forms import Setup
 from annotate.selectors.projects import current_version
 from annotate.services.imports import import_records
@@ -194,7 +194,12 @@ def for_managers(project: Project, cast: Cast) -> dict[str, int]:
     batch = import_records(project=project, records=[record]).batch_id
     assert batch is not None
     member = Membership.objects.get(user=make_user("mel", project=project))
-    return {"task": task.pk, "member": member.pk, "invitation": invitation.pk, "batch": batch}
+    url = "https://93.184.215.14/"
+    webhook = Webhook.objects.create(project=project, url=url, events=["ranking.submitted"])
+    done = {"state": "delivered", "finished_at": "2026-01-01T00:00:00Z"}
+    delivery = WebhookDelivery.objects.create(webhook=webhook, event="ping", body="{}", **done)
+    settled = {"task": task.pk, "member": member.pk, "invitation": invitation.pk, "batch": batch}
+    return settled | {"webhook": webhook.pk, "delivery": delivery.pk}
 
 
 def ranking_body(slot: Slot) -> dict[str, Any]:
@@ -216,6 +221,7 @@ def compared(slot: Slot) -> dict[str, Any]:
 OF_A_LEASE = {"/api/v1/projects/{slug}/rankings/", "/p/{slug}/rank/submit/", "/p/{slug}/rank/difference/"}
 Body = Callable[[World, Slot], Any]
 RECORD = {"prompt": "p?", "responses": [{"id": "a", "text": "1"}, {"id": "b", "text": "2"}]}
+HOOK = {"url": "https://93.184.215.14/x", "events": ["ranking.submitted"]}
 START = {"base_model": "tiny", "kind": "reward"}
 # A good body for every request that needs one, so that "yes" means done and not merely let in.
 BODIES: dict[tuple[str, str], Body] = {
@@ -238,6 +244,10 @@ BODIES: dict[tuple[str, str], Body] = {
     ("POST", "/api/v1/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
     ("POST", "/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
     ("POST", "/api/v1/leases/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},
+    ("POST", "/api/v1/projects/{slug}/webhooks/"): lambda world, slot: HOOK,
+    ("PATCH", "/api/v1/projects/{slug}/webhooks/{webhook}/"): lambda world, slot: {"on": False},
+    ("POST", "/p/{slug}/webhooks/"): lambda world, slot: HOOK,
+    ("POST", "/p/{slug}/webhooks/{webhook}/"): lambda world, slot: HOOK,
     ("POST", "/p/{slug}/rank/submit/"): lambda world, slot: {"lease": str(slot.lease_id)} | ranking_body(slot),
     ("POST", "/p/{slug}/rank/read/"): lambda world, slot: {"version": 1},
     ("GET", "/p/{slug}/rank/difference/"): lambda world, slot: compared(slot),
