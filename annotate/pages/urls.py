@@ -4,6 +4,7 @@ from django.urls import path
 
 from annotate.pages import (
     imports,
+    machines,
     new_project,
     people,
     preferences,
@@ -37,6 +38,9 @@ urlpatterns = [
     path("p/<slug:slug>/people/", people.people, name="people"),
     path("p/<slug:slug>/people/invitations/<int:invitation>/revoke/", people.revoke, name="invitation_revoke"),
     path("p/<slug:slug>/people/<int:member>/", people.member, name="member"),
+    path("p/<slug:slug>/machines/", machines.machines, name="machines"),
+    path("p/<slug:slug>/machines/<int:machine>/", machines.machine, name="machine"),
+    path("p/<slug:slug>/machines/<int:machine>/token/", machines.token, name="machine_token"),
     path("p/<slug:slug>/people/<int:member>/deactivate/", people.deactivate, name="member_deactivate"),
     path("p/<slug:slug>/people/<int:member>/reactivate/", people.reactivate, name="member_reactivate"),
     path("p/<slug:slug>/people/<int:member>/password-link/", people.password_link, name="member_password_link"),

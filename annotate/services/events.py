@@ -25,7 +25,7 @@ def tell_of_ranking(ranking: Ranking, *, kind: str, change: int) -> None:
     happened: list[tuple[str, Mapping[str, Any]]] = [
         (_OF_RANKINGS[Change.Kind(kind)], _ranking_data(ranking, task=task, change=change))
     ]
-    if kind == Change.Kind.RANKING and ranking.counted and is_complete(task):
+    if kind == Change.Kind.RANKING and _fills_a_place(ranking) and is_complete(task):
         happened.append((Event.TASK_COMPLETED, task_data(task)))
     tell_webhooks(project=ranking.project, happened=happened)
 
@@ -72,15 +72,21 @@ def tell_of_run(
     tell_webhooks(project=project, happened=[(Event.RUN_FINISHED, data)])
 
 
+def _fills_a_place(ranking: Ranking) -> bool:
+    """Not an extra, and not in a machine's own place."""
+    return Slot.objects.filter(pk=ranking.slot_id, beyond_overlap=False).exists()
+
+
 def is_complete(task: RankingTask) -> bool:
     """Whether the task has a ranking in every place it wants, and one at least."""
-    states = set(Slot.objects.filter(task=task).values_list("state", flat=True))
+    states = set(Slot.objects.filter(task=task, beyond_overlap=False).values_list("state", flat=True))
     return states == {Slot.State.DONE}
 
 
 def task_data(task: RankingTask) -> dict[str, Any]:
     """A task as webhooks are told of it."""
-    done = Slot.objects.filter(task=task).order_by("number").values_list("current_ranking_id", flat=True)
+    places = Slot.objects.filter(task=task, beyond_overlap=False).order_by("number")
+    done = places.values_list("current_ranking_id", flat=True)
     return _task_data(task) | {"kind": task.kind, "overlap": task.overlap, "rankings": [str(pk) for pk in done]}
 
 

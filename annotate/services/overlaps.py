@@ -41,7 +41,7 @@ def _set(*, project: Project, tasks: Sequence[int], overlap: int) -> list[tuple[
     """
     locked = list(RankingTask.objects.select_for_update(no_key=True).filter(pk__in=tasks).order_by("pk"))
     numbers: dict[int, list[int]] = {task.pk: [] for task in locked}
-    for pk, number in Slot.objects.filter(task__in=numbers).values_list("task", "number"):
+    for pk, number in Slot.objects.filter(task__in=numbers, beyond_overlap=False).values_list("task", "number"):
         numbers[pk].append(number)
     surplus = {task.pk: len(numbers[task.pk]) - overlap for task in locked}
     removed = _remove_free({task: count for task, count in surplus.items() if count > 0})

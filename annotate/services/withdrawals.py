@@ -117,7 +117,7 @@ def _blank_rankings(rankings: Collection[int]) -> list[dict[str, Any]]:
 def _close_tasks(tasks: Collection[int]) -> None:
     """Takes tasks out of the queue for good."""
     Slot.objects.filter(pk__in=lock_open_slots(RankingTask.objects.filter(pk__in=tasks))).delete()
-    done = dict(Slot.objects.filter(task__in=tasks).values_list("task").annotate(Count("pk")))
+    done = dict(Slot.objects.filter(task__in=tasks, beyond_overlap=False).values_list("task").annotate(Count("pk")))
     for overlap in {0, *done.values()}:
         of_this = [task for task in tasks if done.get(task, 0) == overlap]
         RankingTask.objects.filter(pk__in=of_this).update(overlap=overlap, state=RankingTask.State.HELD, expected=None)
