@@ -4,7 +4,7 @@ from django.db.models import Count, Max, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from annotate.errors import NotFound
-from annotate.models import Role, Webhook, WebhookDelivery
+from annotate.models import Project, Role, Webhook, WebhookDelivery
 from annotate.selectors.access import Someone
 from annotate.selectors.projects import get_project_for
 
@@ -12,7 +12,7 @@ LATEST = 50
 _State = WebhookDelivery.State
 
 
-def webhooks_of(project: object) -> QuerySet[Webhook]:
+def webhooks_of(project: Project) -> QuerySet[Webhook]:
     """The project's webhooks with `waiting` (events still to be sent) and `delivered_at` (of the last that was)."""
     waiting = Count("deliveries", filter=Q(deliveries__state=_State.WAITING))
     last = Max("deliveries__finished_at", filter=Q(deliveries__state=_State.DELIVERED))

@@ -74,7 +74,7 @@ def tell_of_run(
 
 def _fills_a_place(ranking: Ranking) -> bool:
     """Not an extra, and not in a machine's own place."""
-    return Slot.objects.filter(pk=ranking.slot_id, beyond_overlap=False).exists()
+    return ranking.slot_id is not None and Slot.objects.filter(pk=ranking.slot_id, beyond_overlap=False).exists()
 
 
 def is_complete(task: RankingTask) -> bool:

@@ -4,21 +4,25 @@ import hashlib
 import hmac
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from celery import Celery, current_app
+from django.conf import settings
 from django.db import connection
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
+from redis import Redis
 
 from annotate.errors import Invalid
 from annotate.models import Project, Ranking, Role, Slot, User, Webhook, WebhookDelivery
@@ -312,27 +316,44 @@ def test_many_senders_send_everything_once_and_in_order(project: Project, hook: 
     assert [json.loads(one.body)["id"] for one in there.told] == [str(one) for one in ids]
 
 
-SENDER = """
-import os, signal
-import django; django.setup()
-from annotate.services import outbox
-noted = outbox._note
-outbox._note = lambda *args, **told: os.kill(os.getpid(), signal.SIGKILL)
-outbox.deliver_due()
-"""
+@contextmanager
+def real_worker(broker: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A Celery worker of the queue `default` on this database, with messages of its own."""
+    command = [sys.executable, "-m", "celery", "-A", "webapp", "worker", "-Q", "default", "--pool", "solo"]
+    database = connection.settings_dict
+    url = f"postgresql://{quote(database['USER'])}@/{database['NAME']}?host={quote(str(database['HOST']))}"
+    environment = os.environ | {"DATABASE_URL": url, "REDIS_URL": broker, "PLACKETT_WEBHOOK_PRIVATE": "1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--without-gossip", "--without-mingle"],
+            cwd=Path(__file__).resolve().parents[2],
+            env=environment | {"DJANGO_SETTINGS_MODULE": "webapp.settings"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_sender_that_dies_between_sending_and_noting_has_it_sent_again_under_the_same_id(
-    hook: Webhook, there: Receiver
+def test_a_worker_that_dies_between_sending_and_noting_has_it_sent_again_under_the_same_id(
+    hook: Webhook, there: Receiver, tmp_path: Path
 ) -> None:
     delivery = outbox.send_test(webhook=hook)
-    name = connection.settings_dict["NAME"]
-    code = f"import django.conf; django.conf.settings.DATABASES['default']['NAME'] = {name!r}\n{SENDER}"
-    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings", "PLACKETT_WEBHOOK_PRIVATE": "1"}
-    root = Path(__file__).resolve().parents[2]
-    ended = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, timeout=60, check=False)
-    assert ended.returncode == -signal.SIGKILL and len(there.told) == 1
+    broker = settings.REDIS_URL.replace("db=0", "db=9")
+    messages = current_app.conf.broker_url.replace("virtual_host=0", "virtual_host=9")
+    with real_worker(broker, tmp_path / "log") as worker, Celery(broker=messages) as app:
+        there.before = worker.kill
+        app.send_task(outbox.TASK, queue="default", ignore_result=True)
+        worker.wait(timeout=60)
+    assert len(there.told) == 1, (tmp_path / "log").read_text()
+    there.before = lambda: None
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.attempts) == (State.WAITING, 1)
     assert deliver_due() == 0, "for a while it may still be alive"
     WebhookDelivery.objects.filter(pk=delivery.pk).update(claimed_until=Now() - timedelta(seconds=1))
     assert deliver_due() == 1
@@ -340,6 +361,14 @@ def test_a_sender_that_dies_between_sending_and_noting_has_it_sent_again_under_t
     assert first == second == str(delivery.event_id)
     delivery.refresh_from_db()
     assert (delivery.state, delivery.attempts) == (State.DELIVERED, 2)
+
+
+def test_what_commits_rings_for_a_worker(hook: Webhook, django_capture_on_commit_callbacks: Any) -> None:
+    messages = Redis.from_url(settings.REDIS_URL)
+    before = messages.llen("default")
+    with django_capture_on_commit_callbacks(execute=True):
+        outbox.send_test(webhook=hook)
+    assert messages.llen("default") > before
 
 
 def test_a_sender_that_was_thought_dead_notes_nothing_over_the_one_that_took_over(
