@@ -1,6 +1,6 @@
 """The webhooks of a project, for its managers."""
 
-from django.db.models import Count, Max, Q, QuerySet
+from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from annotate.errors import NotFound
@@ -13,11 +13,13 @@ _State = WebhookDelivery.State
 
 
 def webhooks_of(project: Project) -> QuerySet[Webhook]:
-    """The project's webhooks with `waiting` (events still to be sent) and `delivered_at` (of the last that was)."""
+    """The project's webhooks with `waiting` (events still to be sent), `failing` (the first of them was tried in vain)
+    and `delivered_at` (of the last that was)."""
     waiting = Count("deliveries", filter=Q(deliveries__state=_State.WAITING))
     last = Max("deliveries__finished_at", filter=Q(deliveries__state=_State.DELIVERED))
     found = Webhook.objects.filter(project=project).select_related("project", "created_by")
-    return found.annotate(waiting=waiting, delivered_at=last).order_by("pk")
+    tried = WebhookDelivery.objects.filter(webhook=OuterRef("pk"), state=_State.WAITING).exclude(problem="")
+    return found.annotate(waiting=waiting, delivered_at=last, failing=Exists(tried)).order_by("pk")
 
 
 def get_webhook_for(user: Someone, slug: str, webhook_id: int) -> Webhook:

@@ -70,9 +70,14 @@ def _switch(webhook: Webhook, *, on: bool) -> None:
     webhook.switched_off_at, webhook.switched_off_because = (None, "") if on else (Now(), "")
     webhook.given_up_in_a_row = 0
     if on:
-        waiting = WebhookDelivery.objects.filter(webhook=webhook, state=WebhookDelivery.State.WAITING)
-        waiting.filter(claimed_until=None).update(due_at=Now())
+        _hurry(webhook)
         transaction.on_commit(ring, robust=True)
+
+
+def _hurry(webhook: Webhook) -> None:
+    """What waits its pause is due now."""
+    waiting = WebhookDelivery.objects.filter(webhook=webhook, state=WebhookDelivery.State.WAITING)
+    waiting.filter(claimed_until=None).update(due_at=Now())
 
 
 @transaction.atomic
@@ -104,12 +109,13 @@ def renew_secret(*, webhook: Webhook, by: User) -> Webhook:
 
 @transaction.atomic
 def ping_webhook(*, webhook: Webhook) -> WebhookDelivery:
-    """Sends the event `ping`.
+    """Sends the event `ping`, and what waits before it at once: somebody is looking.
 
     Raises:
         Conflict: it is switched off (`switched_off`).
     """
     _refuse_switched_off(webhook)
+    _hurry(webhook)
     return send_test(webhook=webhook)
 
 

@@ -26,13 +26,14 @@ from redis import Redis
 
 from annotate.errors import Invalid
 from annotate.models import Project, Ranking, Role, Slot, User, Webhook, WebhookDelivery
+from annotate.selectors.webhooks import webhooks_of
 from annotate.services import outbox
 from annotate.services.outbox import PAUSES, claim_delivery, deliver_due, forget_deliveries
 from annotate.services.overlaps import set_overlap_of_all
 from annotate.services.queue import next_leases
 from annotate.services.rankings import revise_ranking
 from annotate.services.snapshots import freeze_snapshot
-from annotate.services.webhooks import change_webhook, create_webhook, renew_secret, replay_delivery
+from annotate.services.webhooks import change_webhook, create_webhook, ping_webhook, renew_secret, replay_delivery
 from annotate.services.withdrawals import withdraw_prompt
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import answer_of, at_once, submit
@@ -197,12 +198,14 @@ def test_what_failed_is_sent_again_with_its_id_before_anything_later(
     assert (first.state, first.attempts, first.status, first.excerpt) == (State.WAITING, 1, 503, "thank you")
     assert first.problem == "It answered 503."
     assert deliver_due() == 0, "it waits its pause"
-    due_now()
+    assert webhooks_of(project).get().failing
     there.status = 204
-    assert deliver_due() == 3
+    ping_webhook(webhook=hook)
+    assert deliver_due() == 4, "whoever tries it out has what waits sent, too"
+    assert not webhooks_of(project).get().failing
     ids = [json.loads(one.body)["id"] for one in there.told]
-    assert ids[0] == ids[1] == str(first.event_id) and len(set(ids)) == 3
-    assert [event for event, _ in told(there)] == ["ping", "ping", "ranking.submitted", "task.completed"]
+    assert ids[0] == ids[1] == str(first.event_id) and len(set(ids)) == 4
+    assert [event for event, _ in told(there)] == ["ping", "ping", "ranking.submitted", "task.completed", "ping"]
 
 
 def test_after_the_last_attempt_an_event_is_given_up_and_after_three_the_hook_is_off(
@@ -346,7 +349,7 @@ def test_a_worker_that_dies_between_sending_and_noting_has_it_sent_again_under_t
     delivery = outbox.send_test(webhook=hook)
     broker = settings.REDIS_URL.replace("db=0", "db=9")
     messages = current_app.conf.broker_url.replace("virtual_host=0", "virtual_host=9")
-    with real_worker(broker, tmp_path / "log") as worker, Celery(broker=messages) as app:
+    with real_worker(broker, tmp_path / "log") as worker, Celery(broker=messages, set_as_current=False) as app:
         there.before = worker.kill
         app.send_task(outbox.TASK, queue="default", ignore_result=True)
         worker.wait(timeout=60)
