@@ -119,15 +119,18 @@ def test_what_was_passed_comes_back_when_it_can_be_ranked_again(
     machine = judge.user
     slot = next_leases(project=project, annotator=machine)[0]
     assert slot.task_id == freed.pk
+    next_leases(project=project, annotator=machine, count=2)
+    assert QueueCursor.objects.get(annotator=machine).offer >= freed.pk, "it is past what it holds"
     assert slot.lease_id is not None
     release_lease(lease_id=slot.lease_id, annotator=machine)
-    assert not Slot.objects.filter(beyond_overlap=True).exists(), "a place of its own goes with the lease"
+    places = Slot.objects.filter(beyond_overlap=True)
+    assert [place.task_id for place in places] == [last.pk], "a place of its own goes with the lease"
     seen = []
     for _ in range(2):
         slot = next_leases(project=project, annotator=machine)[0]
         submit(slot, machine)
         seen.append(slot.task_id)
-    assert seen == [freed.pk, last.pk]
+    assert seen == [last.pk, freed.pk]
     assert next_leases(project=project, annotator=machine) == []
     assert QueueCursor.objects.get(annotator=machine).offer == last.pk
     release_task(task=RankingTask.objects.get(pk=held.pk), by=alice)
