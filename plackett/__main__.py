@@ -2,6 +2,9 @@
 
 import sys
 
-from plackett.cli import main
+try:
+    from plackett.cli import main
+except ModuleNotFoundError as missing:
+    sys.exit(f"plackett: the package {missing.name} is missing: pip install httpx tqdm")
 
 sys.exit(main())
