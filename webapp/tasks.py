@@ -6,8 +6,8 @@ Each may run twice, late or not at all for a while, and does no harm by it.
 from celery import shared_task
 from django.core.management import call_command
 
-from annotate.services import idempotency, outbox
-from training.services import tries
+from annotate.services import idempotency, outbox, snapshots
+from training.services import registry, retention, tries
 
 
 @shared_task(name="webapp.forget_sessions", ignore_result=True)
@@ -32,3 +32,15 @@ def forget_tries() -> int:
 def forget_deliveries() -> int:
     """Deletes the log of webhook deliveries that ended a month ago; how many."""
     return outbox.forget_deliveries()
+
+
+@shared_task(name="webapp.prune_checkpoints", ignore_result=True)
+def prune_checkpoints() -> int:
+    """Removes the checkpoints that the rules of retention keep no longer; of how many runs."""
+    return len(retention.prune_checkpoints())
+
+
+@shared_task(name="webapp.remove_left_files", ignore_result=True)
+def remove_left_files() -> int:
+    """Tries again to remove the files of deleted models and of withdrawn snapshots that are still there; how many."""
+    return snapshots.delete_left_files() + registry.remove_left_files()
