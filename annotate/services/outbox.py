@@ -39,7 +39,8 @@ KEPT_DAYS = 30
 Event = Webhook.Event
 State = WebhookDelivery.State
 
-# Webhooks that are switched off are told nothing, also not later. Ids are drawn in the order of the events.
+# Webhooks that are switched off are told nothing, also not later. Ids are drawn in the order of the events. The rows of
+# the webhooks are held: one that is being deleted is left out, instead of failing what happened.
 _WRITE = """
     INSERT INTO annotate_webhookdelivery (webhook_id, event_id, event, body)
     SELECT webhook.id, happened.event_id, happened.event, happened.body
@@ -47,7 +48,7 @@ _WRITE = """
         WITH ORDINALITY AS happened(event_id, event, body, place)
     JOIN annotate_webhook webhook ON webhook.project_id = %(project)s AND webhook.switched_off_at IS NULL
         AND happened.event = ANY (webhook.events)
-    ORDER BY happened.place, webhook.id
+    ORDER BY happened.place, webhook.id FOR KEY SHARE OF webhook
 """
 
 # The first that waits of each webhook, if it is due and nobody is sending it. Of several webhooks the one that was sent

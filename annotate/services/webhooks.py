@@ -51,11 +51,11 @@ def change_webhook(
     Raises:
         Invalid, Forbidden: as create_webhook; also for events that it is told of already.
     """
-    locked = Webhook.objects.select_for_update(of=("self",)).select_related("project").get(pk=webhook.pk)
+    if url is not None and url != webhook.url:
+        check_url(url)  # before anything is locked: asking for a name can take seconds
+    locked = _locked(webhook)
     _refuse_unseen(locked.project, by=by, events=locked.events)
-    if url is not None and url != locked.url:
-        check_url(url)
-        locked.url = url
+    locked.url = locked.url if url is None else url
     if events is not None:
         locked.events = _checked_events(events)
         _refuse_unseen(locked.project, by=by, events=locked.events)
@@ -64,6 +64,12 @@ def change_webhook(
     locked.save(update_fields=["url", "events", "switched_off_at", "switched_off_because", "given_up_in_a_row"])
     locked.refresh_from_db()
     return locked
+
+
+def _locked(webhook: Webhook) -> Webhook:
+    """Its row, locked without keeping anybody from writing deliveries to it."""
+    locked = Webhook.objects.select_for_update(of=("self",), no_key=True)
+    return locked.select_related("project").get(pk=webhook.pk)
 
 
 def _switch(webhook: Webhook, *, on: bool) -> None:
@@ -99,7 +105,7 @@ def renew_secret(*, webhook: Webhook, by: User) -> Webhook:
         Forbidden: it is told of what `by` may not see.
     """
     _refuse_unseen(webhook.project, by=by, events=webhook.events)
-    locked = Webhook.objects.select_for_update(of=("self",)).get(pk=webhook.pk)
+    locked = _locked(webhook)
     locked.previous_secret, locked.previous_until = locked.secret, Now() + CHANGE_OVER
     locked.secret = new_webhook_secret()
     locked.save(update_fields=["secret", "previous_secret", "previous_until"])

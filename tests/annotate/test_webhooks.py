@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pytest
 from celery import Celery, current_app
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 from redis import Redis
@@ -471,3 +471,34 @@ def test_tls_checks_the_name_not_the_address(hook: Webhook, monkeypatch: pytest.
     delivery.refresh_from_db()
     assert len(there.told) == 1 and there.told[0].headers["Host"] == f"good.example:{port}"
     assert "certificate is not trusted" in delivery.problem
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_submit_goes_well_while_its_webhook_is_changed_or_deleted(
+    project: Project, hook: Webhook, alice: User, there: Receiver
+) -> None:
+    slots = []
+    for number in range(2):
+        make_task(project, overlap=1)
+        person = make_user(f"bob{number}", project=project)
+        slots.append((next_leases(project=project, annotator=person)[0], person))
+    held, over = threading.Event(), threading.Event()
+
+    def other(work: Any) -> None:
+        with transaction.atomic():
+            work()
+            held.set()
+            over.wait(timeout=0.5)
+
+    for number, work in enumerate((lambda: renew_secret(webhook=hook, by=alice), lambda: hook.delete())):
+        held.clear()
+
+        def one(index: int, number: int = number, work: Any = work) -> Any:
+            if index == 0:
+                return other(work)
+            assert held.wait(timeout=30)
+            return submit(*slots[number])
+
+        results = at_once(2, one)
+        assert not [one for one in results if isinstance(one, Exception)], results
+    assert Ranking.objects.count() == 2 and not WebhookDelivery.objects.exists()
