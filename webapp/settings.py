@@ -180,8 +180,13 @@ CELERY_BEAT_SCHEDULE = {
         ("forget_tries", "30"),
         ("prune_checkpoints", "40"),
         ("remove_left_files", "50"),
+        ("forget_deliveries", "55"),
     )
 }
+# What a webhook did not take is tried again by this; what just happened is sent at once, see services.outbox.
+CELERY_BEAT_SCHEDULE["deliver_webhooks"] = {
+    "task": "annotate.deliver_webhooks", "schedule": 15.0, "options": {"expires": 15},
+}  # fmt: skip
 
 STATIC_URL = "static/"
 STATIC_ROOT = PLACKETT_HOME / "static"
@@ -219,6 +224,9 @@ REWARD_FUNCTIONS = tuple(env.listing("PLACKETT_REWARD_FUNCTIONS"))
 MLFLOW_URI = env.mlflow_uri()
 MLFLOW_EXPERIMENT = env.text("PLACKETT_MLFLOW_EXPERIMENT", "plackett-{project}")
 MLFLOW_TOKEN, MLFLOW_USERNAME, MLFLOW_PASSWORD = env.mlflow_login()
+
+# Webhooks may name addresses that only this server reaches, and plain http.
+WEBHOOK_PRIVATE = env.flag("PLACKETT_WEBHOOK_PRIVATE", False)
 
 # --- people ----------------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "annotate.User"

@@ -6,7 +6,7 @@ Each may run twice, late or not at all for a while, and does no harm by it.
 from celery import shared_task
 from django.core.management import call_command
 
-from annotate.services import idempotency, snapshots
+from annotate.services import idempotency, outbox, snapshots
 from training.services import registry, retention, tries
 
 
@@ -26,6 +26,12 @@ def forget_keys() -> int:
 def forget_tries() -> int:
     """Removes the tries of models that ended a week ago, with their files; how many."""
     return tries.forget_tries()
+
+
+@shared_task(name="webapp.forget_deliveries", ignore_result=True)
+def forget_deliveries() -> int:
+    """Deletes the log of webhook deliveries that ended a month ago; how many."""
+    return outbox.forget_deliveries()
 
 
 @shared_task(name="webapp.prune_checkpoints", ignore_result=True)

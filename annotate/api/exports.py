@@ -12,9 +12,9 @@ from rest_framework.request import Request
 
 from annotate import interchange
 from annotate.api.base import Endpoint
-from annotate.api.queries import one_of
+from annotate.api.queries import one_of, words
 from annotate.selectors.projects import get_project_for
-from annotate.services.exports import Export, open_export
+from annotate.services.exports import USUAL_ANNOTATORS, Export, open_export
 
 NDJSON = "application/x-ndjson"
 FORMATS = sorted(interchange.EXPORTS)
@@ -31,6 +31,11 @@ class Exports(Endpoint):
         parameters=[
             OpenApiParameter("format", str, enum=FORMATS, default="plackett"),
             OpenApiParameter("since", str, description="`Plackett-Cursor` of the export before: only what is new."),
+            OpenApiParameter(
+                "annotator_kinds",
+                str,
+                description="Whose rankings, separated by commas, with machine among them; all but those unless told.",
+            ),
             OpenApiParameter("Plackett-Cursor", str, "header", response=[200], description="Fixed at the start."),
             OpenApiParameter("Plackett-Count", int, "header", response=[200], description="Lines to come."),
         ],
@@ -43,7 +48,12 @@ class Exports(Endpoint):
         if not _room.acquire(blocking=False):
             raise Throttled(wait=RETRY_SECONDS, detail=f"This process is writing {AT_ONCE} exports; ask again.")
         try:
-            export = open_export(project, format=kind, since=request.query_params.get("since"))
+            export = open_export(
+                project,
+                format=kind,
+                since=request.query_params.get("since"),
+                annotator_kinds=words(request, "annotator_kinds", default=USUAL_ANNOTATORS),
+            )
             lines = ReleasedStream(in_blocks(export.lines), release=_room.release)
         except BaseException:
             _room.release()

@@ -7,6 +7,7 @@ from annotate.models.prompts import Demonstration, IdentityLeak, ImportBatch, Pr
 from annotate.models.rankings import Change, Entry, Ranking
 from annotate.models.snapshots import Snapshot, SnapshotRanking
 from annotate.models.tasks import Draft, Lease, QueueCursor, RankingTask, Skip, Slot, TaskFlag, TaskResponse
+from annotate.models.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
     "ApiToken",
@@ -40,4 +41,6 @@ __all__ = [
     "TaskFlag",
     "TaskResponse",
     "User",
+    "Webhook",
+    "WebhookDelivery",
 ]

@@ -156,6 +156,14 @@ class Membership(models.Model):
     weight = models.FloatField(
         default=1.0, help_text="Weight of this person's rankings in training; 1 is usual, 0 leaves them out."
     )
+    open_lease_limit = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="Of a machine: tasks it may hold at once; empty: as many as a person."
+    )
+    fills_places = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Of a machine: its rankings fill places that people would fill otherwise.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     deactivated_at = models.DateTimeField(
         null=True, blank=True, help_text="Since then the person counts as an outsider; their rankings stay."
@@ -166,6 +174,10 @@ class Membership(models.Model):
             models.UniqueConstraint(name="one_membership_per_project_and_user", fields=["project", "user"]),
             models.CheckConstraint(name="membership_role_known", condition=Q(role__in=Role.values)),
             models.CheckConstraint(name="membership_weight_0_to_100", condition=Q(weight__gte=0, weight__lte=100)),
+            models.CheckConstraint(
+                name="membership_open_leases_1_to_1000",
+                condition=Q(open_lease_limit__isnull=True) | Q(open_lease_limit__range=(1, 1000)),
+            ),
         ]
 
     @property

@@ -104,6 +104,8 @@ class Lease(models.Model):
 class Slot(models.Model):
     """One of a task's `overlap` places. Free, leased to one annotator, or done with that annotator's ranking.
 
+    Or, `beyond_overlap`, a place that a machine made for itself, with a number above 1000: it counts for nobody else.
+
     `lane` and `offer` are the place in the queue: lanes in ascending order, offers ascending within a lane. Offers come
     in commit order (Counter), so that a cursor past an offer has seen everything before it.
     """
@@ -132,6 +134,9 @@ class Slot(models.Model):
     )
     lane = models.SmallIntegerField()
     offer = models.BigIntegerField()
+    beyond_overlap = models.BooleanField(
+        default=False, db_default=False, help_text="A machine's own place: it fills none that people are to fill."
+    )
 
     class Meta:
         indexes = [
@@ -185,6 +190,11 @@ class Slot(models.Model):
                     presented_order__isnull=False,
                     current_ranking__isnull=False,
                 ),
+            ),
+            models.CheckConstraint(
+                name="slot_beyond_overlap_is_never_offered",
+                condition=Q(beyond_overlap=False)
+                | Q(reserved_for__isnull=False, state__in=["leased", "done"], number__gt=1000),
             ),
             models.CheckConstraint(
                 name="reserved_slot_held_by_that_person",

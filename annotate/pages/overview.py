@@ -8,7 +8,7 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from annotate.models import Membership, Project, Role
+from annotate.models import Membership, Project, Role, User
 from annotate.pages.told import long_time, row_context, short_time
 from annotate.selectors.leaks import leaking_tasks, unsettled_leaks
 from annotate.selectors.overview import AnnotatorRow, Overview, annotator_rows, project_overview
@@ -42,8 +42,10 @@ def manager_context(project: Project, overview: Overview) -> dict[str, Any]:
     """What managers see besides: people, what is to be settled, and whether the queue runs dry."""
     now, lists = timezone.now(), tasks_to_settle(project)
     leaking = leaking_tasks(project, limit=LIST)
-    people = [_person(row, now=now) for row in annotator_rows(project)]
+    rows = annotator_rows(project)
+    people = [_person(row, now=now) for row in rows if row.membership.user.kind != User.Kind.MACHINE]
     return {
+        "machines": [row for row in rows if row.membership.user.kind == User.Kind.MACHINE],
         "dry": dry_notice(overview, now=now),
         "people": people,
         "stuck": [one for one in people if one["stuck"]],

@@ -16,7 +16,7 @@ from annotate.errors import Forbidden, Refused
 from annotate.models import Membership, Role, User
 from annotate.pages.access import page, visitor
 from annotate.pages.overview import rights_of
-from annotate.selectors.people import get_member, members_of
+from annotate.selectors.people import get_member, machines_of, members_of
 from annotate.selectors.projects import get_project_for, membership_of
 from annotate.services.invitations import create_invitation, open_invitations, revoke_invitation
 from annotate.services.members import (
@@ -100,7 +100,8 @@ def people(request: HttpRequest, slug: str) -> HttpResponse:
         "link": link,
         "address": address,
         "invitations": open_invitations(project),
-        "members": list(members_of(project)),
+        "members": list(members_of(project).exclude(user__kind=User.Kind.MACHINE)),
+        "machines": machines_of(project),
     }
     return render(request, "annotate/people.html", context, status=400 if form.errors else 200)
 
@@ -120,6 +121,8 @@ def revoke(request: HttpRequest, slug: str, invitation: int) -> HttpResponse:
 def member(request: HttpRequest, slug: str, member: int) -> HttpResponse:
     """One member: role, engineer right and weight can be changed; the rest are buttons."""
     found = _found(request, slug, member)
+    if found.user.kind == User.Kind.MACHINE:
+        return redirect("machine", slug, member)
     form = _member_form(found, user=visitor(request), posted=request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         try:

@@ -2,7 +2,19 @@
 
 from django.urls import path
 
-from annotate.pages import imports, new_project, people, preferences, projects, setup, tasks, versions, workbench
+from annotate.pages import (
+    imports,
+    machines,
+    new_project,
+    people,
+    preferences,
+    projects,
+    setup,
+    tasks,
+    versions,
+    webhooks,
+    workbench,
+)
 
 urlpatterns = [
     path("", projects.home, name="home"),
@@ -14,11 +26,21 @@ urlpatterns = [
     path("p/<slug:slug>/setup/archive/", setup.archive, name="archive"),
     path("p/<slug:slug>/setup/versions/", versions.versions, name="versions"),
     path("p/<slug:slug>/setup/versions/<int:number>/", versions.version, name="version"),
+    path("p/<slug:slug>/webhooks/", webhooks.webhooks, name="webhooks"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/", webhooks.webhook, name="webhook"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/switch/", webhooks.switch, name="webhook_switch"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/secret/", webhooks.secret, name="webhook_secret"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/ping/", webhooks.ping, name="webhook_ping"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/delete/", webhooks.delete, name="webhook_delete"),
+    path("p/<slug:slug>/webhooks/<int:webhook>/replay/<int:delivery>/", webhooks.replay, name="webhook_replay"),
     path("p/<slug:slug>/guidelines/", projects.guidelines, name="guidelines"),
     path("p/<slug:slug>/snapshots/", projects.freeze, name="freeze"),
     path("p/<slug:slug>/people/", people.people, name="people"),
     path("p/<slug:slug>/people/invitations/<int:invitation>/revoke/", people.revoke, name="invitation_revoke"),
     path("p/<slug:slug>/people/<int:member>/", people.member, name="member"),
+    path("p/<slug:slug>/machines/", machines.machines, name="machines"),
+    path("p/<slug:slug>/machines/<int:machine>/", machines.machine, name="machine"),
+    path("p/<slug:slug>/machines/<int:machine>/token/", machines.token, name="machine_token"),
     path("p/<slug:slug>/people/<int:member>/deactivate/", people.deactivate, name="member_deactivate"),
     path("p/<slug:slug>/people/<int:member>/reactivate/", people.reactivate, name="member_reactivate"),
     path("p/<slug:slug>/people/<int:member>/password-link/", people.password_link, name="member_password_link"),

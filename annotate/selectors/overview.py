@@ -116,7 +116,7 @@ def project_overview(project: Project) -> Overview:
 
 def _count(project: Project) -> Overview:
     progress = project_progress([project])[project.pk]
-    slots = Slot.objects.filter(project=project)
+    slots = Slot.objects.filter(project=project, beyond_overlap=False)
     leased = slots.filter(state=Slot.State.LEASED).count()
     held = RankingTask.objects.filter(project=project, state=RankingTask.State.HELD)
     of_held = Slot.objects.filter(task__in=held, state=Slot.State.FREE).count()
@@ -145,7 +145,7 @@ def _made_here(project: Project) -> Any:
 def _pace(project: Project) -> dict[str, Any]:
     found: dict[str, Any] = (
         _made_here(project)
-        .filter(counted=True)
+        .filter(counted=True, slot__beyond_overlap=False)
         .aggregate(
             recent=Count("pk"),
             active=Count("annotator", distinct=True),

@@ -20,7 +20,7 @@ MEDIAN_OVER = 200
 
 _WANTED = """
     SELECT count(*) AS wanted, count(*) FILTER (WHERE state = 'done') AS done
-    FROM annotate_slot WHERE project_id = %(project)s
+    FROM annotate_slot WHERE project_id = %(project)s AND NOT beyond_overlap
 """
 _OWN_PACE = """
     SELECT count(*) AS own, count(*) FILTER (WHERE submitted_at >= date_trunc('day', now())) AS today,
@@ -37,7 +37,7 @@ _STANDING_WITHOUT_COUNTS = f"SELECT * FROM ({_OWN_PACE}) AS pace, ({IN_FORCE}) A
 
 @dataclass(frozen=True, slots=True)
 class ProjectProgress:
-    """Rankings wanted in all, rankings done, tasks, and tasks held for the manager."""
+    """Rankings wanted in all, rankings done, tasks, and tasks held for the manager; machines' own places aside."""
 
     wanted: int
     done: int
@@ -71,7 +71,7 @@ def project_progress(projects: Iterable[Project]) -> dict[int, ProjectProgress]:
 
 
 def _count(projects: list[int]) -> dict[int, ProjectProgress]:
-    slots = Slot.objects.filter(project__in=projects).values("project")
+    slots = Slot.objects.filter(project__in=projects, beyond_overlap=False).values("project")
     done = Count("pk", filter=Q(state=Slot.State.DONE))
     of_slots = {pk: counts for pk, *counts in slots.annotate(a=Count("pk"), b=done).values_list("project", "a", "b")}
     tasks = RankingTask.objects.filter(project__in=projects, overlap__gt=0).values("project")

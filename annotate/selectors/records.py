@@ -24,6 +24,7 @@ from annotate.models import (
     Ranking,
     Response,
     TaskResponse,
+    User,
 )
 from annotate.preferences import normalise_split_text
 
@@ -133,10 +134,20 @@ def _current(project: Project, after: int, up_to: int, wanted: RankingFilter) ->
     if wanted.kinds is not None:
         found = found.filter(ranking__task__kind__in=wanted.kinds)
     if wanted.annotator_kinds is not None:
-        found = found.filter(ranking__annotator__kind__in=wanted.annotator_kinds)
+        found = _of_kinds(found, wanted.annotator_kinds)
     if wanted.splits is not None:
         found = found.filter(ranking__task__prompt__split_group__split__in=wanted.splits)
     return found
+
+
+def _of_kinds(changes: QuerySet[Change], kinds: Sequence[str]) -> QuerySet[Change]:
+    """Those of these kinds of annotators. That machines are left out, as usual, costs nothing where there are none."""
+    if set(kinds) >= set(User.Kind.values) - {User.Kind.MACHINE}:
+        if User.Kind.MACHINE in kinds:
+            return changes
+        machines = list(User.objects.filter(kind=User.Kind.MACHINE).values_list("pk", flat=True))
+        return changes.exclude(ranking__annotator__in=machines) if machines else changes
+    return changes.filter(ranking__annotator__kind__in=kinds)
 
 
 # --- records ----------------------------------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def tasks_of_other_overlap(project: Project, overlap: int) -> QuerySet[RankingTa
 
 def overlap_effect(project: Project, overlap: int) -> OverlapEffect:
     """What services.overlaps.set_overlap_of_all would do now."""
-    taken = Count("slots", filter=~Q(slots__state=Slot.State.FREE))
+    taken = Count("slots", filter=~Q(slots__state=Slot.State.FREE) & Q(slots__beyond_overlap=False))
     rows = tasks_of_other_overlap(project, overlap).annotate(taken=taken).values_list("overlap", "taken")
     return effect_of(rows, overlap)
 

@@ -159,7 +159,8 @@ def _by_index(project: Project, wanted: TaskFilter) -> QuerySet[RankingTask]:
 def _without_index(project: Project, wanted: TaskFilter) -> Q | None:
     """What must be looked up task by task; None if nothing."""
     conditions = []
-    to_do = Exists(Slot.objects.filter(task=OuterRef("pk")).exclude(state=Slot.State.DONE))
+    places = Slot.objects.filter(task=OuterRef("pk"), beyond_overlap=False)
+    to_do = Exists(places.exclude(state=Slot.State.DONE))
     if wanted.state == OPEN:
         conditions.append(Q(to_do, state=OPEN))
     elif wanted.state == DONE:
@@ -211,7 +212,8 @@ def task_rows(tasks: Iterable[RankingTask]) -> list[TaskRow]:
     last = Ranking.objects.filter(task__in=ids, superseded_by=None)
     for one in say(last, letters):
         said[one.ranking.task_id].append(one)
-    done = dict(Slot.objects.filter(task__in=ids, state=Slot.State.DONE).values_list("task").annotate(Count("pk")))
+    filled = Slot.objects.filter(task__in=ids, state=Slot.State.DONE, beyond_overlap=False)
+    done = dict(filled.values_list("task").annotate(Count("pk")))
     flags: dict[int, list[TaskFlag]] = {pk: [] for pk in ids}
     for flag in TaskFlag.objects.filter(task__in=ids, settled_at=None).select_related("annotator").order_by("pk"):
         flags[flag.task_id].append(flag)

@@ -1,7 +1,7 @@
 """Numbers that come in commit order."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from annotate.models import Counter, Project
 from annotate.prepared import prepared_cursor
@@ -21,8 +21,16 @@ _RECORD = f"""
         FROM drawn, unnest(%(kind)s::text[], %(ranking_id)s::bigint[], %(skip_id)s::bigint[], %(prompt_id)s::bigint[])
             WITH ORDINALITY AS change(kind, ranking, skip, prompt, place)
         ORDER BY change.place)
-    SELECT value FROM drawn
+    SELECT value, EXISTS (
+        SELECT 1 FROM annotate_webhook WHERE project_id = %(project)s AND switched_off_at IS NULL) FROM drawn
 """
+
+
+class Recorded(NamedTuple):
+    """The number of the last change, and whether somebody wants to be told of what happens in the project."""
+
+    last: int
+    has_webhooks: bool
 
 
 def draw(*, project: Project, name: Counter.Name, count: int = 1) -> int:
@@ -37,8 +45,8 @@ def draw(*, project: Project, name: Counter.Name, count: int = 1) -> int:
     return last - count + 1
 
 
-def record_changes(*, project: Project, changes: Iterable[Mapping[str, Any]]) -> int:
-    """Appends to the project's feed and returns the last number. Must be the transaction's last statement.
+def record_changes(*, project: Project, changes: Iterable[Mapping[str, Any]]) -> Recorded:
+    """Appends to the project's feed. Must be the transaction's last statement, but for telling webhooks.
 
     Locks the project's counter row, as `draw` does.
 
@@ -47,10 +55,9 @@ def record_changes(*, project: Project, changes: Iterable[Mapping[str, Any]]) ->
     """
     told = list(changes)
     if not told:
-        return 0
+        return Recorded(0, False)
     values: dict[str, Any] = {"project": project.pk, "name": Counter.Name.CHANGE, "count": len(told)}
     values |= {name: [one.get(name) for one in told] for name in ("kind", "ranking_id", "skip_id", "prompt_id")}
     with prepared_cursor() as cursor:
         cursor.execute(_RECORD, values)
-        last: int = cursor.fetchone()[0]
-    return last
+        return Recorded(*cursor.fetchone())

@@ -8,6 +8,7 @@ from annotate.errors import Conflict
 from annotate.models import RankingTask, Slot, TaskFlag, User
 from annotate.services.locks import lock_decisions, lock_open_slots
 from annotate.services.overlaps import add_places
+from annotate.services.own_places import offer_again
 from annotate.services.queue import release_hold
 
 
@@ -43,7 +44,7 @@ def close_task(*, task: RankingTask, by: User) -> None:
         raise Conflict(_("This task is closed already."), code="closed")
     settle_flags(task=task, by=by)
     Slot.objects.filter(pk__in=lock_open_slots(RankingTask.objects.filter(pk=task.pk))).delete()
-    done = Slot.objects.filter(task=task).count()
+    done = Slot.objects.filter(task=task, beyond_overlap=False).count()
     RankingTask.objects.filter(pk=task.pk).update(state=RankingTask.State.CLOSED, overlap=done)
 
 
@@ -70,10 +71,11 @@ def reopen_task(*, task: RankingTask) -> int:
         raise Conflict(_("The prompt was withdrawn, so the task stays out of the queue."), code="withdrawn")
     if now.kind == RankingTask.Kind.REPEAT:
         raise Conflict(_("A repeat is meant for one person alone and is not opened again."), code="repeat")
-    done = list(Slot.objects.filter(task=now).values_list("number", flat=True))
+    done = list(Slot.objects.filter(task=now, beyond_overlap=False).values_list("number", flat=True))
     now.state, now.overlap = RankingTask.State.OPEN, max(now.project.overlap, len(done))
     now.save(update_fields=["state", "overlap"])
     add_places(project=now.project, tasks=[now], numbers={now.pk: done}, overlap=now.overlap)
+    offer_again(project=now.project, task=now.pk)
     return now.overlap - len(done)
 
 

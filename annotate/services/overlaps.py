@@ -8,6 +8,7 @@ from annotate.assignment import lane_of
 from annotate.models import Counter, Project, RankingTask, Slot
 from annotate.selectors.setup import OverlapEffect, effect_of, tasks_of_other_overlap
 from annotate.services.counters import draw
+from annotate.services.events import tell_of_completed
 
 #: Tasks in one transaction: few enough that nobody who asks for the next task has to wait.
 CHUNK = 200
@@ -40,7 +41,7 @@ def _set(*, project: Project, tasks: Sequence[int], overlap: int) -> list[tuple[
     """
     locked = list(RankingTask.objects.select_for_update(no_key=True).filter(pk__in=tasks).order_by("pk"))
     numbers: dict[int, list[int]] = {task.pk: [] for task in locked}
-    for pk, number in Slot.objects.filter(task__in=numbers).values_list("task", "number"):
+    for pk, number in Slot.objects.filter(task__in=numbers, beyond_overlap=False).values_list("task", "number"):
         numbers[pk].append(number)
     surplus = {task.pk: len(numbers[task.pk]) - overlap for task in locked}
     removed = _remove_free({task: count for task, count in surplus.items() if count > 0})
@@ -53,6 +54,7 @@ def _set(*, project: Project, tasks: Sequence[int], overlap: int) -> list[tuple[
     add_places(
         project=project, tasks=[task for task in locked if surplus[task.pk] < 0], numbers=numbers, overlap=overlap
     )
+    tell_of_completed(project, [task for task, count in removed.items() if count])
     return seen
 
 

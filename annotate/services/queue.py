@@ -31,6 +31,7 @@ from annotate.models import (
 from annotate.prepared import prepared_cursor
 from annotate.selectors.leases import lease_contents
 from annotate.services.counters import draw
+from annotate.services.own_places import claim_own_places, machine_of, offer_again
 
 #: Expired leases returned to the queue by one call: enough to keep up, few enough to stay quick.
 EXPIRED_PER_CALL = 50
@@ -156,10 +157,12 @@ def _loaded(held: Sequence[Held], *, project: Project) -> list[Slot]:
 
 
 def _hold_leases(*, project: Project, annotator: User, count: int) -> list[Held]:
-    if not 1 <= count <= project.open_lease_limit:
+    machine = machine_of(project=project, user=annotator)
+    limit = (machine and machine.open_lease_limit) or project.open_lease_limit
+    if not 1 <= count <= limit:
         raise Invalid(
-            _("count must be from 1 to %(limit)d in this project.") % {"limit": project.open_lease_limit},
-            fields={"count": f"From 1 to {project.open_lease_limit}."},
+            _("count must be from 1 to %(limit)d in this project.") % {"limit": limit},
+            fields={"count": f"From 1 to {limit}."},
         )
     one_call_at_a_time(project=project, annotator=annotator)
     held = _renew_open_leases(project=project, annotator=annotator)
@@ -167,7 +170,11 @@ def _hold_leases(*, project: Project, annotator: User, count: int) -> list[Held]
         raise Conflict(_("This project is closed; it takes the answers that were begun."), code="project_closed")
     if project.archived_at is None and len(held) < count:
         _free_expired_leases(project=project)
-        held += _claim(project=project, annotator=annotator, wanted=count - len(held))
+        if machine is not None and not machine.fills_places:
+            own = claim_own_places(project=project, machine=machine, wanted=count - len(held))
+            held += [Held(one.slot, one.lease) for one in own]
+        else:
+            held += _claim(project=project, annotator=annotator, wanted=count - len(held))
     return held[:count]
 
 
@@ -206,9 +213,14 @@ def _free_expired_leases(*, project: Project) -> None:
 def free_slots(*, project: Project, slots: list[Slot]) -> None:
     """Returns locked slots to the queue, and offers their tasks' other free slots anew.
 
-    The others too: whoever held one of these may have a cursor beyond them and would never meet the task again.
+    The others too: whoever held one of these may have a cursor beyond them and would never meet the task again. A
+    machine's own place goes instead.
     """
-    tasks = {slot.task_id for slot in slots}
+    own = [slot for slot in slots if slot.beyond_overlap]
+    Slot.objects.filter(pk__in=[slot.pk for slot in own]).delete()
+    for slot in own:
+        offer_again(project=project, task=slot.task_id, machine=slot.holder_id)
+    tasks = {slot.task_id for slot in slots if not slot.beyond_overlap}
     Slot.objects.filter(pk__in=[slot.pk for slot in slots]).update(
         state=Slot.State.FREE, holder=None, lease=None, expires_at=None, version=None, presented_order=None
     )
@@ -356,3 +368,4 @@ def release_hold(*, task: RankingTask) -> None:
     """The manager has settled the matter: the task goes back into the queue."""
     RankingTask.objects.filter(pk=task.pk).update(state=RankingTask.State.OPEN)
     reoffer(project=task.project, tasks=[task.pk])
+    offer_again(project=task.project, task=task.pk)

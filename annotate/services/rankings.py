@@ -11,12 +11,14 @@ from django.db import connection, transaction
 from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict, Invalid, NotFound
-from annotate.models import Change, Project, ProjectVersion, Ranking, Slot, User
+from annotate.models import Change, Membership, Project, ProjectVersion, Ranking, Slot, User
 from annotate.preferences import Answer, validate_answer
 from annotate.prepared import prepared_cursor
 from annotate.selectors.rules import answer_rules, columns_of, version_of_row
 from annotate.services.answer_faults import in_words
 from annotate.services.counters import record_changes
+from annotate.services.events import tell_of_ranking
+from annotate.services.own_places import machine_of, place_for_late
 from annotate.services.queue import one_call_at_a_time
 
 # What the lease pinned; none of it ever changes. With it the annotator's other calls are held back, as
@@ -156,6 +158,9 @@ def _slot_for(begun: Begun, *, annotator: User) -> int | None:
         cursor.execute(_HELD_SLOT, {"task": begun.task, "annotator": annotator.pk})
         if held := cursor.fetchone():
             return int(held[0])
+    machine = machine_of(project=begun.project, user=annotator)
+    if machine is not None and not machine.fills_places:
+        return _own_place(begun, machine=machine)
     free = Slot.objects.filter(task=begun.task, state=Slot.State.FREE, reserved_for=None)
     locked = Slot.objects.select_for_update(of=("self",))
     for pk in list(free.order_by("number").values_list("pk", flat=True)):
@@ -164,6 +169,13 @@ def _slot_for(begun: Begun, *, annotator: User) -> int | None:
             _hold(pk, begun=begun, annotator=annotator)
             return pk
     return None
+
+
+def _own_place(begun: Begun, *, machine: Membership) -> int | None:
+    """A place of a machine's own, unless it has answered already, which is refused in a moment."""
+    if Slot.objects.filter(task=begun.task, holder=machine.user_id).exists():
+        return None
+    return place_for_late(lease_id=begun.lease, task=begun.task, project=begun.project, machine=machine)
 
 
 def _hold(slot: int, *, begun: Begun, annotator: User) -> None:
@@ -312,7 +324,9 @@ def _write(ranking: Ranking, *, answer: Answer) -> None:
 
 
 def _record(ranking: Ranking, *, kind: str) -> None:
-    record_changes(project=ranking.project, changes=[{"kind": kind, "ranking_id": ranking.pk}])
+    recorded = record_changes(project=ranking.project, changes=[{"kind": kind, "ranking_id": ranking.pk}])
+    if recorded.has_webhooks:
+        tell_of_ranking(ranking, kind=kind, change=recorded.last)
 
 
 def answer_sha256(answer: Answer) -> str:

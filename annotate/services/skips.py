@@ -10,6 +10,8 @@ from annotate.models import Change, Ranking, RankingTask, Skip, Slot, TaskFlag, 
 from annotate.services.counters import record_changes
 from annotate.services.queue import free_slots, hold_task, lease_ended, locked_slot, one_call_at_a_time, own_lease
 
+MACHINE = User.Kind.MACHINE
+
 
 @transaction.atomic
 def skip_task(*, lease_id: uuid.UUID, annotator: User, reason: str, note: str = "") -> Skip:
@@ -29,8 +31,10 @@ def skip_task(*, lease_id: uuid.UUID, annotator: User, reason: str, note: str = 
         raise lease_ended()
     project = task.project
     skip = Skip.objects.create(project=project, task=task, annotator=annotator, reason=reason, note=note)
-    if Skip.objects.filter(task=task).count() >= project.skip_limit or reason == Skip.Reason.UNSAFE:
-        hold_task(task.pk)
+    if annotator.kind != MACHINE:  # what a machine passes on is still there for people
+        by_people = Skip.objects.filter(task=task).exclude(annotator__kind=MACHINE)
+        if by_people.count() >= project.skip_limit or reason == Skip.Reason.UNSAFE:
+            hold_task(task.pk)
     if slot is not None:
         free_slots(project=project, slots=[slot])
     record_changes(project=project, changes=[{"kind": Change.Kind.SKIP, "skip_id": skip.pk}])
@@ -52,7 +56,7 @@ def flag_task(*, lease_id: uuid.UUID, annotator: User, kind: str, note: str = ""
     task, _slot = _own_task(lease_id=lease_id, annotator=annotator)
     said_again = {"note": note, "settled_at": None, "settled_by": None}
     flag, _made = TaskFlag.objects.update_or_create(task=task, annotator=annotator, kind=kind, defaults=said_again)
-    if kind == TaskFlag.Kind.UNSAFE:
+    if kind == TaskFlag.Kind.UNSAFE and annotator.kind != MACHINE:
         hold_task(task.pk)
     return flag
 

@@ -37,6 +37,7 @@ from annotate.models import (
     SnapshotRanking,
     Split,
     User,
+    Webhook,
 )
 from annotate.selectors.cursors import last_change
 from annotate.selectors.records import (
@@ -46,6 +47,7 @@ from annotate.selectors.records import (
     records_since,
 )
 from annotate.services.copying import copy_rows, draw_ids
+from annotate.services.events import tell_of_snapshot
 from annotate.services.locks import lock_withdrawals
 
 Progress = Callable[[int], object]
@@ -337,6 +339,7 @@ def _record(
     )
     copy_rows(SnapshotRanking, _rows(snapshot, draft.rankings))
     snapshot.refresh_from_db()
+    tell_of_snapshot(snapshot, event=Webhook.Event.SNAPSHOT_FROZEN)
     return snapshot
 
 
@@ -377,6 +380,7 @@ def withdraw_snapshot(*, snapshot: Snapshot) -> None:
         state=Snapshot.State.WITHDRAWN, withdrawn_at=Now()
     )
     if changed:
+        tell_of_snapshot(snapshot, event=Webhook.Event.SNAPSHOT_WITHDRAWN)
         # A store that is away must not undo the word that it was withdrawn; see delete_left_files.
         transaction.on_commit(lambda: delete_withdrawn_files(snapshot.project), robust=True)
 

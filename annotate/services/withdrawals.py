@@ -31,6 +31,7 @@ from annotate.models import (
 )
 from annotate.rendered import cache_keys, forget
 from annotate.services.counters import record_changes
+from annotate.services.events import tell_of_withdrawals
 from annotate.services.locks import lock_open_slots, lock_withdrawals
 from annotate.services.snapshots import snapshots_holding, withdraw_snapshot
 
@@ -54,7 +55,7 @@ def withdraw_ranking(*, ranking: Ranking, by: User | None = None) -> None:
     Draft.objects.filter(task=ranking.task_id, annotator=ranking.annotator_id).delete()
     _withdraw_snapshots(project=project, rankings=rankings)
     _forget_on_commit(_texts_of_rankings(rankings))
-    record_changes(project=project, changes=_blank_rankings(rankings))
+    _record(project, _blank_rankings(rankings))
 
 
 @transaction.atomic
@@ -96,7 +97,13 @@ def withdraw_prompts(*, project: Project, prompts: Collection[int]) -> None:
         messages=[], answer=None, tests=None, tags=[], extra={}, withdrawn_at=Now()
     )
     changes += [{"kind": Change.Kind.WITHDRAWAL, "prompt_id": pk} for pk in sorted(prompts)]
-    record_changes(project=project, changes=changes)
+    _record(project, changes)
+
+
+def _record(project: Project, changes: list[dict[str, Any]]) -> None:
+    recorded = record_changes(project=project, changes=changes)
+    if recorded.has_webhooks:
+        tell_of_withdrawals(project, changes, last=recorded.last)
 
 
 def _blank_rankings(rankings: Collection[int]) -> list[dict[str, Any]]:
@@ -110,7 +117,7 @@ def _blank_rankings(rankings: Collection[int]) -> list[dict[str, Any]]:
 def _close_tasks(tasks: Collection[int]) -> None:
     """Takes tasks out of the queue for good."""
     Slot.objects.filter(pk__in=lock_open_slots(RankingTask.objects.filter(pk__in=tasks))).delete()
-    done = dict(Slot.objects.filter(task__in=tasks).values_list("task").annotate(Count("pk")))
+    done = dict(Slot.objects.filter(task__in=tasks, beyond_overlap=False).values_list("task").annotate(Count("pk")))
     for overlap in {0, *done.values()}:
         of_this = [task for task in tasks if done.get(task, 0) == overlap]
         RankingTask.objects.filter(pk__in=of_this).update(overlap=overlap, state=RankingTask.State.HELD, expected=None)

@@ -178,10 +178,10 @@ def test_no_draft_is_written_by_whoever_types_while_the_prompt_is_withdrawn(
     slot = lease(project, bob)
     under_way, saved = threading.Event(), threading.Event()
 
-    def recorded(**given: Any) -> None:
+    def recorded(**given: Any) -> Any:
         under_way.set()
         saved.wait(timeout=1)  # the one who types has this long to slip through
-        record_changes(**given)
+        return record_changes(**given)
 
     def work(number: int) -> Any:
         if number == 0:

@@ -7,7 +7,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext
 from pytest_django.live_server_helper import LiveServer
 
-from annotate.models import Membership, Ranking, RankingTask, User
+from annotate.models import Membership, Ranking, RankingTask, User, Webhook, WebhookDelivery
+from annotate.services.machines import create_machine
 from tests.annotate.api.test_roles import ROWS
 from tests.annotate.busy import busy_project
 from tests.browser.test_safe_and_open import violations
@@ -53,7 +54,17 @@ def addresses() -> list[str]:
         machine=machine,
         up_seconds=1,
     )
+    webhook = Webhook.objects.create(
+        project=busy.project, url=f"https://a.example/{'x' * 190}", events=["run.finished"]
+    )
+    told = {"event": "ping", "body": "{}", "problem": "Nothing listens there."}
+    done_at = {"finished_at": "2026-01-01T00:00:00Z"}
+    WebhookDelivery.objects.create(webhook=webhook, state="given_up", excerpt="<html>" * 99, **told, **done_at)
+    WebhookDelivery.objects.create(webhook=webhook, **told)
+    judge, _token = create_machine(project=busy.project, by=busy.mia, name="judge-with-a-name-that-is-rather-long")
     names = {
+        "webhook": webhook.pk,
+        "machine": judge.pk,
         "slug": busy.project.slug,
         "number": 1,
         "member": Membership.objects.get(user=busy.bob).pk,

@@ -23,6 +23,8 @@ def test_the_schedule_names_tasks_that_workers_know_and_lets_messages_expire() -
         "webapp.forget_tries",
         "webapp.prune_checkpoints",
         "webapp.remove_left_files",
+        "webapp.forget_deliveries",
+        "annotate.deliver_webhooks",
     }
     for entry in entries:
         assert entry["task"] in current_app.tasks

@@ -12,6 +12,7 @@ from training.models import ModelVersion, Run, RunAttempt, Try
 from training.selectors import ALIVE
 from training.services.doorbell import ring_on_commit
 from training.services.families import cancel_waiting_children, fail_hopeless_children, queue_waiting_children
+from training.services.telling import tell_finished
 
 LEASE_SECONDS = 45
 MAX_TIMES_LOST = 3
@@ -147,6 +148,7 @@ def succeed(
     if result is not None:
         Try.objects.filter(pk=claim.run_id).update(result=result)
     queue_waiting_children(Run.objects.get(pk=claim.run_id))
+    tell_finished(claim.run_id)
 
 
 @transaction.atomic
@@ -159,6 +161,7 @@ def fail(claim: Claim, *, reason: str, **fields: Any) -> None:
     """
     _end(claim, State.FAILED, Outcome.FAILED, reason=reason, **fields)
     fail_hopeless_children(Run.objects.select_related("snapshot").get(pk=claim.run_id))
+    tell_finished(claim.run_id)
 
 
 @transaction.atomic
@@ -170,6 +173,7 @@ def end_cancelled(claim: Claim, **fields: Any) -> None:
     """
     _end(claim, State.CANCELLED, Outcome.CANCELLED, **fields)
     cancel_waiting_children(Run.objects.get(pk=claim.run_id))
+    tell_finished(claim.run_id)
 
 
 @transaction.atomic
@@ -197,6 +201,7 @@ def give_back(claim: Claim, *, lost: bool, reason: str, **fields: Any) -> State:
     if fields["times_lost"] >= MAX_TIMES_LOST:
         _end(claim, State.FAILED, outcome, reason=f"Given up after {MAX_TIMES_LOST} attempts: {reason}", **fields)
         fail_hopeless_children(Run.objects.select_related("snapshot").get(pk=claim.run_id))
+        tell_finished(claim.run_id)
         return State.FAILED
     _end(claim, State.QUEUED, outcome, reason=reason, **fields)
     ring_on_commit(run.queue)

@@ -8,6 +8,7 @@ from annotate.models import Snapshot
 from training.models import Run, RunInput
 from training.services.doorbell import ring_on_commit
 from training.services.run_inputs import settle_inputs
+from training.services.telling import tell_finished
 
 
 def queue_waiting_children(parent: Run) -> None:
@@ -65,3 +66,4 @@ def _waiting(parent: Run) -> list[Run]:
 def _end(run: Run, state: Run.State, reason: str) -> None:
     run.state, run.finished_at, run.reason = state, Now(), reason
     run.save(update_fields=["state", "finished_at", "reason", "cancel_requested_at"])
+    tell_finished(run.pk)

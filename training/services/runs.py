@@ -17,6 +17,7 @@ from training.services.placement import placement_faults
 from training.services.plans import Estimate, Plan
 from training.services.run_inputs import BASE, checked_inputs, is_any_deleted, settle_inputs
 from training.services.run_settings import EVALUATE_POLICY, EVALUATE_REWARD, INPUTS, checked_config, recipe_of
+from training.services.telling import tell_finished
 
 MAX_NAME_CHARACTERS = 120
 
@@ -181,6 +182,8 @@ def cancel_run(run: Run) -> Run:
         locked.state, locked.finished_at = Run.State.CANCELLED, Now()
     locked.save(update_fields=["state", "cancel_requested_at", "finished_at"])
     cancel_waiting_children(locked)
+    if locked.state == Run.State.CANCELLED:
+        tell_finished(locked.pk)
     locked.refresh_from_db()
     return locked
 

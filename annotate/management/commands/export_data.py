@@ -12,7 +12,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from annotate.errors import Refused
 from annotate.management.progress import bar, project_of
-from annotate.services.exports import FORMATS, ExportBroken, open_export
+from annotate.models import User
+from annotate.services.exports import FORMATS, USUAL_ANNOTATORS, ExportBroken, open_export
 
 
 class Command(BaseCommand):
@@ -25,13 +26,24 @@ class Command(BaseCommand):
         parser.add_argument("--project", required=True, metavar="SLUG")
         parser.add_argument("--format", default="plackett", choices=FORMATS)
         parser.add_argument("--since", metavar="CURSOR", help="Only what came after this cursor was given.")
+        parser.add_argument(
+            "--annotator-kinds",
+            nargs="+",
+            choices=User.Kind.values,
+            default=USUAL_ANNOTATORS,
+            metavar="KIND",
+            help=f"Whose rankings: some of {', '.join(User.Kind.values)}; all but machine if absent.",
+        )
         parser.add_argument("--output", default="-", metavar="FILE", help="Without, or -: standard output.")
         parser.add_argument("--dry-run", action="store_true", help="Say how many lines there are and write nothing.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             export = open_export(
-                project=project_of(options["project"]), format=options["format"], since=options["since"]
+                project=project_of(options["project"]),
+                format=options["format"],
+                since=options["since"],
+                annotator_kinds=options["annotator_kinds"],
             )
             if options["dry_run"]:
                 self.stderr.write(f"{export.count:,} lines would be written.")

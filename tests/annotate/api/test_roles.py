@@ -19,11 +19,12 @@ from rest_framework.views import APIView
 
 from annotate.api.authentication import scope_for
 from annotate.interchange import native
-from annotate.models import Membership, Project, RankingTask, Role, Slot, Snapshot, User
+from annotate.models import Membership, Project, RankingTask, Role, Slot, Snapshot, User, Webhook, WebhookDelivery
 from annotate.pages.setup_forms import Setup
 from annotate.selectors.projects import current_version
 from annotate.services.imports import import_records
 from annotate.services.invitations import create_invitation
+from annotate.services.machines import create_machine
 from annotate.services.queue import next_leases
 from tests.annotate.api.conftest import Cast, token_client
 from tests.annotate.factories import make_task, make_user
@@ -194,7 +195,13 @@ def for_managers(project: Project, cast: Cast) -> dict[str, int]:
     batch = import_records(project=project, records=[record]).batch_id
     assert batch is not None
     member = Membership.objects.get(user=make_user("mel", project=project))
-    return {"task": task.pk, "member": member.pk, "invitation": invitation.pk, "batch": batch}
+    machine, _token = create_machine(project=project, by=cast.alice, name="judge")
+    url = "https://93.184.215.14/"
+    webhook = Webhook.objects.create(project=project, url=url, events=["ranking.submitted"])
+    done = {"state": "delivered", "finished_at": "2026-01-01T00:00:00Z"}
+    delivery = WebhookDelivery.objects.create(webhook=webhook, event="ping", body="{}", **done)
+    settled = {"task": task.pk, "member": member.pk, "invitation": invitation.pk, "batch": batch}
+    return settled | {"webhook": webhook.pk, "delivery": delivery.pk, "machine": machine.pk}
 
 
 def ranking_body(slot: Slot) -> dict[str, Any]:
@@ -220,6 +227,7 @@ def compared(slot: Slot) -> dict[str, Any]:
 OF_A_LEASE = {"/api/v1/projects/{slug}/rankings/", "/p/{slug}/rank/submit/", "/p/{slug}/rank/difference/"}
 Body = Callable[[World, Slot], Any]
 RECORD = {"prompt": "p?", "responses": [{"id": "a", "text": "1"}, {"id": "b", "text": "2"}]}
+HOOK = {"url": "https://93.184.215.14/x", "events": ["ranking.submitted"]}
 START = {"base_model": "tiny", "kind": "reward"}
 # A good body for every request that needs one, so that "yes" means done and not merely let in.
 BODIES: dict[tuple[str, str], Body] = {
@@ -246,6 +254,12 @@ BODIES: dict[tuple[str, str], Body] = {
     ("POST", "/api/v1/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
     ("POST", "/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
     ("POST", "/api/v1/leases/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},
+    ("POST", "/api/v1/projects/{slug}/webhooks/"): lambda world, slot: HOOK,
+    ("PATCH", "/api/v1/projects/{slug}/webhooks/{webhook}/"): lambda world, slot: {"on": False},
+    ("POST", "/p/{slug}/machines/"): lambda world, slot: {"name": "scorer", "open_lease_limit": 9},
+    ("POST", "/p/{slug}/machines/{machine}/"): lambda world, slot: {"weight": 1, "open_lease_limit": 9},
+    ("POST", "/p/{slug}/webhooks/"): lambda world, slot: HOOK,
+    ("POST", "/p/{slug}/webhooks/{webhook}/"): lambda world, slot: HOOK,
     ("POST", "/p/{slug}/rank/submit/"): lambda world, slot: {"lease": str(slot.lease_id)} | ranking_body(slot),
     ("POST", "/p/{slug}/rank/read/"): lambda world, slot: {"version": 1},
     ("GET", "/p/{slug}/rank/difference/"): lambda world, slot: compared(slot),

@@ -19,7 +19,7 @@ from rest_framework.test import APIClient
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
-from annotate.models import Project, RankingTask
+from annotate.models import Project, RankingTask, Webhook, WebhookDelivery
 from annotate.services.queue import next_leases
 from annotate.services.tokens import create_token
 from tests.annotate.api.conftest import ALL_SCOPES, Cast
@@ -125,7 +125,11 @@ def things(cast: Cast, project: Project, task: RankingTask) -> dict[str, Any]:
     ranking = submit(next_leases(project=project, annotator=cast.sue)[0], cast.sue)
     lease = next_leases(project=project, annotator=cast.sue)[0]
     run = queue_run(snapshot)
+    webhook = Webhook.objects.create(project=project, url="https://93.184.215.14/", events=["run.finished"])
+    done = {"state": "delivered", "finished_at": "2026-01-01T00:00:00Z"}
     return {
+        "webhook": webhook.pk,
+        "delivery": WebhookDelivery.objects.create(webhook=webhook, event="ping", body="{}", **done).pk,
         "slug": "tales",
         "lease": str(lease.lease_id),
         "ranking": ranking.pk,

@@ -1,0 +1,11 @@
+"""What workers of the queue `default` do for annotate. Messages are doorbells: what is to be done is in Postgres."""
+
+from celery import shared_task
+
+from annotate.services import outbox
+
+
+@shared_task(name=outbox.TASK, ignore_result=True)
+def deliver_webhooks() -> int:
+    """Tells webhooks what is due; how many attempts there were. Several at once never send one event together."""
+    return outbox.deliver_due()
