@@ -28,7 +28,7 @@ from annotate.services.signatures import signed_headers
 logger = logging.getLogger(__name__)
 
 TASK = "annotate.deliver_webhooks"
-#: What is waited before each further attempt; after the last one the event is given up, 19 hours after the first.
+#: What is waited before each further attempt; after the last one the event is given up, 12.5 hours after the first.
 PAUSES = tuple(timedelta(seconds=one) for one in (15, 60, 300, 900, 1800, 3600, 7200, 14400, 14400, 28800))
 #: After so many events in a row were given up, or one was answered with 410 Gone, the webhook is switched off.
 GIVEN_UP_LIMIT = 3
