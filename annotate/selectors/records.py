@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from django.db.models import Count, Exists, F, Model, OuterRef, Q, QuerySet, Sum, prefetch_related_objects
+from django.db.models import Model, Q, QuerySet, prefetch_related_objects
 
 from annotate.interchange.native import VERSION, canonical, instant_text
 from annotate.models import (
@@ -22,6 +22,7 @@ from annotate.models import (
     Project,
     Prompt,
     Ranking,
+    RankingTask,
     Response,
     TaskResponse,
 )
@@ -32,9 +33,13 @@ PSEUDONYM_CHARACTERS = 20
 RANKED = (Change.Kind.RANKING, Change.Kind.REVISION)
 
 
-def pseudonym_of(project: Project, user_id: int) -> str:
-    """Stands for a person in everything that leaves: the same throughout a project, another in every other."""
-    digest = hmac.new(bytes.fromhex(project.pseudonym_key), f"user {user_id}".encode(), hashlib.sha256)
+def pseudonym_of(project: Project, user_id: int, *, key: str = "") -> str:
+    """Stands for a person in everything that leaves: the same throughout a project, another in every other.
+
+    Under an export key it is another one, the same for the same key.
+    """
+    name = f"user {user_id}" if not key else f"key {key}\nuser {user_id}"
+    digest = hmac.new(bytes.fromhex(project.pseudonym_key), name.encode(), hashlib.sha256)
     return digest.hexdigest()[:PSEUDONYM_CHARACTERS]
 
 
@@ -61,14 +66,16 @@ def records_since(
     up_to_change: int,
     wanted: RankingFilter = ALL_RANKINGS,
     markers: bool = False,
+    key: str = "",
 ) -> Iterator[dict[str, Any]]:
     """Yields the rankings that were written after one change and are current at another, in the order of the feed.
 
     A ranking that was superseded at or before `up_to_change`, or is withdrawn, is not yielded. With `markers`, a line
     of type `superseded` or `withdrawn` says which earlier line is taken back; a reader that starts at 0 needs none.
-    Equal questions give equal records, unless something was withdrawn in between.
+    `key` is that of the annotators' pseudonyms. Equal questions give equal records, unless something was withdrawn in
+    between.
     """
-    builder = _RecordBuilder(project, up_to_change=up_to_change, wanted=wanted)
+    builder = _RecordBuilder(project, up_to_change=up_to_change, wanted=wanted, key=key)
     kinds = (*RANKED, Change.Kind.WITHDRAWAL) if markers else RANKED
     feed = Change.objects.filter(project=project, kind__in=kinds, number__lte=up_to_change).order_by("number")
     last = after_change
@@ -80,63 +87,26 @@ def records_since(
         last = page[-1].number
 
 
-def count_records(
-    project: Project,
-    *,
-    after_change: int = 0,
-    up_to_change: int,
-    wanted: RankingFilter = ALL_RANKINGS,
-    markers: bool = False,
-) -> int:
-    """How many records records_since yields."""
-    found = _current(project, after_change, up_to_change, wanted).count()
-    if markers:
-        changes = _changes(project, after_change, up_to_change)
-        found += changes.filter(_MARKED).count()
-    return found
+def rankings_by_task(
+    project: Project, *, up_to_change: int, wanted: RankingFilter = ALL_RANKINGS, key: str = ""
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields the rankings of each task that are current at a change, as records_since has them; tasks in their order.
 
-
-def count_strict_pairs(
-    project: Project, *, after_change: int = 0, up_to_change: int, wanted: RankingFilter = ALL_RANKINGS
-) -> int:
-    """How many pairs of a better and a worse response the rankings hold: Σ over rankings of Σ_{i<j} nᵢ nⱼ over tiers.
-
-    Which is (Σ n² of the placed responses of each ranking − Σ n² of the responses of each tier) / 2.
+    Read by keyset, `PAGE` tasks at a time; tasks without a wanted ranking are passed over.
     """
-    rankings = _current(project, after_change, up_to_change, wanted).values("ranking")
-    placed = Entry.objects.filter(ranking__in=rankings, tier__isnull=False)
-    of_rankings = placed.values("ranking").annotate(n=Count("pk")).aggregate(total=Sum(F("n") * F("n")))["total"]
-    of_tiers = placed.values("ranking", "tier").annotate(n=Count("pk")).aggregate(total=Sum(F("n") * F("n")))["total"]
-    return ((of_rankings or 0) - (of_tiers or 0)) // 2
-
-
-_MARKED = Q(kind=Change.Kind.REVISION) | Q(kind=Change.Kind.WITHDRAWAL, ranking__isnull=False)
-
-
-def _changes(project: Project, after: int, up_to: int) -> QuerySet[Change]:
-    return Change.objects.filter(project=project, number__gt=after, number__lte=up_to)
-
-
-def _current(project: Project, after: int, up_to: int, wanted: RankingFilter) -> QuerySet[Change]:
-    """As `_RecordBuilder`, in SQL: the changes that wrote a wanted ranking which still stands at the window's end."""
-    superseding = Change.objects.filter(
-        ranking__supersedes=OuterRef("ranking"), kind=Change.Kind.REVISION, number__lte=up_to
-    )
-    found = _changes(project, after, up_to).filter(
-        ~Exists(superseding),
-        kind__in=RANKED,
-        ranking__withdrawn_at=None,
-        ranking__task__prompt__withdrawn_at=None,
-    )
-    if wanted.counted:
-        found = found.filter(ranking__counted=True)
+    builder = _RecordBuilder(project, up_to_change=up_to_change, wanted=wanted, key=key)
+    tasks = RankingTask.objects.filter(project=project).order_by("pk")
     if wanted.kinds is not None:
-        found = found.filter(ranking__task__kind__in=wanted.kinds)
-    if wanted.annotator_kinds is not None:
-        found = found.filter(ranking__annotator__kind__in=wanted.annotator_kinds)
-    if wanted.splits is not None:
-        found = found.filter(ranking__task__prompt__split_group__split__in=wanted.splits)
-    return found
+        tasks = tasks.filter(kind__in=wanted.kinds)
+    last = 0
+    while page := list(tasks.filter(pk__gt=last).values_list("pk", flat=True)[:PAGE]):
+        last = page[-1]
+        rankings = list(Ranking.objects.filter(task__in=page, withdrawn_at=None).values_list("pk", flat=True))
+        changes = Change.objects.filter(ranking__in=rankings, kind__in=RANKED, number__lte=up_to_change)
+        by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for record in builder.build(list(changes.order_by("number")), markers=False):
+            by_task[record["task"]].append(record)
+        yield from (by_task[str(task)] for task in page if str(task) in by_task)
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
@@ -149,8 +119,9 @@ class _RecordBuilder:
     large import, have been seen to read a whole table for every page.
     """
 
-    def __init__(self, project: Project, *, up_to_change: int, wanted: RankingFilter) -> None:
+    def __init__(self, project: Project, *, up_to_change: int, wanted: RankingFilter, key: str) -> None:
         self.project = project
+        self._key = key
         self._up_to = up_to_change
         self._wanted = wanted
         unusual = Membership.objects.filter(project=project).exclude(weight=1.0)
@@ -237,7 +208,7 @@ class _RecordBuilder:
             "flags": _by_key(ranking.flags, keys),
             "rationale": ranking.rationale,
             "rewrite": _rewrite(ranking, keys),
-            "annotator": pseudonym_of(self.project, ranking.annotator_id),
+            "annotator": pseudonym_of(self.project, ranking.annotator_id, key=self._key),
             "annotator_kind": ranking.annotator.kind,
             "weight": said.get("weight", 1.0) * self._weights.get(ranking.annotator_id, 1.0),
             "revision": said.get("revision", ranking.revision),

@@ -163,7 +163,7 @@ def test_lines_may_be_longer_than_what_is_held_in_memory(alice: APIClient, setti
 
 
 def test_another_media_type_is_415(alice: APIClient) -> None:
-    error_of(alice.generic("POST", PROMPTS, b"a,b", content_type="text/csv"), 415)
+    error_of(alice.generic("POST", PROMPTS, b"a,b", content_type="text/plain"), 415)
 
 
 def test_the_list_shows_prompts_with_responses(alice: APIClient, project: Project) -> None:
