@@ -172,9 +172,10 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # What `beat` sends; a message that no worker took within its hour is dropped, the next day brings another.
+_NIGHTLY = {"forget_sessions": "10", "forget_keys": "20", "forget_tries": "30", "forget_uploads": "40"}
 CELERY_BEAT_SCHEDULE = {
     name: {"task": f"webapp.{name}", "schedule": crontab(hour="3", minute=minute), "options": {"expires": 3600}}
-    for name, minute in (("forget_sessions", "10"), ("forget_keys", "20"), ("forget_tries", "30"))
+    for name, minute in _NIGHTLY.items()
 }
 
 STATIC_URL = "static/"

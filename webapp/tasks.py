@@ -6,7 +6,7 @@ Each may run twice, late or not at all for a while, and does no harm by it.
 from celery import shared_task
 from django.core.management import call_command
 
-from annotate.services import idempotency
+from annotate.services import idempotency, uploads
 from training.services import tries
 
 
@@ -26,3 +26,9 @@ def forget_keys() -> int:
 def forget_tries() -> int:
     """Removes the tries of models that ended a week ago, with their files; how many."""
     return tries.forget_tries()
+
+
+@shared_task(name="webapp.forget_uploads", ignore_result=True)
+def forget_uploads() -> int:
+    """Removes the files that were uploaded hours ago and neither imported nor given up; how many."""
+    return uploads.forget_uploads()

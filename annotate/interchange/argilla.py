@@ -30,7 +30,7 @@ from annotate.interchange.records import (
     RecordError,
     parse_json,
 )
-from annotate.interchange.streams import Read, Source, read_records
+from annotate.interchange.streams import Read, Source, first_objects, read_records
 
 FORMAT = "argilla"
 FIELDS = ("prompt", "question", *numbered("option"))
@@ -63,6 +63,22 @@ def read(source: Source, *, mapping: Mapping[str, str] | None = None) -> Read:
             yield record_from_object(task, line=line, item=item)
 
     return read_records(source, record)
+
+
+def names_in_file(source: Source) -> list[str]:
+    """The names that a mapping may name: fields and questions of the first readable record.
+
+    Raises:
+        FileError: the file cannot be read.
+    """
+    for value in first_objects(source):
+        if isinstance(value.get("fields"), dict):
+            given = value.get("responses")
+            questions = list(given) if isinstance(given, dict) else []
+            for one in given if isinstance(given, list) else []:
+                questions += one["values"] if isinstance(one, dict) and isinstance(one.get("values"), dict) else []
+            return list(dict.fromkeys([*value["fields"], *questions]))
+    return []
 
 
 class _Answer(NamedTuple):

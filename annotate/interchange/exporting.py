@@ -29,7 +29,6 @@ class ExportFormat:
     """One format. It writes either rankings (`write`) or pairs (`line`).
 
     Attributes:
-        about: in a few words, for people.
         counted: what there is one line of.
         options: names of the options that mean something here.
         models: whether models are named unless told otherwise.
@@ -40,7 +39,6 @@ class ExportFormat:
     """
 
     name: str
-    about: str
     counted: Counted
     options: frozenset[str]
     columns: Callable[[ExportOptions], Mapping[str, Any]]
@@ -94,42 +92,52 @@ def _is_for_others(record: Record, *, demonstrations: bool) -> bool:
     return bool(kind == "ranking" and counts and record.get("ranking") is not None)
 
 
-def _pairs(name: str, about: str, line: Any, columns: Mapping[str, Any]) -> ExportFormat:
+def _pairs(name: str, line: Any, columns: Mapping[str, Any]) -> ExportFormat:
     return ExportFormat(
-        name, about, "pairs", frozenset(OF_PAIRS), lambda options: {**columns, **columns_of_pairs(options)}, line=line
+        name, "pairs", frozenset(OF_PAIRS), lambda options: {**columns, **columns_of_pairs(options)}, line=line
     )
 
 
-def _rankings(name: str, about: str, counted: Counted, module: Any, options: frozenset[str]) -> ExportFormat:
-    return ExportFormat(name, about, counted, options, lambda _: module.COLUMNS, write=module.write, models=True)
+def _rankings(name: str, counted: Counted, module: Any, options: frozenset[str]) -> ExportFormat:
+    return ExportFormat(name, counted, options, lambda _: module.COLUMNS, write=module.write, models=True)
 
 
 _NATIVE = ExportFormat(
-    native.FORMAT, "Rankings, whole, one a line", "records", frozenset(WITH_ANNOTATORS), lambda _: native.COLUMNS,
-    write=native.write, models=True,
-)  # fmt: skip
+    native.FORMAT,
+    "records",
+    frozenset(WITH_ANNOTATORS),
+    lambda _: native.COLUMNS,
+    write=native.write,
+    models=True,
+)
 _KTO = ExportFormat(
-    "kto", "Responses called good or bad, as messages, for TRL's KTOTrainer", "labels", frozenset(OF_RANKINGS),
-    trl.kto_columns, write=trl.write_kto,
-)  # fmt: skip
+    "kto",
+    "labels",
+    frozenset(OF_RANKINGS),
+    trl.kto_columns,
+    write=trl.write_kto,
+)
 _SFT = ExportFormat(
-    "sft", "The response to imitate, as messages, for TRL's SFTTrainer", "imitated", frozenset(OF_RANKINGS),
-    trl.sft_columns, write=trl.write_sft, demonstrations=True,
-)  # fmt: skip
+    "sft",
+    "imitated",
+    frozenset(OF_RANKINGS),
+    trl.sft_columns,
+    write=trl.write_sft,
+    demonstrations=True,
+)
 
 _ALL = (
     _NATIVE,
-    _pairs("trl", "Pairs as texts, for TRL", trl.text_line, trl.COLUMNS_OF_TEXTS),
-    _pairs("trl-conversational", "Pairs as messages, for TRL", trl.message_line, trl.COLUMNS_OF_MESSAGES),
-    _pairs("openrlhf", "Pairs of whole conversations, for OpenRLHF", openrlhf.line, openrlhf.COLUMNS),
-    _pairs("hh", "Pairs of whole dialogues as texts, as in HH-RLHF", hh.line, hh.COLUMNS),
+    _pairs("trl", trl.text_line, trl.COLUMNS_OF_TEXTS),
+    _pairs("trl-conversational", trl.message_line, trl.COLUMNS_OF_MESSAGES),
+    _pairs("openrlhf", openrlhf.line, openrlhf.COLUMNS),
+    _pairs("hh", hh.line, hh.COLUMNS),
     _KTO,
     _SFT,
-    _rankings("ultrafeedback", "Completions with scores, as in UltraFeedback", "placed", ultrafeedback,
-              frozenset(OF_RANKINGS)),
-    _rankings("nectar", "Answers with ranks, as in Nectar", "placed", nectar, frozenset(OF_RANKINGS)),
-    _rankings("arena", "Battles of two models, as in Chatbot Arena", "battles", arena, frozenset(WITH_ANNOTATORS)),
-)  # fmt: skip
+    _rankings("ultrafeedback", "placed", ultrafeedback, frozenset(OF_RANKINGS)),
+    _rankings("nectar", "placed", nectar, frozenset(OF_RANKINGS)),
+    _rankings("arena", "battles", arena, frozenset(WITH_ANNOTATORS)),
+)
 EXPORTS: Mapping[str, ExportFormat] = MappingProxyType({one.name: one for one in _ALL})
 
 

@@ -38,20 +38,20 @@ class ImportFormat:
     """One format.
 
     Attributes:
-        about: in a few words, for people.
         fields: what columns or names of a file may be mapped to; empty where names are fixed.
         check: reads a file to its end or raises FileError.
-        columns: the names that a file's columns have, where it has columns.
+        columns: the names in a file that a mapping may name, where it takes one.
+        is_table: whether those are columns, each a field of its own.
         joins: whether what belongs together may lie in several files, which are then one batch.
     """
 
     name: str
-    about: str
     reader: Callable[..., Read]
     fields: tuple[str, ...] = ()
     check: Callable[[Source], None] = check_texts
     columns: Callable[[Source], list[str]] | None = None
     joins: bool = False
+    is_table: bool = False
 
     def read(self, source: Source | Sequence[Source], mapping: Mapping[str, str] | None = None) -> Read:
         """Yield the records of a file (of all files, where the format joins them), bad ones as reports.
@@ -65,25 +65,27 @@ class ImportFormat:
         return self.reader(source, **options)
 
 
-def _table(module: Any, about: str) -> ImportFormat:
-    return ImportFormat(
-        module.FORMAT, about, module.read, module.FIELDS, check=module.check, columns=module.columns_of_file
-    )
+def _table(module: Any) -> ImportFormat:
+    return ImportFormat(module.FORMAT, module.read, module.FIELDS, module.check, module.columns_of_file, is_table=True)
+
+
+def _house(module: Any) -> ImportFormat:
+    return ImportFormat(module.FORMAT, module.read, module.FIELDS, columns=module.names_in_file)
 
 
 _ALL = (
-    ImportFormat(native.FORMAT, "Plackett: one JSON object a line", native.read),
-    _table(csv_files, "CSV: one row for each task or answer"),
-    _table(parquet_files, "Parquet: one row for each task or answer"),
-    ImportFormat(oasst.FORMAT, "Open-Assistant trees", oasst.read),
-    ImportFormat(hh.FORMAT, "HH-RLHF pairs", hh.read),
-    ImportFormat(ultrafeedback.FORMAT, "UltraFeedback: completions with scores", ultrafeedback.read),
-    ImportFormat(nectar.FORMAT, "Nectar: answers with ranks", nectar.read),
-    ImportFormat(arena.FORMAT, "Chatbot Arena battles", arena.read),
-    ImportFormat(alpaca_eval.FORMAT, "AlpacaEval outputs or annotations", alpaca_eval.read, joins=True),
-    ImportFormat(pandalm.FORMAT, "PandaLM: pairs with several annotators", pandalm.read),
-    ImportFormat(label_studio.FORMAT, "Label Studio: JSON export", label_studio.read, label_studio.FIELDS),
-    ImportFormat(argilla.FORMAT, "Argilla records", argilla.read, argilla.FIELDS),
+    ImportFormat(native.FORMAT, native.read),
+    _table(csv_files),
+    _table(parquet_files),
+    ImportFormat(oasst.FORMAT, oasst.read),
+    ImportFormat(hh.FORMAT, hh.read),
+    ImportFormat(ultrafeedback.FORMAT, ultrafeedback.read),
+    ImportFormat(nectar.FORMAT, nectar.read),
+    ImportFormat(arena.FORMAT, arena.read),
+    ImportFormat(alpaca_eval.FORMAT, alpaca_eval.read, joins=True),
+    ImportFormat(pandalm.FORMAT, pandalm.read),
+    _house(label_studio),
+    _house(argilla),
 )
 FORMATS: Mapping[str, ImportFormat] = MappingProxyType({one.name: one for one in _ALL})
 

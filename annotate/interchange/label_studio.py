@@ -26,7 +26,7 @@ from annotate.interchange.mapping import columns_of, first_known, numbered
 from annotate.interchange.native import record_from_object
 from annotate.interchange.neutral import number_from, object_from
 from annotate.interchange.records import MAX_ANNOTATOR_CHARACTERS, BadRecord, RecordError, parse_json
-from annotate.interchange.streams import Read, Source, read_records
+from annotate.interchange.streams import Read, Source, first_objects, read_records
 
 FORMAT = "label-studio"
 FIELDS = ("prompt", "responses", "response_1", "response_2", *numbered("tier"))
@@ -64,6 +64,21 @@ def read(source: Source, *, mapping: Mapping[str, str] | None = None) -> Read:
             yield record_from_object(_task(value, fields), line=line, item=item)
 
     return read_records(source, task)
+
+
+def names_in_file(source: Source) -> list[str]:
+    """The names that a mapping may name: those of the first readable task's data, and buckets of its annotations.
+
+    Raises:
+        FileError: the file cannot be read.
+    """
+    for value in first_objects(source):
+        if isinstance(value.get("data"), dict):
+            given = value.get("annotations")
+            said = [_choice(one) for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+            buckets = [list(one["ranker"]) for one in said if one and "ranker" in one and len(one["ranker"]) > 1]
+            return list(dict.fromkeys([*value["data"], *(name for names in buckets for name in names if name != "_")]))
+    return []
 
 
 def _annotations(value: Mapping[str, Any]) -> list[dict[str, Any]]:

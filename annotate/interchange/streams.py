@@ -12,10 +12,18 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from annotate.interchange.records import MAX_RECORD_BYTES, BadRecord, FileError, ImportedRecord, RecordError, SeenKeys
+from annotate.interchange.records import (
+    MAX_RECORD_BYTES,
+    BadRecord,
+    FileError,
+    ImportedRecord,
+    RecordError,
+    SeenKeys,
+    parse_json,
+)
 
 Source = str | os.PathLike[str] | BinaryIO
 Read = Iterator[ImportedRecord | BadRecord]
@@ -78,6 +86,19 @@ def read_texts(source: Source) -> Iterator[RecordText]:
             yield from _list_items(stream)
         else:
             yield from _lines(stream)
+
+
+def first_objects(source: Source, *, limit: int = 20) -> Iterator[dict[str, Any]]:
+    """Yield the first JSON objects of a file, those that can be read.
+
+    Raises:
+        FileError: the file cannot be read so far.
+    """
+    for _, (_, _, text) in zip(range(limit), read_texts(source), strict=False):
+        with suppress(RecordError):
+            value = parse_json(text) if text is not None else None
+            if isinstance(value, dict):
+                yield value
 
 
 # --- opening ----------------------------------------------------------------------------------------------------

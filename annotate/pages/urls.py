@@ -2,7 +2,18 @@
 
 from django.urls import path
 
-from annotate.pages import imports, new_project, people, preferences, projects, setup, tasks, versions, workbench
+from annotate.pages import (
+    exports,
+    imports,
+    new_project,
+    people,
+    preferences,
+    projects,
+    setup,
+    tasks,
+    versions,
+    workbench,
+)
 
 urlpatterns = [
     path("", projects.home, name="home"),
@@ -31,7 +42,9 @@ urlpatterns = [
     path("p/<slug:slug>/tasks/<int:task>/withdraw/", tasks.withdraw_task, name="task_withdraw"),
     path("p/<slug:slug>/answers/<int:ranking>/withdraw/", tasks.withdraw_answer, name="ranking_withdraw"),
     path("p/<slug:slug>/import/", imports.import_page, name="import_data"),
+    path("p/<slug:slug>/import/<uuid:upload>/", imports.upload_page, name="import_upload"),
     path("p/<slug:slug>/import/<int:batch>/undo/", imports.undo, name="import_undo"),
+    path("p/<slug:slug>/export/", exports.export_page, name="export_page"),
     path("p/<slug:slug>/rank/", workbench.rank, name="rank"),
     path("p/<slug:slug>/rank/next/", workbench.rank_next, name="rank_next"),
     path("p/<slug:slug>/rank/submit/", workbench.rank_submit, name="rank_submit"),

@@ -21,6 +21,7 @@ def test_the_schedule_names_tasks_that_workers_know_and_lets_messages_expire() -
         "webapp.forget_sessions",
         "webapp.forget_keys",
         "webapp.forget_tries",
+        "webapp.forget_uploads",
     }
     for entry in entries:
         assert entry["task"] in current_app.tasks
