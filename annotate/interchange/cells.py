@@ -7,6 +7,7 @@ empty cell is no value. Beside the keys of the native record there are fields fo
 - `response_1` … `response_9` with `model_1` …, and of the ranking one of: `rank_1` … (1 the best, equal ranks a tie, no
   rank: unranked); `winner` (a number, a letter, `left`, `right`, `model_a`, `tie`, `both_bad`).
 - `chosen` and `rejected`, as texts or as messages (then the prompt may be left out), with `chosen_model` …
+- `response` alone: a demonstration.
 - `strength`: how much better, 1 to 3, where there are two tiers.
 
 Lists and objects (`prompt` as messages, `responses`, `ranking`, `ratings` …) are JSON in a CSV cell.
@@ -176,7 +177,9 @@ def _native(found: dict[str, Any], unknown: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(extra, dict):
         raise RecordError("extra must be a JSON object")
     record = {key: value for key, value in unknown.items() if key not in KEYS} | extra | found
-    if "responses" not in record:
+    if "response" in record:
+        record.setdefault("type", "demonstration")
+    elif "responses" not in record:
         record |= _pair(record, shapes) if "chosen" in shapes else _listed(shapes)
     if "system" in shapes and record.get("prompt") is not None:
         record["prompt"] = [{"role": "system", "content": shapes["system"]}, *_messages(record["prompt"])]

@@ -401,6 +401,8 @@ def write(record: Mapping[str, Any], options: ExportOptions) -> Iterator[dict[st
         record = dict(record) | {"responses": [dict(one) | {"model": None} for one in record["responses"]]}
     found = canonical(record)
     if options.container != "jsonl":
+        if isinstance(found.get("response"), str):
+            found["response"] = {"text": found["response"]}
         unknown = {key: value for key, value in found.items() if key not in COLUMNS}
         found = {key: value for key, value in found.items() if key in COLUMNS and key != "extra"}
         found |= {"extra": unknown | ({"extra": record["extra"]} if "extra" in record else {}) or None}
