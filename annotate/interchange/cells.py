@@ -13,6 +13,7 @@ empty cell is no value. Beside the keys of the native record there are fields fo
 Lists and objects (`prompt` as messages, `responses`, `ranking`, `ratings` …) are JSON in a CSV cell.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -155,9 +156,12 @@ def _written(number: int | float) -> str:
 def _json_or_text(value: str) -> Any:
     """Messages or another JSON value; a text that only begins like one is a text."""
     try:
-        found = parse_json(value)
-    except RecordError:
+        json.loads(value)
+    except RecursionError:
+        pass  # said by parse_json
+    except ValueError:
         return value
+    found = parse_json(value)
     return found if isinstance(found, dict) or all(isinstance(one, dict) for one in found) else value
 
 

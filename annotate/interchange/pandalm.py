@@ -43,13 +43,18 @@ def read(source: Source) -> Read:
 def _task(value: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     models = str(value.get("cmp_key") or "").split("_")
     named = [short_text(model, MAX_MODEL_CHARACTERS) for model in models] if len(models) == 2 else [None, None]
-    texts = [text_from(value, "response1"), text_from(value, "response2")]
+    texts = [_response(value, "response1"), _response(value, "response2")]
     given = [{"text": text, "model": model} for text, model in zip(texts, named, strict=True)]
     responses, ids = in_neutral_order(given)
     asked = [text_from(value, "instruction"), *([text_from(value, "input")] if value.get("input") else [])]
     # Models say the same at times: two items with equal texts are two all the same.
     item = json.dumps([value.get("idx"), value.get("cmp_key"), asked, texts])
     return {"external_id": f"pandalm:{sha256_of(item)[:32]}", "prompt": "\n\n".join(asked), "responses": responses}, ids
+
+
+def _response(value: Mapping[str, Any], key: str) -> str:
+    """The text; in the published file a few answers (True, 7) have become JSON values."""
+    return str(value[key]) if isinstance(value.get(key), bool | int | float) else text_from(value, key)
 
 
 def _tiers(label: Any, ids: list[str]) -> list[list[str]]:
