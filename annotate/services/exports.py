@@ -82,7 +82,7 @@ def open_export(
     _check_since(project, chosen, asked, since)
     window = _Window(project, chosen, asked, change_of(since, project=project) if since else 0, last_change(project))
     count = window.count(markers=bool(since))
-    rows = _whole(window.rows(markers=bool(since)), count)
+    rows = _whole(window, window.rows(markers=bool(since)), count)
     return Export(
         count=count,
         cursor=cursor_at(project=project, change=window.up_to).encode(),
@@ -180,6 +180,11 @@ class _Window:
             records = chain(records, demonstration_records(self.project, splits=self.wanted.splits))
         return self.format.rows(records, self.options)
 
+    def withdrawn_since(self) -> bool:
+        """Whether anything was withdrawn after the window's end; a majority may change by it and keep its number."""
+        later = Change.objects.filter(project=self.project, kind=Change.Kind.WITHDRAWAL, number__gt=self.up_to)
+        return later.exists()
+
     def count(self, *, markers: bool) -> int:
         if self.options.by_task:
             # No shape of single rankings tells it; the same pass that writes the lines counts them.
@@ -207,10 +212,10 @@ _COUNTS: dict[str, Callable[[QuerySet[Change], ExportOptions], int]] = {
 }
 
 
-def _whole(rows: Iterator[Row], count: int) -> Iterator[Row]:
+def _whole(window: _Window, rows: Iterator[Row], count: int) -> Iterator[Row]:
     written = 0
     for row in rows:
         written += 1
         yield row
-    if written != count:
+    if written != count or (window.options.by_task and window.withdrawn_since()):
         raise ExportBroken(f"{written} lines instead of {count}: something was withdrawn meanwhile. Ask again.")
