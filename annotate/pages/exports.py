@@ -21,8 +21,8 @@ from annotate.selectors.projects import get_project_for, membership_of
 from annotate.services.exports import first_rows
 
 ROWS = 3
-#: Of one line, shown on the page.
-CHARACTERS = 3_000
+#: Of one text in them, as shown on the page.
+CHARACTERS = 300
 
 
 class ExportForm(forms.Form):
@@ -64,6 +64,7 @@ def export_page(request: HttpRequest, slug: str) -> HttpResponse:
         "tab": "export",
         "form": form,
         "format": name,
+        "all_at_once": request.GET.get("votes") == "majority",
     }
     if form.is_valid():
         asked = {key: str(form.cleaned_data[key]) for key in EXPORTS[name].options if form.cleaned_data[key]}
@@ -100,5 +101,12 @@ def _quoted(text: str) -> str:
 
 
 def _shown(row: dict[str, Any]) -> str:
-    text = json.dumps(row, ensure_ascii=False, indent=1)
-    return text if len(text) <= CHARACTERS else f"{text[:CHARACTERS].rstrip()}…"
+    return json.dumps(_shortened(row), ensure_ascii=False, indent=1)
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= CHARACTERS else f"{value[:CHARACTERS].rstrip()}…"
+    if isinstance(value, dict):
+        return {key: _shortened(one) for key, one in value.items()}
+    return [_shortened(one) for one in value] if isinstance(value, list) else value
