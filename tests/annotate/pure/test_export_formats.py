@@ -196,6 +196,8 @@ def test_votes_weigh_as_the_rankings_do_and_margins_are_of_the_winners() -> None
     found = list(pairs_of_task(two, ExportOptions(votes="majority", margin=True)))
     assert [(one.chosen["id"], one.margin, round(one.preference, 3)) for one in found] == [("r2", 1.0, 0.667)]
     assert pairs(by("a", ["r1"], ["r2"], weight=0.0), votes="majority") == []
+    tied = by("a", ["r1", "r2"], weight=0.5)
+    assert pairs(tied, by("b", ["r1"], ["r2"]), votes="majority") == [("r1", "r2", 0.833)]
 
 
 def test_agreement_filters_what_each_annotator_said() -> None:
