@@ -11,7 +11,7 @@ install:
 	@sh requirements/install.sh run
 
 test: chromium lint
-	$(PY) -m pytest -n 3
+	$(PY) -m pytest -n 4 --dist worksteal
 
 lint:
 	@sh requirements/install.sh test lint

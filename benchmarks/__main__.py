@@ -8,7 +8,7 @@ import benchmarks
 
 HELPERS = {
     "__main__", "learning_data", "learning_figures", "learning_models", "policies_data", "policies_runs", "ppo_ours",
-    "ppo_peer", "servers",
+    "ppo_peer", "servers", "bare_loop",
 }  # fmt: skip
 
 

@@ -22,8 +22,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from benchmarks.servers import django_on_scratch_servers
-from benchmarks.workbench import SLUG, fill, gunicorn, session_of
+from benchmarks.servers import django_on_scratch_servers, gunicorn
+from benchmarks.workbench import SLUG, fill, session_of
 
 CHROMIUM = os.environ.get("PLACKETT_CHROMIUM", "/usr/bin/chromium")
 FLAGS = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]

@@ -1,7 +1,11 @@
-"""A throw-away Postgres and Valkey for benchmarks that need a database, unless DATABASE_URL names one."""
+"""A throw-away Postgres and Valkey for benchmarks that need a database, and the web server of production."""
 
 import os
+import socket
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,3 +32,34 @@ def django_on_scratch_servers() -> Iterator[None]:
         yield
     finally:
         stop()
+
+
+@contextmanager
+def gunicorn(application: str = "webapp.wsgi:application", *, workers: int = 1, threads: int = 4) -> Iterator[int]:
+    """The web server of production on a free port of this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    command = [sys.executable, "-m", "gunicorn", application, "--worker-class", "gthread"]
+    command += [
+        "--workers",
+        str(workers),
+        "--threads",
+        str(threads),
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--keep-alive",
+        "60",
+        "--log-level",
+        "warning",
+    ]
+    server = subprocess.Popen(command, env=os.environ.copy())
+    try:
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()

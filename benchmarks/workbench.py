@@ -18,17 +18,13 @@ import io
 import json
 import os
 import random
-import socket
 import statistics
-import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from benchmarks.servers import django_on_scratch_servers
+from benchmarks.servers import django_on_scratch_servers, gunicorn
 
 RESPONSES = 5
 CHARACTERS = 4_000
@@ -184,26 +180,6 @@ def over_http(user: Any, port: int) -> Send:
         return json.loads(came), took
 
     return send
-
-
-@contextmanager
-def gunicorn() -> Iterator[int]:
-    """A web process as in production, on a free port of this machine."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "webapp.wsgi:application", "--worker-class", "gthread"]
-    command += ["--threads", "4", "--bind", f"127.0.0.1:{port}", "--keep-alive", "60", "--log-level", "warning"]
-    server = subprocess.Popen(command, env=os.environ.copy())
-    try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
 
 
 # --- the whole -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import django
 import pytest
 from django.utils import translation
 
+from tests.order import long_first
 from tests.servers import start_test_servers
 from webapp.catalogues import compile_catalogues
 
@@ -38,6 +39,12 @@ django.setup()
 def pytest_unconfigure() -> None:
     for stop in _stop:
         stop()
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = long_first(items, lambda item: any(map(item.get_closest_marker, ("slow", "stack"))), processes)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "transformers", "peft", "accelerate", "numpy", "pyarrow")
+HEAVY = ("torch", "transformers", "peft", "accelerate", "numpy", "pyarrow", "boto3", "botocore")
 
 WEB = """
 from webapp.wsgi import application

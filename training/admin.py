@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 
 from annotate.errors import Refused
-from training.models import ModelVersion, Run, RunAttempt
+from training.models import ModelVersion, Retention, Run, RunAttempt
 from training.services.runs import cancel_run, resume_run
 
 
@@ -69,3 +69,11 @@ class ModelVersionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_filter = ("kind", "project", "stage")
     search_fields = ("name",)
     list_select_related = ("project", "run")
+
+
+@admin.register(Retention)
+class RetentionAdmin(ModelAdmin):  # type: ignore[misc]
+    """What a project keeps; a rule is a setting, not a record of what happened, so it is edited here."""
+
+    list_display = ("project", "kept", "days", "resume_days")
+    list_select_related = ("project",)

@@ -40,7 +40,7 @@ def engineered_projects(user: Someone) -> QuerySet[Project]:
 def runs_for(user: Someone, *, project: Project | None = None) -> QuerySet[Run]:
     """Runs that the user may see, the newest first; of one project if it is given (and was authorised)."""
     runs = Run.objects.select_related("project", "snapshot", "started_by", "base_version", "model").order_by("-pk")
-    runs = runs.defer("log_tail", "exit", "config")
+    runs = runs.defer("log_tail", "exit", "config", "stored")
     if project is not None:
         return runs.filter(project=project)
     return runs.filter(project__in=engineered_projects(user))
@@ -64,6 +64,7 @@ def get_run_for(user: Someone, run_id: int) -> Run:
 def models_for(user: Someone, *, project: Project | None = None) -> QuerySet[ModelVersion]:
     """Models that the user may see, the newest first: those of engineered projects, and shared ones."""
     models = ModelVersion.objects.select_related("project", "run__snapshot", "parent").order_by("-pk")
+    models = models.defer("run__stored")
     if project is not None:
         return models.filter(project=project)
     mine = engineered_projects(user)
@@ -125,6 +126,19 @@ def base_version_for(*, project: Project, version_id: int) -> ModelVersion | Non
     """A model of the registry that a run of this project may name."""
     models = ModelVersion.objects.filter(pk=version_id, deleted_at=None)
     return models.filter(Q(project=project) | Q(shared=True)).first()
+
+
+HOLD = "SELECT 1 FROM training_modelversion WHERE id = %s AND deleted_at IS NULL FOR SHARE"
+
+
+def hold_version(version_id: int) -> bool:
+    """Keeps a model from being deleted until the transaction ends; whether it is still there.
+
+    Waits for a deletion that is on its way. Shared: runs that begin from one model do not wait for one another.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(HOLD, [version_id])
+        return cursor.fetchone() is not None
 
 
 def reward_versions(project: Project) -> QuerySet[ModelVersion]:

@@ -24,8 +24,9 @@ from training.selectors import (
     runs_for,
     withdrawn_among,
 )
+from training.selectors_store import folder_name, readable_folder, store_of, stored_files
 
-CARD_NAME, SUMS_NAME = "README.md", "SHA256SUMS"
+CARD_NAME, SUMS_NAME, CONFIG_NAME = "README.md", "SHA256SUMS", "config.json"
 CARD_BYTES = 400_000
 _FRONT_MATTER = re.compile(r"\A---\r?\n.*?^---\r?\n", re.DOTALL | re.MULTILINE)
 
@@ -132,18 +133,34 @@ def uses_of(user: Someone, model: ModelVersion, *, limit: int) -> tuple[list[Use
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """An ordinary file of the model's folder; `name` is its path inside, with slashes."""
+    """A file of a model; `name` is its path inside the model's folder, with slashes.
+
+    Attributes:
+        path: an ordinary file on this disk; None of one that is in the bucket alone.
+        key: its object in the bucket, whose `sha256` is known.
+    """
 
     name: str
-    path: Path
+    path: Path | None
     size_bytes: int
+    key: str = ""
+    sha256: str = ""
 
 
 def files_of(model: ModelVersion) -> list[ModelFile]:
-    """The files of the model's folder by name; links are left out, and nothing is there once it is deleted."""
+    """The files of the model by name; links are left out, and nothing is there once it is deleted."""
     if model.deleted_at is not None:
         return []
-    return sorted(_walk(model.path, ""), key=lambda one: one.name)
+    found = list(_walk(model.path, "")) if is_model_folder(model.path) else list(_in_bucket(model))
+    return sorted(found or _walk(model.path, ""), key=lambda one: one.name)
+
+
+def _in_bucket(model: ModelVersion) -> Iterator[ModelFile]:
+    if model.run is None or (store := store_of(model.run)) is None:
+        return
+    for one in stored_files(model):
+        name = one.path.removeprefix(f"{folder_name(model)}/")
+        yield ModelFile(name, None, one.size_bytes, store.key(one), one.sha256)
 
 
 def _walk(folder: Path, before: str) -> Iterator[ModelFile]:
@@ -162,19 +179,22 @@ def files_to_take(model: ModelVersion) -> list[ModelFile]:
     """The files of a model that somebody takes away, without sums that were made elsewhere; never half a folder.
 
     Raises:
-        Conflict: it was deleted (code `deleted`), or its folder is not there (`damaged`).
+        Conflict: it was deleted (code `deleted`), or neither its folder nor its files in the bucket are there
+            (`damaged`).
     """
     model.refresh_from_db(fields=["deleted_at"])
     if model.deleted_at is not None:
         raise Conflict(_("This model was deleted: its files are gone, its lineage stays."), code="deleted")
-    if not is_model_folder(model.path):
+    found = files_of(model)
+    if not any(one.name == CONFIG_NAME for one in found):
         raise Conflict(_("The model's files are not on this server."), code="damaged")
-    return [one for one in files_of(model) if one.name != SUMS_NAME]
+    return [one for one in found if one.name != SUMS_NAME]
 
 
 def card_of(model: ModelVersion) -> str:
     """The card in the model's folder, in Markdown, without its machine-readable head; empty if there is none."""
-    path = model.path / CARD_NAME
+    folder = None if model.deleted_at is not None else readable_folder(model)
+    path = (folder or model.path) / CARD_NAME
     if model.deleted_at is not None or path.is_symlink():
         return ""
     try:

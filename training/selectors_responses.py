@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.models import Run, RunInput, Try
+from training.selectors_store import result_file
 
 RESPONSES_NAME = "responses.jsonl"
 # Which prompt a line is about; it stands near the beginning, so that a line need not be parsed to find it.
@@ -93,8 +94,8 @@ def responses_of(run: Run) -> SampledResponses | TriedResponses | None:
     tried = Try.objects.filter(pk=run.pk).first()
     if tried is not None:
         return None if tried.result is None else TriedResponses(tried)
-    path = run.folder / "out" / RESPONSES_NAME
-    return SampledResponses(path) if run.kind == Run.Kind.SAMPLE and path.is_file() else None
+    path = result_file(run, RESPONSES_NAME) if run.kind == Run.Kind.SAMPLE else None
+    return None if path is None else SampledResponses(path)
 
 
 def models_sampled(run: Run) -> list[str]:

@@ -6,6 +6,7 @@ Whoever is an engineer somewhere sees all workers, because they are everybody's;
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db.models import (
     BooleanField,
@@ -24,18 +25,24 @@ from django.utils.translation import gettext as _
 
 from annotate.errors import Forbidden
 from annotate.models import User
-from training.models import Run, RunAttempt, Worker
+from training.models import Run, RunAttempt, RunMember, Worker
 from training.selectors import IS_ALIVE, engineered_projects
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A run that a worker holds: `run` is None where it is none of the reader's business."""
+    """A run that a worker holds, or takes part in: `run` is None where it is none of the reader's business.
+
+    Of a run that several machines train together, `machine` is which of the `machines` this is, from 1, and the first
+    holds it; else both are 1.
+    """
 
     attempt: int
     since: datetime
     seconds: float
     run: Run | None
+    machine: int = 1
+    machines: int = 1
 
 
 CPU = "cpu"  # the queue of workers without a GPU
@@ -61,17 +68,27 @@ def workers_for(user: User) -> QuerySet[Worker]:
 
 
 def held_by(workers: Iterable[Worker], *, user: User) -> Mapping[str, list[Held]]:
-    """What each of the workers holds, by its name; the name of a run only if the user may see it."""
+    """What each of the workers holds or takes part in, by its name; the name of a run only if the user may see it."""
     found: dict[str, list[Held]] = {worker.name: [] for worker in workers}
-    open_attempts = RunAttempt.objects.filter(outcome="", worker__in=list(found)).order_by("started_at")
-    open_attempts = open_attempts.select_related("run__project").annotate(
-        mine=Exists(engineered_projects(user).filter(pk=OuterRef("run__project"))),
-        held_for=ExpressionWrapper(Now() - F("started_at"), output_field=DurationField()),
-    )
-    for one in open_attempts.defer("run__log_tail", "run__exit", "run__config", "run__report"):
-        seconds = max(one.held_for.total_seconds(), 0.0)
-        found[one.worker].append(Held(one.number, one.started_at, seconds, one.run if one.mine else None))
+    attempts = RunAttempt.objects.filter(outcome="", worker__in=list(found)).order_by("started_at")
+    for one in _of(attempts, user, since="started_at"):
+        run, seconds = one.run if one.mine else None, max(one.held_for.total_seconds(), 0.0)
+        found[one.worker].append(Held(one.number, one.started_at, seconds, run, 1, one.run.nodes))
+    # The first member is the holder, whose attempt has been told.
+    members = RunMember.objects.filter(ended_at=None, rank__gte=1, worker__in=list(found)).order_by("joined_at")
+    for part in _of(members, user, since="joined_at"):
+        run, seconds = part.run if part.mine else None, max(part.held_for.total_seconds(), 0.0)
+        found[part.worker].append(Held(part.attempt, part.joined_at, seconds, run, part.rank + 1, part.run.nodes))
     return found
+
+
+def _of(rows: QuerySet[Any], user: User, *, since: str) -> QuerySet[Any]:
+    """Rows of runs, each with `mine`, whether the user may see its run, and `held_for`."""
+    rows = rows.select_related("run__project").annotate(
+        mine=Exists(engineered_projects(user).filter(pk=OuterRef("run__project"))),
+        held_for=ExpressionWrapper(Now() - F(since), output_field=DurationField()),
+    )
+    return rows.defer("run__log_tail", "run__exit", "run__config", "run__report", "run__trackers")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """Reading process settings from the environment; a value that makes no sense stops the start with one clear line."""
 
 import os
+import re
 import secrets
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -77,9 +79,73 @@ def listing(name: str) -> list[str]:
     return [item.strip() for item in text(name).split(",") if item.strip()]
 
 
+def price(name: str) -> tuple[Decimal, str] | None:
+    """An amount and a currency's code, as `2.50 EUR`; None where it is not set."""
+    value = text(name)
+    if not value:
+        return None
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,4})?) +([A-Z]{3})", value, re.ASCII)
+    if found is None:
+        raise BadSetting(name, f"must be an amount and a currency, like 2.50 EUR, not {value!r}")
+    return Decimal(found[1]), found[2]
+
+
 def run_queues() -> tuple[str, ...]:
     """The queues of runs: kinds of workers, the usual one first."""
     return tuple(listing("PLACKETT_RUN_QUEUES")) or ("gpu", "gpu.large", "cpu")
+
+
+def bucket(name: str) -> tuple[str, str] | None:
+    """Bucket and prefix of an address s3://BUCKET/PREFIX; None where none is named."""
+    value = text(name)
+    if not value:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment or "@" in parts.netloc:
+        raise BadSetting(name, f"must be s3://BUCKET or s3://BUCKET/PREFIX, not {value!r}")
+    return parts.netloc, parts.path.strip("/")
+
+
+def bucket_storage(bucket: str, prefix: str) -> dict[str, Any]:
+    """Django's settings of a storage in the bucket; credentials that are not given are those that boto3 finds."""
+    endpoint = text("PLACKETT_S3_ENDPOINT")
+    if endpoint and urlsplit(endpoint).scheme not in {"http", "https"}:
+        raise BadSetting("PLACKETT_S3_ENDPOINT", f"must start with http:// or https://, not {endpoint!r}")
+    key, password = private("PLACKETT_S3_ACCESS_KEY"), private("PLACKETT_S3_SECRET_KEY")
+    if bool(key) != bool(password):
+        raise BadSetting("PLACKETT_S3_ACCESS_KEY", "and PLACKETT_S3_SECRET_KEY go together: set both, or neither")
+    return {
+        "bucket_name": bucket,
+        "location": prefix,
+        "endpoint_url": endpoint or None,
+        "region_name": text("PLACKETT_S3_REGION") or None,
+        **({"access_key": key, "secret_key": password} if key else {}),
+    }
+
+
+def mlflow_uri() -> str:
+    """The address of the MLflow server, without a slash at the end; empty for none."""
+    name = "PLACKETT_MLFLOW_URI"
+    uri = text(name).rstrip("/")
+    if not uri:
+        return ""
+    parts = urlsplit(uri)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise BadSetting(name, "must be the address of an MLflow server, http://… or https://…")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise BadSetting(name, "must be an address alone: a log-in goes into PLACKETT_MLFLOW_TOKEN or …_PASSWORD")
+    return uri
+
+
+def mlflow_login() -> tuple[str, str, str]:
+    """Token, or name and password, for the MLflow server; empty for none."""
+    token, name = private("PLACKETT_MLFLOW_TOKEN"), text("PLACKETT_MLFLOW_USERNAME")
+    password = private("PLACKETT_MLFLOW_PASSWORD")
+    if bool(name) != bool(password):
+        raise BadSetting("PLACKETT_MLFLOW_USERNAME", "and PLACKETT_MLFLOW_PASSWORD belong together: set both or none")
+    if token and password:
+        raise BadSetting("PLACKETT_MLFLOW_TOKEN", "and PLACKETT_MLFLOW_PASSWORD are both set: keep one")
+    return token, name, password
 
 
 def secret(name: str, folder: Path, filename: str) -> str:

@@ -172,29 +172,54 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # What `beat` sends; a message that no worker took within its hour is dropped, the next day brings another.
-_NIGHTLY = {"forget_sessions": "10", "forget_keys": "20", "forget_tries": "30", "forget_uploads": "40"}
 CELERY_BEAT_SCHEDULE = {
     name: {"task": f"webapp.{name}", "schedule": crontab(hour="3", minute=minute), "options": {"expires": 3600}}
-    for name, minute in _NIGHTLY.items()
+    for name, minute in (
+        ("forget_sessions", "10"),
+        ("forget_keys", "20"),
+        ("forget_tries", "30"),
+        ("prune_checkpoints", "40"),
+        ("remove_left_files", "50"),
+        ("forget_uploads", "55"),
+    )
 }
 
 STATIC_URL = "static/"
 STATIC_ROOT = PLACKETT_HOME / "static"
 MEDIA_ROOT = PLACKETT_HOME / "artifacts"
+# Where snapshots are: a folder, or a bucket. With a bucket, runs and models are there, too, and what stands in
+# RUNS_ROOT is of this machine alone; see training.store.
+_bucket = env.bucket("PLACKETT_ARTIFACTS")
 STORAGES: dict[str, dict[str, Any]] = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(MEDIA_ROOT)}},
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(MEDIA_ROOT)}}
+    if _bucket is None
+    else {"BACKEND": "webapp.bucket.BucketStorage", "OPTIONS": env.bucket_storage(*_bucket)},
     "staticfiles": {"BACKEND": "webapp.storage.StaticStorage"},
 }
 RUNS_ROOT = PLACKETT_HOME / "runs"
 MODELS_ROOT = PLACKETT_HOME / "models"
+FETCHED_ROOT = PLACKETT_HOME / "fetched"
+# With a bucket: whether RUNS_ROOT is one folder for all machines nevertheless, as runs of several machines need it.
+RUNS_SHARED = env.flag("PLACKETT_RUNS_SHARED", False)
+# How long a worker goes on trying to reach a bucket that is away, for what it cannot do without.
+STORE_PATIENCE_SECONDS = env.integer("PLACKETT_STORE_PATIENCE", 3600, 1, 7 * 86400)
+# What stays of the checkpoints of a run that is over; a project may say otherwise, see training.services.retention.
+CHECKPOINTS_KEPT = env.integer("PLACKETT_CHECKPOINTS_KEPT", 1, 0, 100)
+CHECKPOINT_DAYS = env.integer("PLACKETT_CHECKPOINT_DAYS", 7, 0, 3650)
+RESUME_DAYS = env.integer("PLACKETT_RESUME_DAYS", 30, 0, 3650)
 # Kinds of workers that runs may be given to; the first takes what names none and fits there.
 RUN_QUEUES = env.run_queues()
 # Of a worker: how many processes of one run it starts (0: one for each GPU or processor), and where others reach it.
 WORKER_PROCESSES = env.integer("PLACKETT_PROCESSES", 0, low=0, high=64)
 WORKER_ADDRESS = env.text("PLACKETT_ADDRESS")
+DEVICE_HOUR_PRICE = env.price("PLACKETT_DEVICE_HOUR_PRICE")
 # Rewards of PPO that run code on the workers and may be named by whoever may start a run: "python:module.function" for
 # functions of the operator's own, "tests" for the policy's answers run against unit tests.
 REWARD_FUNCTIONS = tuple(env.listing("PLACKETT_REWARD_FUNCTIONS"))
+# Who else is told of runs; TensorBoard's files are always written.
+MLFLOW_URI = env.mlflow_uri()
+MLFLOW_EXPERIMENT = env.text("PLACKETT_MLFLOW_EXPERIMENT", "plackett-{project}")
+MLFLOW_TOKEN, MLFLOW_USERNAME, MLFLOW_PASSWORD = env.mlflow_login()
 
 # --- people ----------------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "annotate.User"

@@ -6,8 +6,8 @@ Each may run twice, late or not at all for a while, and does no harm by it.
 from celery import shared_task
 from django.core.management import call_command
 
-from annotate.services import idempotency, uploads
-from training.services import tries
+from annotate.services import idempotency, snapshots, uploads
+from training.services import registry, retention, tries
 
 
 @shared_task(name="webapp.forget_sessions", ignore_result=True)
@@ -28,7 +28,5 @@ def forget_tries() -> int:
     return tries.forget_tries()
 
 
-@shared_task(name="webapp.forget_uploads", ignore_result=True)
-def forget_uploads() -> int:
-    """Removes the files that were uploaded hours ago and neither imported nor given up; how many."""
-    return uploads.forget_uploads()
+from annotate.services import idempotency, snapshots, uploads
+from training.services import registry, retention, tries

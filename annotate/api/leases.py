@@ -20,10 +20,9 @@ from annotate.api.serializers import (
 )
 from annotate.models import Role
 from annotate.selectors.access import get_lease_for
-from annotate.selectors.leases import lease_contents
 from annotate.selectors.projects import get_project_for
 from annotate.services.drafts import save_draft
-from annotate.services.queue import extend_lease, next_leases, release_lease
+from annotate.services.queue import extend_lease, next_unseen_leases, release_lease
 from annotate.services.skips import flag_task, skip_task
 
 
@@ -40,8 +39,7 @@ class Next(Endpoint):
         project = get_project_for(user, slug, role=Role.ANNOTATOR)
         shape = NextShape(data=request.data)
         shape.is_valid(raise_exception=True)
-        slots = next_leases(project=project, annotator=user, count=shape.validated_data["count"])
-        leases = lease_contents([slot.lease_id for slot in slots if slot.lease_id])
+        _, leases = next_unseen_leases(project=project, annotator=user, count=shape.validated_data["count"], have=())
         return Response({"leases": leases} | ({"closed": True} if project.archived_at is not None else {}))
 
 

@@ -1,8 +1,5 @@
 """Rankings: submit, revise, list."""
 
-from typing import Any
-
-from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,11 +10,10 @@ from annotate.api.idempotency import idempotent
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
 from annotate.api.queries import whole_number
 from annotate.api.serializers import RankingAnswer, RankingPage, ReviseShape, SubmitShape
-from annotate.errors import NotFound
 from annotate.models import Ranking, Role
-from annotate.selectors.access import get_lease_for, get_ranking_for
+from annotate.selectors.access import get_ranking_for
 from annotate.selectors.projects import get_project_for
-from annotate.selectors.rankings import ranking_content, rankings_for, with_content
+from annotate.selectors.rankings import ranking_content, rankings_for, written_content
 from annotate.services.rankings import revise_ranking, submit_ranking
 
 
@@ -45,17 +41,16 @@ class Rankings(Endpoint):
         project = get_project_for(user, slug, role=Role.ANNOTATOR)
         shape = SubmitShape(data=request.data)
         shape.is_valid(raise_exception=True)
-        lease = get_lease_for(user, shape.validated_data["lease"])
-        if lease.task.project_id != project.pk:
-            raise NotFound(_("There is no such lease in this project."))
+        answer = shape.answer()
         ranking = submit_ranking(
             annotator=user,
-            lease_id=lease.pk,
-            answer=shape.answer(),
+            lease_id=shape.validated_data["lease"],
+            answer=answer,
             seconds=shape.validated_data.get("seconds"),
             source=_source(request),
+            project=project,
         )
-        return Response(_content(ranking), status=201)
+        return Response(written_content(ranking, answer), status=201)
 
 
 class Revise(Endpoint):
@@ -68,19 +63,16 @@ class Revise(Endpoint):
         known = get_ranking_for(request.user, ranking)
         shape = ReviseShape(data=request.data)
         shape.is_valid(raise_exception=True)
+        answer = shape.answer()
         revised = revise_ranking(
             ranking_id=known.pk,
             supersedes=shape.validated_data["supersedes"],
             annotator=asking(request),
-            answer=shape.answer(),
+            answer=answer,
             seconds=shape.validated_data.get("seconds"),
             source=_source(request),
         )
-        return Response(_content(revised), status=201)
-
-
-def _content(ranking: Ranking) -> dict[str, Any]:
-    return ranking_content(with_content(Ranking.objects.filter(pk=ranking.pk)).get())
+        return Response(written_content(revised, answer), status=201)
 
 
 def _source(request: Request) -> Ranking.Source:

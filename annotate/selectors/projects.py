@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 
 from annotate.errors import Forbidden, NotFound
 from annotate.models import Membership, Project, ProjectVersion, Role, User
+from annotate.prepared import Columns, prepared_cursor
 
 RANK = {role: rank for rank, role in enumerate(Role.values)}
 
@@ -85,10 +86,29 @@ def _refuse_deactivated(user: User | AnonymousUser, slug: str) -> None:
 def _membership_in(slug: str, *, user: User | AnonymousUser) -> Membership | None:
     """The user's membership with its project, in one query for whoever is no superuser."""
     if not user.is_superuser:
-        mine = Membership.objects.filter(user=user.pk, project__slug=slug, deactivated_at=None)
-        return mine.select_related("project").first()
+        return _own_membership_in(slug, user=user)
     project = Project.objects.filter(slug=slug).first()
     return membership_of(user=user, project=project) if project else None
+
+
+_MEMBERSHIP = Columns(Membership, "membership")
+_PROJECT = Columns(Project, "project")
+_OWN = f"""
+    SELECT {_MEMBERSHIP.sql}, {_PROJECT.sql} FROM annotate_membership membership
+    JOIN annotate_project project ON project.id = membership.project_id
+    WHERE membership.user_id = %s AND project.slug = %s AND membership.deactivated_at IS NULL
+"""
+
+
+def _own_membership_in(slug: str, *, user: User | AnonymousUser) -> Membership | None:
+    with prepared_cursor() as cursor:
+        cursor.execute(_OWN, [user.pk, slug])
+        found = cursor.fetchone()
+    if found is None:
+        return None
+    membership = _MEMBERSHIP.row(found[: len(_MEMBERSHIP)])
+    membership.project = _PROJECT.row(found[len(_MEMBERSHIP) :])
+    return membership
 
 
 def current_version(project: Project) -> ProjectVersion:

@@ -5,6 +5,7 @@ from typing import Any
 from django.db.models import Prefetch, Q, QuerySet
 
 from annotate.models import Entry, Project, Ranking, Role, User
+from annotate.preferences import Answer
 from annotate.selectors.projects import RANK, membership_of
 
 
@@ -28,12 +29,22 @@ def with_content(rankings: QuerySet[Ranking]) -> QuerySet[Ranking]:
 
 def ranking_content(ranking: Ranking) -> dict[str, Any]:
     """One revision as JSON types; ids of rankings and responses are strings."""
-    entries = list(ranking.entries.all())
+    places = [(entry.response_id, entry.tier) for entry in ranking.entries.all()]
+    return _content(ranking, places, later=getattr(ranking, "superseded_by", None))
+
+
+def written_content(ranking: Ranking, answer: Answer) -> dict[str, Any]:
+    """As ranking_content, of a revision that was written this moment with this answer; reads nothing."""
+    tiers = {int(name): number for number, tier in enumerate(answer.ranking, start=1) for name in tier}
+    return _content(ranking, [(pk, tiers.get(pk)) for pk in sorted(ranking.presented_order)], later=None)
+
+
+def _content(ranking: Ranking, places: list[tuple[int, int | None]], *, later: Ranking | None) -> dict[str, Any]:
+    """`places`: each response shown with its tier, in the order in which they are told."""
     tiers: dict[int, list[str]] = {}
-    for entry in entries:
-        if entry.tier is not None:
-            tiers.setdefault(entry.tier, []).append(str(entry.response_id))
-    later = getattr(ranking, "superseded_by", None)
+    for response, tier in places:
+        if tier is not None:
+            tiers.setdefault(tier, []).append(str(response))
     return {
         "id": str(ranking.pk),
         "task": ranking.task_id,
@@ -45,7 +56,7 @@ def ranking_content(ranking: Ranking) -> dict[str, Any]:
         "source": ranking.source,
         "version": ranking.version.number,
         "ranking": [tiers[number] for number in sorted(tiers)],
-        "unranked": [str(entry.response_id) for entry in entries if entry.tier is None],
+        "unranked": [str(response) for response, tier in places if tier is None],
         "strengths": ranking.strengths,
         "all_bad": ranking.all_bad,
         "ratings": ranking.ratings,

@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from annotate.errors import Invalid
 from annotate.models import ApiToken, User
+from annotate.prepared import Columns, prepared_cursor
 
 PREFIX = "pk_"
 TOUCH_EVERY = timedelta(minutes=1)
@@ -50,14 +51,26 @@ def create_token(
     return token, secret
 
 
+_TOKEN = Columns(ApiToken, "token")
+_PERSON = Columns(User, "person")
+_FIND = f"""
+    SELECT {_TOKEN.sql}, {_PERSON.sql} FROM annotate_apitoken token
+    JOIN annotate_user person ON person.id = token.user_id
+    WHERE token.digest = %s AND token.revoked_at IS NULL AND person.is_active
+      AND (token.expires_at IS NULL OR token.expires_at > statement_timestamp())
+"""
+
+
 def find_token(secret: str) -> ApiToken | None:
     """The usable token with this secret, its user loaded: not revoked, not expired, the user active."""
-    return (
-        ApiToken.objects.select_related("user")
-        .filter(digest=digest_of(secret), revoked_at__isnull=True, user__is_active=True)
-        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()))
-        .first()
-    )
+    with prepared_cursor() as cursor:
+        cursor.execute(_FIND, [digest_of(secret)])
+        found = cursor.fetchone()
+    if found is None:
+        return None
+    token = _TOKEN.row(found[: len(_TOKEN)])
+    token.user = _PERSON.row(found[len(_TOKEN) :])
+    return token
 
 
 def touch_token(token: ApiToken) -> None:

@@ -2,13 +2,17 @@
 
 import pytest
 from django.db import DataError, connection, transaction
+from django.db.models import Model
 from django.test.utils import CaptureQueriesContext
 
+from annotate.models import ApiToken, User
 from annotate.prepared import prepared_cursor
 from annotate.selectors import progress
 from annotate.selectors.leases import lease_contents
 from annotate.selectors.progress import standing_of
+from annotate.selectors.projects import get_project_for, membership_of
 from annotate.services.queue import next_leases, release_lease
+from annotate.services.tokens import create_token, find_token
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import submit
 
@@ -34,6 +38,21 @@ def test_its_errors_are_djangos_and_it_is_counted_among_the_queries() -> None:
     assert len(seen) == 1
     with pytest.raises(DataError), transaction.atomic(), prepared_cursor() as cursor:
         cursor.execute("SELECT 1 / %s::int", [0])
+
+
+def test_rows_read_by_columns_are_those_of_the_orm() -> None:
+    project = make_project()
+    bob = make_user(project=project)
+    token, secret = create_token(user=bob, name="loader", scopes=["read", "annotate"])
+    found, membership = find_token(secret), membership_of(user=bob, project=project)
+    assert found is not None
+
+    def values(row: Model) -> dict[str, object]:
+        return {field.attname: getattr(row, field.attname) for field in row._meta.concrete_fields}
+
+    assert values(found) == values(ApiToken.objects.get(pk=token.pk)) and not found._state.adding
+    assert values(found.user) == values(User.objects.get(pk=bob.pk))
+    assert values(get_project_for(bob, project.slug)) == values(membership.project)
 
 
 def test_a_lease_that_holds_no_slot_any_more_shows_nothing() -> None:

@@ -21,7 +21,7 @@ from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.pages.test_rendering import PAYLOADS
 from tests.browser.bench import Bench
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 Login = Callable[[BrowserContext, User], None]
 ALL = "\n\n".join(PAYLOADS)
 SHORT = "\"><img src=x onerror=alert(1)>'><svg/onload=alert(2)>"

@@ -22,7 +22,8 @@ from training.services.workers import Gpu, Identity, Machine, announce_worker
 pytestmark = pytest.mark.django_db(transaction=True)
 Login = Callable[[BrowserContext, User], None]
 PAGES = [row.path for row in ROWS if row.method == "GET" and row.action.startswith("page:")]
-AROUND = ["/accounts/password/change/", "/accounts/logout/", "/p/no-such/", "/p/{slug}/tasks/?state=held&flagged=on"]
+AROUND = ["/accounts/password/change/", "/accounts/logout/", "/p/no-such/", "/p/{slug}/tasks/?state=held&flagged=on",
+          "/runs/compare/?run={run}", "/runs/compare/?run={run}&run={done}"]  # fmt: skip
 
 
 def made_report() -> dict[str, Any]:
@@ -68,6 +69,7 @@ def addresses() -> list[str]:
         "task": RankingTask.objects.filter(rankings__isnull=False)[0].pk,
         "ranking": Ranking.objects.order_by("pk")[0].pk,
         "run": run.pk,
+        "done": done.pk,
         "model": model.pk,
         "upload": waiting_file(busy.project, busy.mia),
         "try": queue_try(busy.project, messages=[{"role": "user", "content": "x" * 300}]).pk,
@@ -75,6 +77,7 @@ def addresses() -> list[str]:
     return [path.format(**names) for path in [*PAGES, *AROUND]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_axe_finds_nothing_on_any_page(
     browser: Browser, live_server: LiveServer, login: Login, quiet_console: list[str], scheme: Any, width: int

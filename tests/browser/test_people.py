@@ -173,8 +173,8 @@ def _answers() -> Iterator[dict[str, Any]]:
                     yield {"tiers": tiers, "allBad": all_bad, "rewrite": rewrite}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(
     browser: Browser, live_server: LiveServer, login: Login, scheme: Any, width: int
 ) -> None:

@@ -90,6 +90,8 @@ def test_dragging_into_tiers_gaps_and_back(page: Page, live_server: LiveServer, 
     bench.says("B > D > C, A unranked")
     bench.drag("C", page.locator("h1"), share=0.5)  # dropped nowhere: nothing happens
     bench.says("B > D > C, A unranked")
+    page.locator(".tier.to-tier").first.drag_to(page.locator(".tier.to-pool"), source_position={"x": 3, "y": 3})
+    bench.says("B > D > C, A unranked")  # only a chip begins a drag: what it passes on its way moves nothing
     bench.part("submit").click()
     expect(page.get_by_role("heading", name="Nothing left for you here")).to_be_visible()
     assert tiers_by_letter(Ranking.objects.get()) == {"A": None, "B": 1, "C": 3, "D": 2}

@@ -36,8 +36,8 @@ def violations(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1440), ("dark", 390)])
 def test_axe_finds_nothing(browser: Browser, live_server: LiveServer, login: Login, scheme: Any, width: int) -> None:
     project, annotator = project_with_tasks(2, texts=RICH, rules={"guidelines": GUIDELINES})
     manager = make_user("mia", project=project, role="manager", engineer=True)

@@ -202,8 +202,8 @@ def test_a_new_project_suggests_its_address(page: Page, live_server: LiveServer,
     assert Project.objects.get().slug == "tales"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 def test_axe_finds_nothing(
     browser: Browser, live_server: LiveServer, login: Login, project: Project, scheme: Any, width: int
 ) -> None:

@@ -10,11 +10,17 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = "docker-compose.yml"
 NODE = "docker-compose.node.yml"
-OVERLAYS = ("docker-compose.gpu.yml", "docker-compose.cluster.yml")
-SET = {"PLACKETT_SHARED": "/mnt/plackett", "PLACKETT_PRIVATE_ADDRESS": "10.0.0.1", "PLACKETT_NODE": "gpu-2"}
+S3, NODE_S3 = "docker-compose.s3.yml", "docker-compose.node-s3.yml"
+OVERLAYS = ("docker-compose.gpu.yml", "docker-compose.cluster.yml", S3)
+SET = {
+    "PLACKETT_SHARED": "/mnt/plackett",
+    "PLACKETT_PRIVATE_ADDRESS": "10.0.0.1",
+    "PLACKETT_NODE": "gpu-2",
+    "PLACKETT_ARTIFACTS": "s3://bucket/plackett",
+}
 OURS = ("prepare", "web", "worker", "gpu-worker", "cpu-worker", "beat")
 
-_VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Z_]+)(?P<how>:-|:\?)(?P<rest>[^}]*)\}")
+_VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Z0-9_]+)(?P<how>:-|:\?)(?P<rest>[^}]*)\}")
 
 
 class Unset(ValueError):

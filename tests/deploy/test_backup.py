@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import pytest
 from django.conf import settings as django_settings
 from psycopg import sql
 
+from tests.bucket import use_bucket
 from tests.deploy.files import REPOSITORY
+from training.store.opening import open_store
 from webapp import env
 from webapp.backups.making import make_backup
-from webapp.backups.manifest import MANIFEST, BackupError, Manifest
+from webapp.backups.manifest import MANIFEST, BackupError, Manifest, StoredFile
 from webapp.backups.postgres import count_rows
 from webapp.backups.restoring import restore_backup
 
@@ -257,6 +260,32 @@ def test_artifacts_in_a_store_that_is_no_folder_are_left_alone(small: Place, tmp
     assert not made.artifacts_included and [file.path for file in made.files] == ["models/two"]
     restore(tmp_path / "backup", wipe=True)
     assert (small.home / "artifacts" / "a" / "one").read_text() == "1"
+
+
+def test_what_a_backup_names_in_a_bucket_has_to_be_there(db: None, small: Place, tmp_path: Path, settings: Any) -> None:
+    use_bucket(settings, tmp_path / "web")
+    settings.RUNS_ROOT = small.home / "runs"
+    write(small.home, {"runs/7/turn": "1", "runs/7/out/run.json": "a copy of what is in the bucket"})
+    write(small.home, {"runs/6/out/model/config.json": "from before there was a bucket"})
+    store = open_store()
+    assert store is not None
+    store.write("snapshots/ab/here", b"1234")
+    made = make(tmp_path / "backup")
+    assert (made.store, made.artifacts_included) == (store.address, False)
+    assert [file.path for file in made.files] == ["runs/6/out/model/config.json", "models/two"]
+    here, gone = StoredFile("snapshots/ab/here", 4, "0" * 64), StoredFile("runs/7-2026/files/ff", 9, "0" * 64)
+    replace(made, objects=[here, gone]).write(tmp_path / "backup")
+
+    with pytest.raises(BackupError, match=f"1 of 2 objects .* are not in {store.address} .*, {gone.path} for one"):
+        restore(tmp_path / "backup", wipe=True)
+    assert (small.home / "runs" / "7").is_dir(), "refused before anything was removed"
+    restore(tmp_path / "backup", wipe=True, without_objects=True)
+    assert not (small.home / "runs" / "7").exists()
+    store.write(gone.path, b"123456789")
+    restore(tmp_path / "backup", wipe=True)
+    settings.STORAGES = django_settings.STORAGES | {"default": {"BACKEND": "django.core.files.storage.InMemoryStorage"}}
+    with pytest.raises(BackupError, match="set PLACKETT_ARTIFACTS"):
+        restore(tmp_path / "backup", wipe=True)
 
 
 def test_checkpoints_can_be_left_out_and_a_folder_is_never_written_into_twice(small: Place, tmp_path: Path) -> None:

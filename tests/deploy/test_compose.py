@@ -7,7 +7,7 @@ import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from jsonschema.validators import validator_for
 
-from tests.deploy.files import BASE, NODE, OURS, OVERLAYS, REPOSITORY, SET, Unset, compose, filled
+from tests.deploy.files import BASE, NODE, NODE_S3, OURS, OVERLAYS, REPOSITORY, S3, SET, Unset, compose, filled
 from training.tasks import STOP_SECONDS
 
 FILES = sorted(path.name for path in REPOSITORY.glob("docker-compose*.yml"))
@@ -33,7 +33,7 @@ def seconds(text: str) -> int:
 
 
 def test_all_files_are_known_here() -> None:
-    assert sorted([BASE, NODE, *OVERLAYS]) == FILES
+    assert sorted([BASE, NODE, NODE_S3, *OVERLAYS]) == FILES
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -95,7 +95,16 @@ def test_a_cluster_names_the_address_that_it_opens() -> None:
         filled(compose("docker-compose.cluster.yml"), {"PLACKETT_SHARED": "/mnt"})
 
 
-@pytest.mark.parametrize("name", [BASE, NODE])
+def test_a_bucket_is_told_to_all_that_read_or_write_there() -> None:
+    first, further = services(S3), services(NODE_S3)
+    assert set(first) == set(OURS) - {"beat"} and set(further) <= set(services(NODE))
+    told = [one["environment"] for one in (*first.values(), *further.values())]
+    assert all(one == told[0] for one in told) and told[0]["PLACKETT_ARTIFACTS"] == "s3://bucket/plackett"
+    with pytest.raises(Unset, match="PLACKETT_ARTIFACTS"):
+        filled(compose(S3), {})
+
+
+@pytest.mark.parametrize("name", [BASE, NODE, S3, NODE_S3])
 def test_secrets_come_from_files_and_each_is_granted_where_it_is_read(name: str) -> None:
     known = compose(name)["secrets"]
     assert all(set(source) == {"file"} for source in known.values())
@@ -115,14 +124,14 @@ def test_secrets_come_from_files_and_each_is_granted_where_it_is_read(name: str)
 def test_every_setting_that_is_given_is_documented() -> None:
     settings = (REPOSITORY / "docs" / "settings.md").read_text()
     given = {
-        key for name in (BASE, NODE) for part in OURS for key in services(name).get(part, {}).get("environment", {})
+        key for name in (BASE, NODE, S3) for part in OURS for key in services(name).get(part, {}).get("environment", {})
     }
     assert len(given) > 8
     assert sorted(key for key in given if f"`{key}`" not in settings) == []
 
 
 def test_every_variable_of_the_files_is_explained() -> None:
-    asked = set(re.findall(r"\$\{([A-Z_]+)", "".join((REPOSITORY / name).read_text() for name in FILES)))
+    asked = set(re.findall(r"\$\{([A-Z0-9_]+)", "".join((REPOSITORY / name).read_text() for name in FILES)))
     guide = (REPOSITORY / "docs" / "deploy.md").read_text()
     assert asked and sorted(name for name in asked if f"`{name}" not in guide) == []
 

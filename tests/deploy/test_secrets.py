@@ -82,6 +82,34 @@ def test_a_database_address_keeps_what_libpq_understands_and_refuses_the_rest() 
         env.database("postgresql://me@db/rank?sslmod=verify-full")
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"URI": "sqlite:///x.db"}, "must be the address of an MLflow server"),
+        ({"URI": "https://me:mine@mlflow/"}, "must be an address alone"),
+        ({"URI": "https://mlflow?token=mine"}, "must be an address alone"),
+        ({"USERNAME": "me"}, "belong together"),
+        ({"PASSWORD": "mine"}, "belong together"),
+        ({"USERNAME": "me", "PASSWORD": "mine", "TOKEN": "mine"}, "keep one"),
+    ],
+)
+def test_an_mlflow_server_that_cannot_be_meant_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], told: str
+) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(f"PLACKETT_MLFLOW_{name}", value)
+    with pytest.raises(env.BadSetting, match=told) as stopped:
+        env.mlflow_uri(), env.mlflow_login()
+    assert "mine" not in str(stopped.value)
+
+
+def test_an_mlflow_server_is_an_address_and_a_log_in(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    assert (env.mlflow_uri(), env.mlflow_login()) == ("", ("", "", ""))
+    monkeypatch.setenv("PLACKETT_MLFLOW_URI", "https://example.org/mlflow/")
+    monkeypatch.setenv("PLACKETT_MLFLOW_TOKEN_FILE", str(file))
+    assert (env.mlflow_uri(), env.mlflow_login()) == ("https://example.org/mlflow", (file.read_text().strip(), "", ""))
+
+
 def test_settings_read_all_secrets_from_files(tmp_path: Path, file: Path) -> None:
     expression = (
         "(s.SECRET_KEY, s.DATABASES['default']['PASSWORD'], s.DATABASES['default']['HOST'], s.REDIS_URL, "

@@ -9,6 +9,7 @@ from annotate.api.queries import MAX_ID
 from annotate.api.serializers import Shape
 from training.models import ModelVersion, Run, RunInput
 from training.recipes.configs import RECIPES, FieldDescription
+from training.selectors_use import cost_of, device_hours, members_of
 from training.services.placement import MOST
 from training.services.run_settings import settable_fields
 from training.services.runs import MAX_NAME_CHARACTERS
@@ -111,6 +112,25 @@ class InputAnswer(serializers.Serializer[Any]):
     model = serializers.IntegerField(source="version_id", allow_null=True, help_text="Of the registry.")
 
 
+class CostAnswer(serializers.Serializer[Any]):
+    """An amount of money, to the hundredth."""
+
+    amount = serializers.DecimalField(max_digits=20, decimal_places=2)
+    currency = serializers.CharField()
+
+
+class MemberAnswer(serializers.Serializer[Any]):
+    """A machine that trains the run together with others, in its last attempt."""
+
+    rank = serializers.IntegerField()
+    worker = serializers.CharField()
+    host = serializers.CharField()
+    processes = serializers.IntegerField(source="run.processes", help_text="Of the run, on this machine.")
+    joined_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField(allow_null=True)
+    outcome = serializers.CharField(help_text="done, lost; empty while it is at work.")
+
+
 class RunRow(serializers.ModelSerializer[Run]):
     """A run in a list."""
 
@@ -118,6 +138,17 @@ class RunRow(serializers.ModelSerializer[Run]):
     started_by = serializers.CharField(source="started_by.username", allow_null=True, default=None)
     snapshot = serializers.IntegerField(source="snapshot_id", allow_null=True)
     model = serializers.IntegerField(source="model.pk", allow_null=True, default=None, help_text="What it made.")
+    device_hours = serializers.SerializerMethodField()
+    cost = serializers.SerializerMethodField()
+
+    def get_device_hours(self, run: Run) -> float:
+        """The time of its attempts, times processes, times machines; of a living run until now."""
+        return round(device_hours(run), 4)
+
+    @extend_schema_field(CostAnswer(allow_null=True, help_text="Of those hours; null where no price is set."))
+    def get_cost(self, run: Run) -> Any:
+        cost = cost_of(device_hours(run))
+        return None if cost is None else CostAnswer(cost).data
 
     class Meta:
         model = Run
@@ -138,6 +169,8 @@ class RunRow(serializers.ModelSerializer[Run]):
             "created_at",
             "started_at",
             "finished_at",
+            "device_hours",
+            "cost",
         )
 
 
@@ -158,12 +191,18 @@ class RunDetails(RunRow):
     config = SettingsField()
     inputs = InputAnswer(many=True)
     attempts = AttemptAnswer(many=True)
+    members = serializers.SerializerMethodField()
     exit = serializers.DictField(allow_null=True)
     report = serializers.DictField(allow_null=True)
+
+    @extend_schema_field(MemberAnswer(many=True))
+    def get_members(self, run: Run) -> Any:
+        return MemberAnswer(members_of(run), many=True).data
 
     class Meta(RunRow.Meta):
         fields = (
             *RunRow.Meta.fields,
+            "cloned_from",
             "config",
             "inputs",
             "queue",
@@ -171,6 +210,7 @@ class RunDetails(RunRow):
             "nodes",
             "attempt",
             "attempts",
+            "members",
             "worker",
             "heartbeat_at",
             "cancel_requested_at",

@@ -34,6 +34,7 @@ from training.selectors import (
     runs_for,
     seconds_left,
 )
+from training.selectors_use import with_time_worked
 from training.services.run_settings import with_preset
 from training.services.runs import cancel_run, resume_run, start_run
 
@@ -57,7 +58,7 @@ class Runs(Endpoint):
     def get(self, request: Request) -> Response:
         """The runs of the projects whose engineer the caller is, oldest first."""
         user, tries = asking(request), request.query_params.get("tries") == "true"
-        runs = runs_for(user, project=project_asked(request, user)).filter(tried__isnull=not tries)
+        runs = with_time_worked(runs_for(user, project=project_asked(request, user))).filter(tried__isnull=not tries)
         if (state := request.query_params.get("state")) is not None:
             if state not in Run.State.values:
                 raise ValidationError({"state": [f"One of {', '.join(Run.State.values)}."]})

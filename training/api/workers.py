@@ -15,12 +15,19 @@ from training.selectors_workers import Held, held_by, workers_for
 
 
 class HeldAnswer(serializers.Serializer[Any]):
-    """A run that a worker holds; all but `since` is null for a run of a project whose engineer the caller is not."""
+    """A run that a worker holds, alone or with others.
+
+    All but `since` is null for a run of a project whose engineer the caller is not.
+    """
 
     run = serializers.IntegerField(allow_null=True)
     name = serializers.CharField(allow_null=True)
     project = serializers.SlugField(allow_null=True)
     attempt = serializers.IntegerField(allow_null=True)
+    machine = serializers.IntegerField(
+        allow_null=True, help_text="Which of the `machines` that train it together this is; the first holds it."
+    )
+    machines = serializers.IntegerField(allow_null=True)
     since = serializers.DateTimeField()
 
 
@@ -53,6 +60,7 @@ class WorkerRow(serializers.ModelSerializer[Worker]):
             "started_at",
             "seen_at",
             "stopped_at",
+            "processes",
             "processors",
             "memory_bytes",
             "memory_used_bytes",
@@ -97,5 +105,7 @@ def _held_content(held: Held) -> dict[str, Any]:
         "name": run and run.name,
         "project": run and run.project.slug,
         "attempt": run and held.attempt,
+        "machine": run and held.machine,
+        "machines": run and held.machines,
         "since": held.since,
     }

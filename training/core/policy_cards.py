@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from training.core.files import shown_name
+from training.core.licences import Licence, front_matter, licence_section
 from training.core.report_parts import Part, parts_of
 from training.core.reports import plain
 
@@ -41,7 +42,15 @@ text = tokenizer.decode(model.generate(**ids, max_new_tokens=256)[0, ids["input_
 ```"""
 
 
-def policy_card(*, kind: str, base: str, report: Mapping[str, Any], config: Mapping[str, Any], data_sha256: str) -> str:
+def policy_card(
+    *,
+    kind: str,
+    base: str,
+    report: Mapping[str, Any],
+    config: Mapping[str, Any],
+    data_sha256: str,
+    licence: Licence | None,
+) -> str:
     """The card of a policy of kind ``sft``, ``dpo`` or ``ppo``.
 
     Args:
@@ -49,6 +58,7 @@ def policy_card(*, kind: str, base: str, report: Mapping[str, Any], config: Mapp
         report: what ``report.json`` holds, warnings included.
         config: the run's settings; those that name places are left out.
         data_sha256: of the data.
+        licence: of the base model, see ``licences``.
     """
     base = " ".join(shown_name(base).replace("`", "").split())
     shown = {name: value for name, value in config.items() if name not in ("model", "data", "output", "resume")}
@@ -56,7 +66,7 @@ def policy_card(*, kind: str, base: str, report: Mapping[str, Any], config: Mapp
     warnings = "\n".join(f"- {plain(warning)}" for warning in report.get("warnings") or ()) or "- none"
     limits = "\n".join(f"- {limit}" for limit in _LIMITS[kind])
     return f"""---
-library_name: transformers
+{front_matter(licence)}library_name: transformers
 pipeline_tag: text-generation
 tags: [{kind}, plackett]
 ---
@@ -65,6 +75,7 @@ tags: [{kind}, plackett]
 
 {_ABOUT[kind]} Trained with Plackett from `{base}`.
 
+{licence_section(licence)}
 ## Data
 
 sha256 `{data_sha256}`. {_counts(report)}

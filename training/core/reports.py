@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from training.core.files import shown_name
+from training.core.licences import Licence, front_matter, licence_section
 from training.core.wording import ENGLISH
 
 _USE = """```python
@@ -187,7 +188,9 @@ def accuracy_words(section: dict[str, Any], split: str = "validation") -> str:
     return f"{split} accuracy {accuracy['value']:.3f}{interval} over {accuracy['pairs']} pairs, length {length:.3f}"
 
 
-def reward_model_card(*, base: str, report: dict[str, Any], config: dict[str, Any], data_sha256: str) -> str:
+def reward_model_card(
+    *, base: str, report: dict[str, Any], config: dict[str, Any], data_sha256: str, licence: Licence | None
+) -> str:
     """The card of a reward model: what it is, what it was trained on, how good it was, how to score with it.
 
     Args:
@@ -196,6 +199,7 @@ def reward_model_card(*, base: str, report: dict[str, Any], config: dict[str, An
             are told where they are there.
         config: the run's settings; those that name places are left out.
         data_sha256: of the snapshot.
+        licence: of the base model, see ``licences``.
     """
     counts = report["counts"]
     base = " ".join(shown_name(base).replace("`", "").split())
@@ -203,7 +207,7 @@ def reward_model_card(*, base: str, report: dict[str, Any], config: dict[str, An
     settings = "\n".join(f"- `{name}`: {plain(value)}" for name, value in shown.items())
     warnings = "\n".join(f"- {plain(warning)}" for warning in report["warnings"]) or "- none"
     return f"""---
-library_name: transformers
+{front_matter(licence)}library_name: transformers
 pipeline_tag: text-classification
 tags: [reward-model, plackett]
 ---
@@ -213,6 +217,7 @@ tags: [reward-model, plackett]
 Scores one response to a conversation; a higher score means that people would rank it higher. Trained with Plackett
 from `{base}` on human rankings; only differences between responses to the same prompt mean something.
 
+{licence_section(licence)}
 ## Data
 
 Snapshot sha256 `{data_sha256}`. Trained on {counts["train"]["rankings"]} rankings of {counts["train"]["prompts"]}

@@ -46,6 +46,7 @@ MAIN: dict[str, tuple[str, ...]] = {
     Run.Kind.SAMPLE: ("split", "max_prompts", "samples_per_prompt", "max_response_length", "temperature", "seed"),
 }  # fmt: skip
 HUB = "hub"
+REWARD_ROLES = (Role.REWARD, Role.JUDGE)
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class TrainForm(forms.Form):
         choices.label, choices.help_text = BASES.get(recipe, (choices.label, choices.help_text))
         self._choose("preset", [("", _("The defaults")), *((one.name, _of(one)) for one in PRESETS.get(recipe, ()))])
         self._choose("queue", [("", _("By rule")), *((name, name) for name in django_settings.RUN_QUEUES)])
-        self.fields.update({role: input_field(project, role, recipe) for role in INPUTS.get(recipe, ())})
+        self.fields.update(input_fields(project, recipe))
         self.fields.update({f"config.{field.name}": form_field(field) for field in settable_fields(recipe)})
 
     def _choose(self, name: str, choices: list[tuple[str, str]]) -> None:
@@ -152,7 +153,7 @@ class TrainForm(forms.Form):
 
     def source_fields(self) -> "FieldGroup":
         """What to train from."""
-        names = ("snapshot", "base_model", "hub_model", *INPUTS.get(self.recipe, ()), "name")
+        names = ("snapshot", "base_model", "hub_model", *input_fields(self.project, self.recipe), "name")
         return FieldGroup([self[name] for name in names], list(map(str, self.non_field_errors())))
 
     def has_presets(self) -> bool:
@@ -176,6 +177,14 @@ class TrainForm(forms.Form):
         others = [field.name for field in settable_fields(self.recipe) if field.name not in MAIN[self.recipe]]
         return FieldGroup([self[f"config.{name}"] for name in others], [])
 
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or self.cleaned_data
+        for role in INPUTS.get(self.recipe, ()):
+            # Nothing written would else be taken for no further model.
+            if given.get(role) == HUB and not given[hub_field(role)].strip():
+                self.add_error(hub_field(role), _("Write owner/name, as the hub has it."))
+        return given
+
     def chosen(self) -> dict[str, Any]:
         """What services.runs.start_run takes; only settings that were given."""
         given = self.cleaned_data
@@ -186,17 +195,22 @@ class TrainForm(forms.Form):
             "snapshot": given["snapshot"],
             "base_model": model,
             "name": given["name"],
-            "inputs": {role: given[role] for role in INPUTS.get(self.recipe, ())},
+            "inputs": {role: self._named(role) for role in INPUTS.get(self.recipe, ())},
             "config": {name: value for name, value in settings.items() if value not in (None, "", [])},
             "queue": given["queue"],
             "processes": given["processes"] or 1,
             "nodes": given["nodes"] or 1,
         }
 
+    def _named(self, role: str) -> str:
+        """The model that was chosen for a role; of the hub, as it was written."""
+        given = self.cleaned_data
+        return str(given[hub_field(role)].strip() if given[role] == HUB else given[role])
+
     def add_refusal(self, message: str, fields: dict[str, str]) -> None:
         """Puts a service's refusal where it belongs."""
         for name, text in fields.items():
-            place = "hub_model" if name == "base_model" and self.cleaned_data.get("base_model") == HUB else name
+            place = hub_field(name) if self.cleaned_data.get(name) == HUB else name
             self.add_error(place if place in self.fields else None, text)
         if not fields:
             self.add_error(None, message)
@@ -208,11 +222,31 @@ def first_choice(choices: list[tuple[str, Any]]) -> str:
     return str(label[0][0] if isinstance(label, list) else value)
 
 
-def input_field(project: Project, role: str, recipe: str) -> forms.ChoiceField:
-    """Which model, of the registry, of a run that goes on, or for a policy also a built-in one, stands in a role."""
+def hub_field(name: str) -> str:
+    """The field for the hub's model, where a model's own says that it is one."""
+    return "hub_model" if name == "base_model" else f"hub_{name}"
+
+
+def input_fields(project: Project, recipe: str) -> dict[str, forms.Field]:
+    """For each model besides the base: which one, and for a policy which one of the hub."""
+    fields: dict[str, forms.Field] = {}
+    for role in INPUTS.get(recipe, ()):
+        fields[role] = _input_field(project, role, recipe)
+        if role not in REWARD_ROLES:
+            label = _("%(role)s of the hub") % {"role": Role(role).label}
+            help_text = _("owner/name, if you chose the hub above.")
+            fields[hub_field(role)] = forms.CharField(label=label, required=False, max_length=200, help_text=help_text)
+    return fields
+
+
+def _input_field(project: Project, role: str, recipe: str) -> forms.ChoiceField:
+    """Which model, of the registry, of a run that goes on, or for a policy also a built-in one or one of the hub,
+    stands in a role."""
     none, text = ROLES.get((role, recipe)) or ROLES[role]
-    is_reward = role in (Role.REWARD, Role.JUDGE)
-    groups = [group for group in model_choices(project, rewards=is_reward) if group[1]]
+    if role in REWARD_ROLES:
+        groups = [group for group in model_choices(project, rewards=True) if group[1]]
+    else:
+        groups = base_model_choices(project)
     return forms.ChoiceField(label=Role(role).label, choices=[("", none), *groups], required=False, help_text=text)
 
 
@@ -220,11 +254,12 @@ def initial_of(run: Run) -> dict[str, Any]:
     """A form filled in as this run was started: its clone."""
     known = {field.name for field in settable_fields(recipe_of_run(run))}
     settings = {f"config.{name}": value for name, value in run.config.items() if name in known}
-    is_hub = base_models.HUB_ID.fullmatch(run.base_model) is not None
-    models = {one.role: one.name for one in run.inputs.all()}
-    base = {"base_model": HUB, "hub_model": run.base_model} if is_hub else {"base_model": run.base_model}
+    models: dict[str, str] = {}
+    for name, model in {"base_model": run.base_model, **{one.role: one.name for one in run.inputs.all()}}.items():
+        is_hub = name not in REWARD_ROLES and base_models.HUB_ID.fullmatch(model)
+        models |= {name: HUB, hub_field(name): model} if is_hub else {name: model}
     place = {"queue": run.queue, "processes": run.processes, "nodes": run.nodes}
-    return {"snapshot": run.snapshot_id, "name": run.name, **base, **place, **models, **settings}
+    return {"snapshot": run.snapshot_id, "name": run.name, **place, **models, **settings}
 
 
 def _of(preset: Preset) -> str:

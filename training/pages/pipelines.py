@@ -94,7 +94,7 @@ def _trained(stages: list[str]) -> set[str]:
 @require_http_methods(["GET", "HEAD", "POST"])
 @page
 def pipeline(request: HttpRequest, slug: str) -> HttpResponse:
-    """The form; a good one leads to the page of the last stage, which shows them all."""
+    """The form; a good one leads to the page of the first stage, which shows them all."""
     project = get_project_for(visitor(request), slug, engineer=True)
     initial = {"snapshot": request.GET.get("snapshot")}
     form = PipelineForm(request.POST if request.method == "POST" else None, project=project, initial=initial)

@@ -2,15 +2,19 @@
 
 from django.urls import path
 
-from training.pages import models, pipelines, sampled, tries, views, workers
+from training.pages import comparison, models, pipelines, retention, sampled, tries, views, watching, workers
 
 urlpatterns = [
     path("runs/", views.runs, name="runs"),
+    path("runs/compare/", comparison.compare, name="runs-compare"),
     path("runs/<int:run_id>/", views.run, name="run"),
     path("runs/<int:run_id>/live/", views.run_live, name="run-live"),
     path("runs/<int:run_id>/curves/", views.run_curves, name="run-curves"),
+    path("runs/<int:run_id>/samples/", watching.run_samples, name="run-samples"),
+    path("runs/<int:run_id>/use/", watching.run_use, name="run-use"),
     path("runs/<int:run_id>/cancel/", views.cancel, name="run-cancel"),
     path("runs/<int:run_id>/resume/", views.resume, name="run-resume"),
+    path("runs/<int:run_id>/keep/", retention.keep, name="run-keep"),
     path("runs/<int:run_id>/send/", sampled.send, name="run-send"),
     path("workers/", workers.workers, name="workers"),
     path("workers/live/", workers.workers_live, name="workers-live"),

@@ -16,13 +16,15 @@ from annotate.models import Project, Snapshot
 from annotate.pages.access import page, page_data, visitor
 from annotate.selectors.projects import get_project_for
 from training.models import ModelVersion, Run, Try
-from training.pages.curves import curves_of, latest_of, series_of
+from training.pages.curves import latest_of, run_charts, series_of, use_charts
 from training.pages.estimates import estimate_content
 from training.pages.form_words import TABS
 from training.pages.forms import TrainForm, initial_of
 from training.pages.older import MAX_ID, newest
 from training.pages.report import report_figures, report_parts
 from training.pages.sampled import asked_start, sampled_part
+from training.pages.states import colour_of, state_of_member
+from training.pages.watching import asked_number, asked_steps, samples_part, spent
 from training.recipes.configs import RECIPES, describe
 from training.selectors import (
     accuracy_of,
@@ -36,17 +38,10 @@ from training.selectors import (
     trainable_snapshots,
 )
 from training.selectors_curves import curves_since
+from training.selectors_use import members_of, with_time_worked
 from training.services.models import KIND_OF_MODEL
 from training.services.run_settings import EVALUATE_POLICY, STARTABLE, recipe_of_run
 from training.services.runs import cancel_run, resume_run, start_run
-
-COLOUR_OF_STATE = {
-    Run.State.SUCCEEDED: "good",
-    Run.State.FAILED: "bad",
-    Run.State.STARTING: "now",
-    Run.State.RUNNING: "now",
-    Run.State.STOPPING: "warn",
-}
 
 
 @require_safe
@@ -54,10 +49,10 @@ COLOUR_OF_STATE = {
 def runs(request: HttpRequest) -> HttpResponse:
     """The runs of the visitor's projects, the newest first; tries only with ``?tries=1``, and then nothing else."""
     user, tries = visitor(request), request.GET.get("tries") == "1"
-    found, older = newest(runs_for(user).filter(tried__isnull=not tries), request)
+    found, older = newest(with_time_worked(runs_for(user)).filter(tried__isnull=not tries), request)
     context = {
         "tries": tries,
-        "rows": [{"run": run, "colour": COLOUR_OF_STATE.get(Run.State(run.state), "")} for run in found],
+        "rows": [{"run": run, "colour": colour_of(run), **spent(run)} for run in found],
         "older": older,
         "projects": list(engineered_projects(user)),
     }
@@ -69,9 +64,14 @@ def runs(request: HttpRequest) -> HttpResponse:
 def run(request: HttpRequest, run_id: int) -> HttpResponse:
     """One run: what it is, how far, whether it is well, what came out."""
     found = get_run_for(visitor(request), run_id)
-    return render(
-        request, "training/run.html", {**_live(found, start=asked_start(request)), "settings": _settings_of(found)}
-    )
+    content = {
+        **_live(found, start=asked_start(request)),
+        "settings": _settings_of(found),
+        "samples": samples_part(found, steps=asked_steps(request)),
+        "shows_use": found.use.exists() or not found.is_finished,
+        "use_charts": use_charts(),
+    }
+    return render(request, "training/run.html", content)
 
 
 @require_safe
@@ -81,7 +81,7 @@ def run_live(request: HttpRequest, run_id: int) -> HttpResponse:
     content = _live(get_run_for(visitor(request), run_id))
     if request.GET.get("seen") == content["seen"]:
         return HttpResponse(status=204)
-    return render(request, "training/_run_live.html", content)
+    return render(request, "training/_run_live.html", {**content, "out_of_band": True})
 
 
 @require_safe
@@ -92,16 +92,10 @@ def run_curves(request: HttpRequest, run_id: int) -> HttpResponse:
     curves = curves_since(
         found,
         series=series_of(found.kind),
-        since_step=_number(request, "since_step") or 0,
-        seen_attempt=_number(request, "attempt"),
+        since_step=asked_number(request, "since_step") or 0,
+        seen_attempt=asked_number(request, "attempt"),
     )
     return JsonResponse({"finished": found.is_finished, **asdict(curves)})
-
-
-def _number(request: HttpRequest, name: str) -> int | None:
-    """A whole number of the address; None where it is missing or is none."""
-    text = request.GET.get(name, "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -153,7 +147,10 @@ def train(request: HttpRequest, slug: str) -> HttpResponse:
         form = form.filled_in()
     elif form.is_bound and asked != "estimate" and form.is_valid():
         try:
-            return redirect(start_run(project=project, started_by=visitor(request), **form.chosen()))
+            origin = _cloned(request, project)
+            return redirect(
+                start_run(project=project, started_by=visitor(request), cloned_from=origin, **form.chosen())
+            )
         except Invalid as refused:
             form.add_refusal(refused.message, refused.fields)
     context = {
@@ -181,18 +178,25 @@ def estimate(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _asked_for(request: HttpRequest, project: Project) -> tuple[str, dict[str, Any]]:
     """Which recipe is to be started, and what the form shows at first."""
-    if number := request.GET.get("clone", ""):
-        if not number.isascii() or not number.isdecimal() or int(number[:20]) > MAX_ID:
-            raise NotFound(_("There is no such run."))
-        cloned = get_run_for(visitor(request), int(number))
-        if cloned.project_id == project.pk and cloned.kind in STARTABLE:
-            return recipe_of_run(cloned), initial_of(cloned)
-        raise NotFound(_("There is no such run."))
+    if (cloned := _cloned(request, project)) is not None:
+        return recipe_of_run(cloned), initial_of(cloned)
     asked = request.GET.get("kind", Run.Kind.REWARD)
     recipe = EVALUATE_POLICY if asked == Run.Kind.EVALUATE else asked
     if recipe not in TABS:
         raise NotFound(_("There is no such kind of run."))
     return recipe, {name: request.GET.get(name) for name in ("snapshot", "base_model") if name in request.GET}
+
+
+def _cloned(request: HttpRequest, project: Project) -> Run | None:
+    """The run of ``?clone=ID``, of the same project; None where none is named."""
+    number = request.GET.get("clone", "")
+    if not number:
+        return None
+    if number.isascii() and number.isdecimal() and int(number[:20]) <= MAX_ID:
+        cloned = get_run_for(visitor(request), int(number))
+        if cloned.project_id == project.pk and cloned.kind in STARTABLE:
+            return cloned
+    raise NotFound(_("There is no such run."))
 
 
 def _live(run: Run, *, start: int = 0) -> dict[str, Any]:
@@ -205,15 +209,19 @@ def _live(run: Run, *, start: int = 0) -> dict[str, Any]:
     content: dict[str, Any] = {
         "run": run,
         "tried": Try.objects.filter(pk=run.pk).select_related("run__project").first(),
-        "colour": COLOUR_OF_STATE.get(Run.State(run.state), ""),
+        "colour": colour_of(run),
         "health": health,
         "left": seconds_left(run),
         "latest": latest_metrics(run),
         "latest_shown": latest_of(run.kind),
-        "curves": curves_of(run.kind),
+        "charts": run_charts(run),
         "attempts": list(run.attempts.order_by("number")),
+        "members": [
+            {"member": one, "state": state_of_member(one)} for one in (members_of(run) if run.nodes > 1 else [])
+        ],
+        **spent(run),
         "inputs": list(run.inputs.select_related("version")),
-        "family": [{"run": one, "colour": COLOUR_OF_STATE.get(Run.State(one.state), "")} for one in family_of(run)],
+        "family": [{"run": one, "colour": colour_of(one)} for one in family_of(run)],
         "model": ModelVersion.objects.filter(run=run).first(),
         "snapshot_withdrawn": run.snapshot is not None and run.snapshot.state == Snapshot.State.WITHDRAWN,
         "accuracy": accuracy_of(run.report),
@@ -226,6 +234,8 @@ def _live(run: Run, *, start: int = 0) -> dict[str, Any]:
     moving += [
         content["latest"],
         content["left"],
+        run.trackers,
+        [(one["member"].worker, one["state"]) for one in content["members"]],
         [(one.number, one.outcome, one.from_step) for one in content["attempts"]],
         [(one["run"].pk, one["run"].state, one["run"].step) for one in content["family"]],
     ]

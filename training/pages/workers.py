@@ -61,6 +61,7 @@ def _row(worker: Any, held: list[Held]) -> dict[str, Any]:
         "queues": worker.queues,
         "version": worker.version,
         "processors": worker.processors,
+        "processes": worker.processes,
         "memory": _memory(worker.memory_used_bytes, worker.memory_bytes),
         "gpus": [
             {
@@ -75,6 +76,8 @@ def _row(worker: Any, held: list[Held]) -> dict[str, Any]:
             {
                 "run": one.run and {"id": one.run.pk, "name": one.run.name, "project": one.run.project.name},
                 "attempt": one.attempt,
+                "machine": one.machine,
+                "machines": one.machines,
                 "time": duration(one.seconds),
             }
             for one in held

@@ -4,6 +4,7 @@ from typing import Any
 
 from training.core.files import shown_name, write_json
 from training.core.language import LanguageModel
+from training.core.licences import licence_of
 from training.core.policy_cards import policy_card
 from training.core.policy_saving import save_policy
 from training.core.report_page import write_report_files
@@ -38,6 +39,9 @@ def publish_policy(
     name = shown_name(config.model)
     write_report_files(session.folder, report, title=f"{kind.upper()} policy from {name}")
     write_json(session.folder / REPORT_NAME, report)
-    card = policy_card(kind=kind, base=config.model, report=report, config=to_values(config), data_sha256=data_sha256)
+    card = policy_card(
+        kind=kind, base=config.model, report=report, config=to_values(config), data_sha256=data_sha256,
+        licence=licence_of(config.model),
+    )  # fmt: skip
     adapter = session.folder / "adapter" if config.lora_rank else None
     save_policy(model, encoder.tokenizer, session.folder / "model", card=card, adapter=adapter, stop_ids=stop_ids)

@@ -163,5 +163,6 @@ class Watch:
                 "response": episode.text,
                 "thinking": episode.thinking,
                 "score": after.scores.total[place],
+                "rewards": {name: values[place] for name, values in after.scores.by_name.items()},
                 "ended": episode.ended,
             })  # fmt: skip

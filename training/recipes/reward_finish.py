@@ -10,6 +10,7 @@ import numpy as np
 from training.core.dataset import Dataset
 from training.core.evaluation import evaluate
 from training.core.files import published_folder, read_json, shown_name, write_json
+from training.core.licences import licence_of
 from training.core.randomness import derive_seed, permutation
 from training.core.report_page import write_report_files
 from training.core.reports import reward_model_card, warnings_about
@@ -143,8 +144,9 @@ def publish_member(session: Session[RewardConfig], prepared: Prepared, member: M
     """Write the model's folder: DIR/model where there is one model, else DIR/ensemble/N."""
     config, folder = session.config, session.folder
     card = reward_model_card(
-        base=config.model, report=facts["report"], config=to_values(config), data_sha256=prepared.snapshot.sha256
-    )
+        base=config.model, report=facts["report"], config=to_values(config), data_sha256=prepared.snapshot.sha256,
+        licence=licence_of(config.model),
+    )  # fmt: skip
     if config.ensemble == 1:
         finish_report(session, facts["report"])
         adapter = folder / "adapter" if config.lora_rank else None
@@ -182,6 +184,7 @@ def finish_ensemble(session: Session[RewardConfig], prepared: Prepared) -> None:
             report=report,
             config=to_values(session.config),
             data_sha256=prepared.snapshot.sha256,
+            licence=licence_of(session.config.model),
         )
         (scratch / "README.md").write_text(card, encoding="utf-8")
 

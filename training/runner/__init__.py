@@ -9,5 +9,7 @@ member.py    one part in an attempt that several workers carry out
 presence.py  the worker's sign of life
 machine.py   processors, memory and GPUs of this machine
 mirror.py    run.json, metrics.jsonl, exit.json and report.json into the database
+tracking.py  metrics.jsonl to TensorBoard's files and to MLflow
+mlflow.py    a run as an MLflow server has it
 telling.py   tokens.jsonl of a try into Redis, and its result
 """

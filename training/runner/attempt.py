@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any
 
@@ -18,8 +18,11 @@ from training.models import ModelVersion, Run, Try
 from training.runner.lease import Lease, clock, forget_connection
 from training.runner.machine import free_port, own_address
 from training.runner.mirror import Exit, Mirror, exit_mark, log_tail, read_exit, read_json
-from training.runner.prepare import CannotStart, Meeting, launched, mark_of, prepare, remove_left_behind
+from training.runner.prepare import Meeting, launched, mark_of, prepare, remove_left_behind
+from training.runner.reaching import CannotStart
+from training.runner.storing import Storing
 from training.runner.telling import Telling, result_of
+from training.runner.tracking import End, Tracking
 from training.runner.trainer import Trainer, end_left_behind, kill_marked
 from training.selectors import trainers_left_behind
 from training.services.claims import (
@@ -33,8 +36,15 @@ from training.services.claims import (
     update_run,
 )
 from training.services.doorbell import ring
-from training.services.members import announce_port, lost_member, members_there, open_membership
+from training.services.members import (
+    announce_port,
+    lost_member,
+    member_that_left,
+    members_there,
+    open_membership,
+)
 from training.services.models import KIND_OF_MODEL, model_of
+from training.store.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +57,15 @@ LOG_SECONDS = 3.0
 STOP_SECONDS = 10.5  # a recipe ends itself 10 s after SIGTERM; the supervisor gives a worker 12
 CANCEL_SECONDS = 7.0  # a cancelled run is over within 10 s, from the press of the button to the database
 LOCKED = "another process is at work in"  # what a recipe says that finds its folder locked
+OWN_FAILURES = (2, 3, 4)  # a recipe's exit codes after which nobody tries again by himself
 NO_ROOM = 4  # a recipe's exit code when it cannot write any more; a full disk may take no exit.json
 FULL_DISK = "There is no room left on the disk that holds the run's folder. Make room, then resume the run."
+UNSTORED = (
+    "The training is done, but its results could not be put into the artifact store: {why} They are on {host}; resume "
+    "the run when the store answers: a worker there only sends them, one elsewhere goes on from the last checkpoint."
+)
+HAND_OVER_SECONDS = 20.0  # for a checkpoint that another machine may need
+LAST_CHECKPOINT_SECONDS = 600.0  # for one that nobody waits for
 
 
 class Why(Enum):
@@ -58,6 +75,7 @@ class Why(Enum):
     WORKER_STOPS = auto()
     ALONE = auto()  # the others that were to train it, too, did not come
     MEMBER_LOST = auto()
+    MEMBER_LEFT = auto()  # its worker was stopped in good order
 
 
 class Interrupted(Exception):
@@ -75,6 +93,12 @@ class Ending:
     status: int | None
     exit: Exit | None
     interrupted: Why | None
+    unstored: str = ""  # why its results are not in the artifact store, where that is a bucket
+
+    @property
+    def code(self) -> int | None:
+        """The recipe's own code, else the status of its process."""
+        return self.exit.code if self.exit else self.status
 
 
 class Attempt:
@@ -99,16 +123,43 @@ class Attempt:
         self.mirror = Mirror(claim, self.output)
         self.missing = ""  # the worker of a member that was lost
         self._member_due = clock()
+        self.tracking: Tracking | None = None
         is_try = Try.objects.filter(pk=claim.run_id).exists()
         self.telling = Telling(self.run, attempt=claim.attempt, output=self.output) if is_try else None
+        self.storing = Storing(self.run, attempt=claim.attempt, keeps=not is_try)
+        self.stopped_at = 0.0
 
     def carry_out(self) -> None:
         """Trains to an outcome. Whatever could not be written is settled by the end of the lease."""
+        seconds = LAST_CHECKPOINT_SECONDS
         with self.lease:
             try:
                 self._until_written(self._without_copies())
+                self._end_tracking(self._standing())
             except StaleAttempt:
                 logger.warning("run %s: attempt %s has lost it", self.claim.run_id, self.claim.attempt)
+                seconds = 0
+            finally:
+                self._end_tracking(None)
+        self._tidy(seconds=seconds)
+
+    def _tidy(self, *, seconds: float) -> None:
+        """What is left to do once nobody waits for it any more: the last checkpoint may still be on its way."""
+        if not self.storing.is_on:
+            return
+        with contextlib.suppress(Interrupted):
+            self.storing.close(seconds=seconds, pulse=self._unless_stopping)
+        if seconds and (state := self._state_now()) in Run.FINISHED:
+            self.storing.clear(succeeded=state == Run.State.SUCCEEDED)
+
+    def _unless_stopping(self) -> None:
+        if self.stop.is_set():
+            raise Interrupted(Why.WORKER_STOPS)
+
+    def _state_now(self) -> str | None:
+        """Of the run, as far as this attempt is still its last."""
+        held = Run.objects.filter(pk=self.claim.run_id, attempt=self.claim.attempt)
+        return held.values_list("state", flat=True).first()
 
     def _without_copies(self) -> Callable[[], object]:
         """As `_to_the_end`; what was copied or made of the data is gone before anybody learns of the end.
@@ -150,6 +201,19 @@ class Attempt:
         reason = f"Plackett itself broke down: {type(bug).__name__}: {bug}"
         return lambda: give_back(self.claim, lost=True, reason=reason, log_tail=log_tail(self.log))
 
+    def _standing(self) -> End | None:
+        """How the run stands, for those who show it; None where the database does not say, or says it of another."""
+        with contextlib.suppress(DatabaseError, InterfaceError):
+            runs = Run.objects.filter(pk=self.run.pk, attempt=self.claim.attempt).exclude(state__in=Run.ACTIVE)
+            if found := runs.values_list("state", "reason", "model__pk").first():
+                return End(*found)
+        return None
+
+    def _end_tracking(self, end: End | None) -> None:
+        if self.tracking is not None:
+            self.tracking.close(end)
+            self.tracking = None
+
     # --- while it goes on --------------------------------------------------------------------------------------------
 
     def _train(self) -> Ending:
@@ -161,19 +225,26 @@ class Attempt:
         remove_left_behind(self.run.folder)
         if self.run.nodes > 1:
             self._gather()
+        self.storing.begin(pulse=self._pulse)
+        self.mirror = Mirror(self.claim, self.output)  # of the folder as it is now
         command = prepare(self.run, data=self.data, log=self.log, pulse=self._pulse, started=self.lease.guard)
         command = launched(command, self.run, self._meeting())
         before = exit_mark(self.output)
+        if self.telling is None:  # nobody outside is told of a try
+            self.tracking = Tracking(self.run, self.claim, output=self.output, log=self.log, holds=self.lease.holds)
         trainer = Trainer(command, log=self.log, cache=self.cache, mark=self.mark, processes=self.run.processes)
         self.lease.guard(trainer.process_id, self.mark)
+        if self.tracking is not None:
+            self.tracking.start()
         interrupted = None
         try:
             self._until_written(
                 lambda: mark_running(self.claim, process_id=trainer.process_id, process_started_at=trainer.started_at)
             )
+            self.storing.follow()
             self._follow(trainer)
         except Interrupted as interruption:
-            interrupted = interruption.why
+            interrupted, self.stopped_at = interruption.why, clock()
             if interrupted == Why.MEMBER_LOST:
                 trainer.wait(LAST_WORD_SECONDS)  # what ended the member may end ours, too, and it says why
             trainer.terminate()
@@ -182,7 +253,31 @@ class Attempt:
             trainer.end()
             self.lease.guard(None)
         told = read_exit(self.output) if exit_mark(self.output) != before else None
-        return Ending(status=trainer.poll(), exit=told, interrupted=interrupted)
+        ending = Ending(status=trainer.poll(), exit=told, interrupted=interrupted)
+        return self._stored(ending) if self.storing.is_on else ending
+
+    def _stored(self, ending: Ending) -> Ending:
+        """The ending, once its results are in the bucket, or as much of the last checkpoint as there is time for.
+
+        Raises:
+            StaleAttempt: the run is no longer this attempt's.
+        """
+        if ending.code != 0:
+            if ending.interrupted != Why.CANCELLED and ending.code not in OWN_FAILURES:
+                spent = clock() - self.stopped_at if ending.interrupted == Why.WORKER_STOPS else 0.0
+                seconds = STOP_SECONDS if spent else HAND_OVER_SECONDS
+                self.storing.flush(seconds=max(seconds - spent, 0), pulse=self._keep_lease)
+            return ending
+        try:
+            self.storing.put_results(pulse=self._pulse)
+        except Interrupted as interruption:
+            return replace(ending, interrupted=interruption.why, unstored="It was stopped before that.")
+        except StoreError as error:
+            return replace(ending, unstored=str(error))
+        return ending
+
+    def _keep_lease(self) -> None:
+        self.lease.keep()
 
     def _gather(self) -> None:
         """Waits for the other members.
@@ -199,6 +294,8 @@ class Attempt:
                 ring_due = clock() + MEMBER_SECONDS
                 ring(self.run.queue)
             self._pulse()
+            if member_that_left(self.claim):
+                raise Interrupted(Why.MEMBER_LEFT)
             time.sleep(POLL_SECONDS)
 
     def _meeting(self) -> Meeting | None:
@@ -223,6 +320,7 @@ class Attempt:
             if clock() >= metrics_due:
                 metrics_due = clock() + MIRROR_SECONDS
                 self._try(self.mirror.update)
+                self._try(self._mirror_stored)
             if clock() >= log_due:
                 log_due = clock() + LOG_SECONDS
                 self._try(self._mirror_log)
@@ -230,6 +328,10 @@ class Attempt:
     def _tell(self, telling: Telling) -> None:
         with contextlib.suppress(OSError):
             telling.forward()
+
+    def _mirror_stored(self) -> None:
+        if news := self.storing.news():
+            update_run(self.claim, **news)
 
     def _mirror_log(self) -> None:
         tail = log_tail(self.log)
@@ -256,6 +358,8 @@ class Attempt:
             self._try(self._look_for_members)
 
     def _look_for_members(self) -> None:
+        if member_that_left(self.claim):
+            raise Interrupted(Why.MEMBER_LEFT)
         if worker := lost_member(self.claim):
             self.missing = worker
             raise Interrupted(Why.MEMBER_LOST)
@@ -268,8 +372,8 @@ class Attempt:
         if self.telling is not None:
             self._tell(self.telling)
         told: dict[str, Any] = {"log_tail": log_tail(self.log), "exit": ending.exit.content if ending.exit else None}
-        code = ending.exit.code if ending.exit else ending.status
-        if code == 0:
+        code = ending.code
+        if code == 0 and not ending.unstored:
             self._succeed(told)
         elif ending.interrupted == Why.CANCELLED:
             end_cancelled(self.claim, **told)
@@ -279,6 +383,11 @@ class Attempt:
             )
         elif ending.interrupted == Why.ALONE:
             reason = f"Not all of {self.run.nodes} workers came within {GATHER_SECONDS:.0f} s; it is tried again."
+            give_back(self.claim, lost=False, reason=reason, **told)
+        elif ending.unstored:
+            fail(self.claim, reason=UNSTORED.format(why=ending.unstored, host=self.host), **told)
+        elif worker := self._left_in_good_order(ending, code):
+            reason = f"The worker {worker} was stopped; it goes on from its last checkpoint."
             give_back(self.claim, lost=False, reason=reason, **told)
         elif self._is_broken(ending) or (ending.interrupted == Why.MEMBER_LOST and code == 143):
             who = f"The worker {self.missing}" if self.missing else "One of its processes"
@@ -294,6 +403,15 @@ class Attempt:
         else:
             reason = (ending.exit.reason if ending.exit else "") or _last_line(told["log_tail"])
             fail(self.claim, reason=reason or f"The training process failed ({_manner(ending.status)}).", **told)
+
+    def _left_in_good_order(self, ending: Ending, code: int | None) -> str:
+        """The worker of another member that was stopped, if that is why the attempt ended; else ""."""
+        if self.run.nodes == 1:
+            return ""
+        # All processes may have agreed to stop before we looked.
+        if ending.interrupted == Why.MEMBER_LEFT or code == 143 or self._is_broken(ending):
+            return member_that_left(self.claim)
+        return ""
 
     def _is_broken(self, ending: Ending) -> bool:
         """Whether a run of several processes ended because one of them, here or elsewhere, went away without a word.
@@ -320,6 +438,7 @@ class Attempt:
         suspect = bool(report.get("suspect"))
         if self.telling is not None and (result := result_of(self.output)) is not None:
             told["result"] = result
+        told |= self.storing.results()
         succeed(self.claim, model=model, step=self.mirror.step, report=report, suspect=suspect, **told)
 
     def _until_written(self, write: Callable[[], object]) -> None:

@@ -67,6 +67,10 @@ class Lease:
         """Until the trainer would be killed."""
         return self._renewed_at + KILL_AFTER - clock()
 
+    def holds(self) -> bool:
+        """Whether the claim is still kept, as far as this process can tell by its clock."""
+        return not self._expired and self.seconds_left() > 0
+
     def keep(self) -> Run.State:
         """Call often: renews when due, otherwise looks once a second; returns the run's state.
 

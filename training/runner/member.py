@@ -11,10 +11,9 @@ import time
 
 from django.db import DatabaseError, InterfaceError
 
-from training.models import Run
+from training.models import Run, RunMember
 from training.runner.lease import Lease, forget_connection
 from training.runner.prepare import (
-    CannotStart,
     Meeting,
     bring_base_model,
     bring_inputs,
@@ -23,11 +22,16 @@ from training.runner.prepare import (
     launched,
     mark_of,
 )
+from training.runner.reaching import CannotStart
+from training.runner.storing import check_shared
 from training.runner.trainer import Trainer, kill_marked
 from training.services.claims import StaleAttempt
 from training.services.members import Membership, leave_run, meeting_place
+from training.store.opening import open_store
 
 logger = logging.getLogger(__name__)
+
+Outcome = RunMember.Outcome
 
 POLL_SECONDS = 0.25
 STOP_SECONDS = 10.5  # as of an attempt
@@ -41,7 +45,8 @@ class MemberAttempt:
     """Takes part in an attempt; use it once.
 
     Args:
-        stop: set when this worker is to end; the attempt then ends everywhere and is tried again.
+        stop: set when this worker is to end; its place is given back at once, and the attempt ends everywhere and is
+            tried again.
     """
 
     def __init__(self, member: Membership, *, host: str, taken_at: float, stop: threading.Event) -> None:
@@ -56,20 +61,21 @@ class MemberAttempt:
 
     def carry_out(self) -> None:
         """Trains beside the others to the end of the attempt, however that ends."""
-        well = False
+        outcome = Outcome.LOST
         with self.lease:
             try:
-                well = self._train()
+                outcome = Outcome.DONE if self._train() else Outcome.LOST
             except StaleAttempt:
                 logger.info("run %s: attempt %s is over", self.member.run_id, self.member.attempt)
             except CannotStart as problem:
                 logger.warning("run %s: cannot take part: %s", self.member.run_id, problem)
             except WorkerStops:
+                outcome = Outcome.LEFT
                 logger.info("run %s: this worker stops", self.member.run_id)
             finally:
                 self.data.unlink(missing_ok=True)
                 shutil.rmtree(self.cache, ignore_errors=True)
-                self._leave(well=well)
+                self._leave(outcome)
 
     def _train(self) -> bool:
         """Whether its processes came to their end.
@@ -85,6 +91,8 @@ class MemberAttempt:
             place = meeting_place(self.member)
         if self.run.snapshot is None:
             raise CannotStart("The run has no snapshot.")
+        if open_store() is not None:
+            check_shared(self.run, attempt=self.member.attempt)
         copy_snapshot(self.run.snapshot, self.data, pulse=self._pulse)
         model = bring_base_model(self.run, log=self.log, pulse=self._pulse, started=self.lease.guard)
         inputs = bring_inputs(self.run, log=self.log, pulse=self._pulse, started=self.lease.guard)
@@ -96,6 +104,8 @@ class MemberAttempt:
             while trainer.wait(POLL_SECONDS) is None:
                 self._pulse()
         except WorkerStops:
+            # First, so that the holder ends its own processes meanwhile, and takes ours for no loss when they end.
+            self._leave(Outcome.LEFT)
             trainer.terminate()
             trainer.wait(STOP_SECONDS)
             raise
@@ -109,10 +119,10 @@ class MemberAttempt:
         if self.stop.is_set():
             raise WorkerStops
 
-    def _leave(self, *, well: bool) -> None:
-        """Says so; what cannot be written is told by the end of the lease."""
+    def _leave(self, outcome: RunMember.Outcome) -> None:
+        """Says so, the first time; what cannot be written is told by the end of the lease."""
         try:
-            leave_run(self.member, well=well)
+            leave_run(self.member, outcome=outcome)
         except (DatabaseError, InterfaceError) as error:
             logger.warning("run %s: cannot say that this member ended: %s", self.member.run_id, error)
             forget_connection()

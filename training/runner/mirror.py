@@ -1,13 +1,16 @@
 """Following the files that a recipe writes: what it says stands in them, and the database only mirrors them."""
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.core.following import LineReader
+from training.runner.sample_rows import SampleLines
+from training.runner.values import clean, number, whole
 from training.services.claims import Claim
 from training.services.metrics import StepMetrics, begin_attempt, record_metrics
+from training.services.samples import record_samples
 
 LOG_TAIL_BYTES = 64_000
 LOG_TAIL_LINES = 40
@@ -25,6 +28,7 @@ class Mirror:
         self._begins_before = len(_begins(read_json(output / "run.json")))
         self._begin: _Begin | None = None
         self._reader = LineReader(output / "metrics.jsonl")
+        self._said, self._samples = LineReader(output / "samples.jsonl"), SampleLines()
 
     def update(self) -> None:
         """Writes what is new to the database; nothing until the trainer has said where it goes on.
@@ -42,6 +46,9 @@ class Mirror:
             return
         self._record(rows, from_step=self._begin.from_step)
         self._reader.accept()
+        # A trainer that has measured a step has cut off what an earlier attempt said beyond its checkpoint.
+        if self.step > self._begin.from_step:
+            self._record_samples(from_step=self._begin.from_step)
 
     def finish(self) -> None:
         """Writes the rest, once the trainer has ended.
@@ -54,6 +61,7 @@ class Mirror:
             rows = _parse(self._reader.read_new())
             self._record(rows, from_step=rows[-1].step if rows else 0)
             self._reader.accept()
+        self._record_samples(from_step=self._begin.from_step if self._begin else self.step)
 
     def _record(self, rows: list["Row"], *, from_step: int) -> None:
         for start in range(0, len(rows), MAX_ROWS_AT_ONCE):
@@ -61,13 +69,18 @@ class Mirror:
             record_metrics(self.claim, rows=some, from_step=from_step)
             self.step = some[-1].step
 
+    def _record_samples(self, *, from_step: int) -> None:
+        record_samples(self.claim, rows=self._samples.parse(self._said.read_new()), from_step=from_step)
+        self._said.accept()
+        self._samples.accept()
+
     def _see_begin(self) -> bool:
         told = read_json(self.output / "run.json")
         begins = _begins(told)
         if len(begins) <= self._begins_before:
             return False
-        begin = _Begin(number=_whole(begins[-1].get("number")) or 0, from_step=_whole(begins[-1].get("from_step")) or 0)
-        begin_attempt(self.claim, from_step=begin.from_step, total_steps=_whole((told or {}).get("steps")))
+        begin = _Begin(number=whole(begins[-1].get("number")) or 0, from_step=whole(begins[-1].get("from_step")) or 0)
+        begin_attempt(self.claim, from_step=begin.from_step, total_steps=whole((told or {}).get("steps")))
         self.step, self._begin = begin.from_step, begin
         return True
 
@@ -78,42 +91,6 @@ class _Begin:
 
     number: int
     from_step: int
-
-
-class LineReader:
-    """New whole lines of a growing file. Lines come again until they are accepted: what could not be written to a
-    database that was away must not be lost."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._accepted = self._seen = 0
-
-    def read_new(self) -> list[str]:
-        """Whole lines after those accepted; none if there is no file."""
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self._accepted)
-                content = file.read()
-        except FileNotFoundError:
-            content = b""
-        whole, end, _ = content.rpartition(b"\n")
-        self._seen = self._accepted + len(whole) + len(end)
-        return whole.decode(errors="replace").split("\n") if end else []
-
-    def accept(self) -> None:
-        """What was read last need not come again."""
-        self._accepted = self._seen
-
-    def is_beyond_the_end(self) -> bool:
-        """Whether the file was cut to less than was read of it."""
-        try:
-            return self.path.stat().st_size < self._accepted
-        except OSError:
-            return False
-
-    def start_over(self) -> None:
-        """Reads from the beginning next time."""
-        self._accepted = self._seen = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +114,7 @@ def exit_mark(output: Path) -> tuple[int, int] | None:
 def read_exit(output: Path) -> Exit | None:
     """The recipe's last word; None if it left none."""
     content = read_json(output / "exit.json")
-    code = _whole((content or {}).get("code"))
+    code = whole((content or {}).get("code"))
     if content is None or code is None:
         return None
     return Exit(code=code, reason=str(content.get("reason") or ""), content=content)
@@ -150,19 +127,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return clean(found) if isinstance(found, dict) else None
-
-
-def clean(value: Any) -> Any:
-    """The same JSON value without what Postgres refuses: NUL, lone surrogates, numbers that are not finite."""
-    if isinstance(value, str):
-        return value.replace("\0", "�").encode(errors="replace").decode()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, list):
-        return [clean(item) for item in value]
-    if isinstance(value, dict):
-        return {clean(str(key)): clean(item) for key, item in value.items()}
-    return value
 
 
 def log_tail(log: Path) -> str:
@@ -202,18 +166,8 @@ def _row(line: str) -> Row | None:
         found = json.loads(line, parse_constant=lambda _: None)
     except ValueError:
         return None
-    step = _whole(found.get("step")) if isinstance(found, dict) else None
+    step = whole(found.get("step")) if isinstance(found, dict) else None
     if step is None or step < 1:
         return None
-    values = {clean(name): _number(value) for name, value in found.items() if name not in {"step", "attempt"}}
-    return Row(step=step, attempt=_whole(found.get("attempt")) or 0, values=values)
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    values = {clean(name): number(value) for name, value in found.items() if name not in {"step", "attempt"}}
+    return Row(step=step, attempt=whole(found.get("attempt")) or 0, values=values)

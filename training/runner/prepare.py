@@ -15,18 +15,13 @@ from annotate.models import Snapshot
 from training import base_models
 from training.models import ModelVersion, Run, Try
 from training.recipes.configs import RECIPES, ConfigError, build, to_arguments
+from training.runner.reaching import CannotStart, Pulse, fetch_model, fetch_snapshot
 from training.runner.trainer import Trainer
 from training.services.run_settings import OTHER_MODELS, recipe_of, reward_faults, runs_code
+from training.store.opening import open_store
 
 CHUNK_BYTES = 1 << 20
 POLL_SECONDS = 0.25
-
-Pulse = Callable[[], None]
-"""Called at least once a second while something takes its time; raises when the attempt is to end."""
-
-
-class CannotStart(Exception):
-    """The run cannot begin, however often it is tried; the message is for people."""
 
 
 def prepare(run: Run, *, data: Path, log: Path, pulse: Pulse, started: Callable[[int | None], None]) -> list[str]:
@@ -54,7 +49,7 @@ def prepare(run: Run, *, data: Path, log: Path, pulse: Pulse, started: Callable[
 
 def remove_left_behind(folder: Path) -> None:
     """Removes the copies of data that lost attempts left in the run's folder."""
-    for left_behind in folder.glob("data-*"):
+    for left_behind in folder.glob("data-*"):  # a part that was fetched of one, too
         left_behind.unlink(missing_ok=True)
     for left_behind in folder.glob("tokens-*"):
         shutil.rmtree(left_behind, ignore_errors=True)
@@ -74,6 +69,9 @@ def copy_snapshot(snapshot: Snapshot, target: Path, *, pulse: Pulse) -> None:
     snapshot.refresh_from_db()
     if snapshot.state != Snapshot.State.FROZEN:
         raise CannotStart(f"The snapshot {snapshot.name} was withdrawn: nothing may be trained from it.")
+    if (store := open_store()) is not None:
+        fetch_snapshot(store, snapshot, target, pulse=pulse)
+        return
     digest = hashlib.sha256()
     draft = target.with_suffix(".part")
     try:
@@ -118,17 +116,20 @@ def _bring(
     name: str, version: ModelVersion | None, *, log: Path, pulse: Pulse, started: Callable[[int | None], None]
 ) -> str:
     if version is not None:
-        return _folder_of(version)
+        return _folder_of(version, pulse=pulse)
     if (built_in := base_models.BUILT_IN.get(name)) is not None:
         _make_sure_of(built_in, log=log, pulse=pulse, started=started)
         return str(built_in.folder)
     return _place_of(name)
 
 
-def _folder_of(version: ModelVersion) -> str:
-    if version.deleted_at is not None or not base_models.is_model_folder(version.path):
+def _folder_of(version: ModelVersion, *, pulse: Pulse) -> str:
+    folder: Path | None = version.path
+    if version.deleted_at is None and not base_models.is_model_folder(version.path):
+        folder = fetch_model(version, pulse=pulse)
+    if version.deleted_at is not None or folder is None or not base_models.is_model_folder(folder):
         raise CannotStart(f"The files of the model {version} are gone.")
-    return str(version.path)
+    return str(folder)
 
 
 def _place_of(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A worker's sign of life: every ten seconds it says that it is there and how its machine is."""
+"""A worker's sign of life: every ten seconds it says that it is there and how its machine is, and so does its run."""
 
 import logging
 import threading
@@ -8,6 +8,7 @@ from django.db import DatabaseError, InterfaceError
 
 from training.runner.lease import clock, forget_connection
 from training.runner.machine import look_at_machine
+from training.services.use import record_use
 from training.services.workers import Identity, announce_worker, dismiss_worker
 
 logger = logging.getLogger(__name__)
@@ -28,9 +29,13 @@ class Presence:
         """Starts speaking, at once."""
         self._thread.start()
 
+    def leave(self) -> None:
+        """Says goodbye: nobody counts on this worker from then on. Returns at once; safe in a signal handler."""
+        self._over.set()
+
     def close(self, seconds: float) -> None:
         """Says goodbye, and waits up to so many seconds until that is written."""
-        self._over.set()
+        self.leave()
         if self._thread.is_alive():
             self._thread.join(seconds)
 
@@ -41,7 +46,9 @@ class Presence:
         self._try(lambda: dismiss_worker(self._who))
 
     def _announce(self) -> None:
-        announce_worker(self._who, machine=look_at_machine(), up_seconds=clock() - self._opened_at)
+        machine = look_at_machine()
+        announce_worker(self._who, machine=machine, up_seconds=clock() - self._opened_at)
+        record_use(self._who.name, machine=machine)
 
     def _try(self, write: Callable[[], None]) -> None:
         try:

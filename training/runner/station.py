@@ -60,6 +60,7 @@ class Station:
         """Asks it to stop: a trainer is ended and its run put back. Returns at once; safe in a signal handler."""
         self._closing.set()
         self._bell.set()
+        self._presence.leave()
 
     def join(self, seconds: float) -> None:
         """Waits for the end after `close`, and says goodbye."""

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from training.core.following import LineReader
 from training.models import Run
 from training.runner.lease import clock
-from training.runner.mirror import LineReader, clean
+from training.runner.values import clean
 from training.token_lists import Piece, append_pieces, key_of
 
 QUIET_SECONDS = 5.0  # after Redis did not answer: the lease must not wait for it

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from training.models import ModelVersion, Run, RunAttempt, Try
 from training.selectors import ALIVE
 from training.services.doorbell import ring_on_commit
-from training.services.families import cancel_waiting_children, queue_waiting_children
+from training.services.families import cancel_waiting_children, fail_hopeless_children, queue_waiting_children
 
 LEASE_SECONDS = 45
 MAX_TIMES_LOST = 3
@@ -35,6 +35,7 @@ class Claim:
 CLAIM = """
     UPDATE training_run
     SET state = 'starting', attempt = attempt + 1, worker = %(worker)s, heartbeat_at = now(), reason = '',
+        trackers = (SELECT coalesce(jsonb_object_agg(key, value - 'url' - 'fault'), '{}') FROM jsonb_each(trackers)),
         lease_expires_at = now() + make_interval(secs => %(seconds)s), started_at = coalesce(started_at, now())
     WHERE id = (
         SELECT id FROM training_run run
@@ -148,13 +149,16 @@ def succeed(
     queue_waiting_children(Run.objects.get(pk=claim.run_id))
 
 
+@transaction.atomic
 def fail(claim: Claim, *, reason: str, **fields: Any) -> None:
-    """Ends the run badly: nobody tries again until a person resumes it.
+    """Ends the run badly: nobody tries again until a person resumes it. What waits for one that nobody can resume, as
+    its snapshot was withdrawn, fails with it.
 
     Raises:
         StaleAttempt: the run is no longer this attempt's; nothing was written.
     """
     _end(claim, State.FAILED, Outcome.FAILED, reason=reason, **fields)
+    fail_hopeless_children(Run.objects.select_related("snapshot").get(pk=claim.run_id))
 
 
 @transaction.atomic
@@ -192,6 +196,7 @@ def give_back(claim: Claim, *, lost: bool, reason: str, **fields: Any) -> State:
         return State.CANCELLED
     if fields["times_lost"] >= MAX_TIMES_LOST:
         _end(claim, State.FAILED, outcome, reason=f"Given up after {MAX_TIMES_LOST} attempts: {reason}", **fields)
+        fail_hopeless_children(Run.objects.select_related("snapshot").get(pk=claim.run_id))
         return State.FAILED
     _end(claim, State.QUEUED, outcome, reason=reason, **fields)
     ring_on_commit(run.queue)

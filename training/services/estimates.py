@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from django.db.models import Avg, FloatField, Max
 from django.db.models.fields.json import KeyTextTransform
@@ -10,6 +11,8 @@ from django.db.models.functions import Cast
 from django.utils.translation import gettext as _
 
 from annotate.models import Snapshot
+from training.core.answering_work import Answering, need_of_answers, need_of_scores
+from training.core.model_sizes import ModelSize
 from training.core.text_counts import BYTE_VOCABULARY
 from training.core.workload import Need, Task, need_of
 from training.models import Run, RunMetric, Worker
@@ -20,6 +23,7 @@ from training.services.notices import impossibilities, notices_about
 from training.services.placement import queue_for, room_of
 from training.services.plans import TRAINING_KINDS, Estimate, Plan, Room, Seconds, needed_bytes, why_no_shared_trunk
 from training.services.run_inputs import BASE, Named
+from training.services.run_settings import EVALUATE_POLICY, EVALUATE_REWARD, OTHER_MODELS, Role, recipe_of
 from training.services.snapshot_texts import SnapshotTexts, texts_of
 
 # A run like this one: of so nearly as many parameters.
@@ -30,6 +34,10 @@ START_SECONDS = 30.0
 # Operations a second, low and high, where no run has been timed: of one processor in float32, of one GPU in bfloat16.
 OF_PROCESSOR = (4e9, 25e9)
 OF_GPU = (15e12, 250e12)
+# Responses of the baseline among which one is chosen; as training.recipes.comparison has it.
+BEST_OF = 4
+# Where no run has been timed, responses may be so much shorter on average than they are told to be at most.
+SHARE_OF_LENGTH = 0.25
 # What one timed run says of the next.
 SPREAD = 0.3
 
@@ -39,18 +47,18 @@ def estimate_run(plan: Plan) -> Estimate:
     facts = {role: facts_of(one) for role, one in plan.models.named.items()}
     base = facts[BASE]
     texts = texts_of(plan.snapshot, bytewise=_is_bytewise(base))
-    task = _task(plan, facts, texts)
+    need = _need(plan, facts, texts)
     if not plan.queue:
-        needed = None if task is None else needed_bytes(plan, need_of(task))
+        needed = None if need is None else needed_bytes(plan, need)
         plan = replace(plan, queue=queue_for(plan.config, needed=needed, processes=plan.processes))
     workers = list(living_workers(plan.queue))
-    if task is None or base.size is None:
-        unknown = base.why_unknown or _("The snapshot's file cannot be read from here.")
-        if plan.kind not in TRAINING_KINDS:
-            unknown = _("The run trains nothing.")
+    if need is None:
+        unknown = base.why_unknown
+        if not unknown and texts is None:
+            unknown = _("The snapshot's file cannot be read from here.")
+        unknown = unknown or next((one.why_unknown for one in facts.values() if one.why_unknown), "")
         found = Estimate(None, unknown, None, _room(plan, None, workers), texts=texts.splits if texts else {})
     else:
-        need = need_of(task)
         found = Estimate(
             need, "", _seconds(plan, need, workers), _room(plan, need, workers), bool(texts and texts.exact),
             texts.splits if texts else {},
@@ -66,13 +74,44 @@ def _is_bytewise(base: Facts) -> bool:
     return base.size is not None and base.size.vocabulary <= BYTE_VOCABULARY
 
 
-def _task(plan: Plan, facts: Mapping[str, Facts], texts: SnapshotTexts | None) -> Task | None:
-    size = facts[BASE].size
-    if size is None or texts is None or plan.kind not in TRAINING_KINDS:
+def _need(plan: Plan, facts: Mapping[str, Facts], texts: SnapshotTexts | None) -> Need | None:
+    if texts is None:
         return None
-    scorers = [one.size for role, one in facts.items() if role != BASE and one.size is not None]
+    recipe = recipe_of(plan.kind, plan.models.named)
     shares = plan.kind == Run.Kind.PPO and not why_no_shared_trunk(plan)
-    return Task(plan.kind, plan.config, size, texts.splits, scorers, shares)
+    return _need_of(recipe, plan.config, {role: one.size for role, one in facts.items()}, texts, shares=shares)
+
+
+def _need_of(
+    recipe: str,
+    config: Mapping[str, Any],
+    sizes: Mapping[str, ModelSize | None],
+    texts: SnapshotTexts,
+    *,
+    shares: bool = False,
+) -> Need | None:
+    """What a run of the recipe needs; None where the size of a model is not known without which it cannot be told.
+
+    Args:
+        sizes: of its models, by role.
+        shares: see ``Task.shares_trunk``.
+    """
+    size = sizes[BASE]
+    if size is None:
+        return None
+    if recipe == EVALUATE_REWARD:
+        return need_of_scores(config, size, texts.splits)
+    scorers = [one for role, one in sizes.items() if role in (Role.REWARD, Role.JUDGE) and one is not None]
+    if recipe not in (EVALUATE_POLICY, Run.Kind.SAMPLE):
+        return need_of(Task(recipe, config, size, texts.splits, scorers, shares))
+    others = {role: one for role, one in sizes.items() if role == Role.BASELINE or role in OTHER_MODELS}
+    if any(one is None for one in sizes.values()):
+        return None
+    each = 1 if recipe == EVALUATE_POLICY else config["samples_per_prompt"]
+    # The baseline is asked more often, to see what choosing among its responses is worth.
+    asked = {BASE: each, **{role: 1 + BEST_OF if role == Role.BASELINE else each for role in others}}
+    speakers = [(one, asked[role]) for role, one in sizes.items() if role in asked and one is not None]
+    return need_of_answers(Answering(config, speakers, scorers, texts.splits))
 
 
 # --- room -------------------------------------------------------------------------------------------------------------
@@ -107,6 +146,8 @@ def _seconds(plan: Plan, need: Need, workers: Sequence[Worker]) -> Seconds | Non
     devices = plan.nodes * (plan.processes if on_gpu else processors)
     slow, fast = OF_GPU if on_gpu else OF_PROCESSOR
     operations = need.operations
+    if plan.kind not in TRAINING_KINDS:
+        fast /= SHARE_OF_LENGTH
     return Seconds(operations / (fast * devices) + START_SECONDS / 2, operations / (slow * devices) + START_SECONDS, 0)
 
 
@@ -133,14 +174,13 @@ def _timed_rates(plan: Plan, need: Need) -> list[float]:
 
 def _need_of_run(run: Run) -> Need | None:
     """What the same arithmetic says of a run that is over."""
-    named = Named(run.base_model, run.base_version)
-    facts = {BASE: facts_of(named)}
-    size = facts[BASE].size
-    if run.snapshot is None or size is None or run.snapshot.state != Snapshot.State.FROZEN:
+    named = {one.role: Named(one.name, one.version) for one in run.inputs.select_related("version")}
+    facts = {role: facts_of(one) for role, one in {BASE: Named(run.base_model, run.base_version), **named}.items()}
+    if run.snapshot is None or run.snapshot.state != Snapshot.State.FROZEN:
         return None
-    texts = texts_of(run.snapshot, bytewise=size.vocabulary <= BYTE_VOCABULARY)
-    if texts is None or run.kind not in RECIPES:
+    texts, recipe = texts_of(run.snapshot, bytewise=_is_bytewise(facts[BASE])), recipe_of(run.kind, named)
+    if texts is None:
         return None
     # A run of an earlier version lacks what has been added since.
-    defaults = {field.name: field.default for field in describe(RECIPES[run.kind])}
-    return need_of(Task(run.kind, defaults | run.config, size, texts.splits))
+    defaults = {field.name: field.default for field in describe(RECIPES[recipe])}
+    return _need_of(recipe, defaults | run.config, {role: one.size for role, one in facts.items()}, texts)

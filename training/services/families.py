@@ -1,4 +1,4 @@
-"""Runs that build on others: queued when the one they wait for succeeds, ended with one that is cancelled."""
+"""Runs that build on others: queued when the one they wait for succeeds, ended with one that never will."""
 
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -16,8 +16,9 @@ def queue_waiting_children(parent: Run) -> None:
     A child that awaits another run besides stays until that one succeeds, too. Wakes workers on commit.
     """
     for child in _waiting(parent):
-        if child.snapshot is not None and child.snapshot.state != Snapshot.State.FROZEN:
+        if _is_withdrawn(child):
             _end(child, Run.State.FAILED, _("The snapshot was withdrawn while this run waited."))
+            fail_hopeless_children(child)
         elif settle_inputs(child):
             child.state, child.queued_at = Run.State.QUEUED, Now()
             child.save(update_fields=["state", "queued_at"])
@@ -32,6 +33,25 @@ def cancel_waiting_children(parent: Run) -> None:
         child.cancel_requested_at = Now()
         _end(child, Run.State.CANCELLED, _("The run that it waited for, %(run)s, was cancelled.") % {"run": parent.pk})
         cancel_waiting_children(child)
+
+
+def fail_hopeless_children(parent: Run) -> None:
+    """Fails all that wait for a run which failed and cannot be resumed, because its snapshot was withdrawn.
+
+    Behind any other run that failed they wait on: somebody may resume it.
+    """
+    if parent.state != Run.State.FAILED or not _is_withdrawn(parent):
+        return
+    words = _("The run that it waited for, %(run)s, cannot go on: its snapshot was withdrawn.") % {"run": parent.pk}
+    hopeless = [parent]
+    while hopeless:
+        for child in _waiting(hopeless.pop()):
+            _end(child, Run.State.FAILED, words)
+            hopeless.append(child)
+
+
+def _is_withdrawn(run: Run) -> bool:
+    return run.snapshot is not None and run.snapshot.state != Snapshot.State.FROZEN
 
 
 def _waiting(parent: Run) -> list[Run]:

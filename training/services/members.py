@@ -103,15 +103,21 @@ def look_at_membership(member: Membership) -> Run.State:
     return Run.State(state)
 
 
-def leave_run(member: Membership, *, well: bool) -> None:
-    """Ends the membership: well, if its processes came to their end; else the first member ends the attempt."""
-    _open(member).update(ended_at=Now(), outcome=Outcome.DONE if well else Outcome.LOST)
+def leave_run(member: Membership, *, outcome: RunMember.Outcome) -> None:
+    """Ends the membership: done, if its processes came to their end; else the first member ends the attempt, which
+    counts against the run where this one was lost, and not where it left because its worker was stopped."""
+    _open(member).update(ended_at=Now(), outcome=outcome)
 
 
 def members_there(claim: Claim) -> int:
     """How many members of the attempt are at work, or were to the end."""
     here = Q(ended_at=None) & (Q(rank=0) | Q(lease_expires_at__gte=Now()))
     return _members(claim).filter(here | Q(outcome=Outcome.DONE)).count()
+
+
+def member_that_left(claim: Claim) -> str:
+    """The worker of a member that gave its place back in good order; "" where none did."""
+    return _members(claim).filter(outcome=Outcome.LEFT).values_list("worker", flat=True).first() or ""
 
 
 def lost_member(claim: Claim) -> str:

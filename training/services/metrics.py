@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from training.models import MetricStretch, RunAttempt, RunMetric
+from training.models import MetricStretch, RunAttempt, RunMetric, RunSample
 from training.services.claims import Claim, update_run
 
 BATCH = 500
@@ -22,7 +22,7 @@ class StepMetrics:
 
 @transaction.atomic
 def begin_attempt(claim: Claim, *, from_step: int, total_steps: int | None) -> None:
-    """Notes at which step the trainer goes on, and drops what was measured beyond it: those steps are done again.
+    """Notes at which step the trainer goes on, and drops what was measured and said beyond it: that is done again.
 
     Raises:
         StaleAttempt: the run is no longer this attempt's; nothing was written.
@@ -30,6 +30,7 @@ def begin_attempt(claim: Claim, *, from_step: int, total_steps: int | None) -> N
     update_run(claim, step=from_step, total_steps=total_steps)
     RunAttempt.objects.filter(run_id=claim.run_id, number=claim.attempt).update(from_step=from_step)
     RunMetric.objects.filter(run_id=claim.run_id, step__gt=from_step).delete()
+    RunSample.objects.filter(run_id=claim.run_id, step__gt=from_step).delete()
     MetricStretch.objects.filter(run_id=claim.run_id, number__gte=from_step // MetricStretch.STEPS).delete()
 
 

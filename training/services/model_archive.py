@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from training.selectors_models import SUMS_NAME, ModelFile
+from training.store.errors import StoreAway, StoreError
+from training.store.opening import open_store
 
 BLOCK_BYTES = 1 << 20
+TRIES = 4
 DIGEST_CHARACTERS = hashlib.sha256().digest_size * 2
 
 Progress = Callable[[int], object]
@@ -84,15 +87,49 @@ def _read(one: ModelFile) -> Iterator[bytes]:
     """Exactly as many bytes as were promised.
 
     Raises:
-        Broken: there are fewer.
+        Broken: there are fewer, or those from the bucket are not what was put there; of them the last one is held back.
     """
-    left = one.size_bytes
-    with _open(one.path) as file:
-        while left and (block := file.read(min(BLOCK_BYTES, left))):
-            left -= len(block)
-            yield block
+    digest, left = hashlib.sha256(), one.size_bytes
+    for block in _from_disk(one.path, left) if one.path is not None else _from_bucket(one.key):
+        block = block[:left]
+        left -= len(block)
+        if one.sha256:
+            digest.update(block)
+            if not left and digest.hexdigest() != one.sha256:
+                raise Broken(f"{one.key} in the artifact store is not what was put there.")
+        yield block
     if left:
-        raise Broken(f"{one.path} has {left} bytes fewer than it had.")
+        raise Broken(f"{one.path or one.key} has {left} bytes fewer than it had.")
+
+
+def _from_disk(path: Path, size: int) -> Iterator[bytes]:
+    with _open(path) as file:
+        while size and (block := file.read(min(BLOCK_BYTES, size))):
+            size -= len(block)
+            yield block
+
+
+def _from_bucket(key: str) -> Iterator[bytes]:
+    """The object's bytes; a connection that breaks is opened again behind what came.
+
+    Raises:
+        Broken: it cannot be read.
+    """
+    store, done, tries = open_store(), 0, TRIES
+    if store is None:
+        raise Broken(f"{key} is in a bucket, and artifacts are in a folder here.")
+    while True:
+        try:
+            for block in store.blocks(key, start=done):
+                done += len(block)
+                yield block
+            return
+        except StoreAway as error:
+            tries -= 1
+            if not tries:
+                raise Broken(str(error)) from error
+        except StoreError as error:
+            raise Broken(str(error)) from error
 
 
 def _open(path: Path) -> BinaryIO:

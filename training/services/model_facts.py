@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from training import base_models
 from training.core.model_sizes import ModelSize, SizeUnknown, gated_decoder, read_model_size, size_of
 from training.models import Run
+from training.selectors_store import readable_folder
 from training.services.run_inputs import Named
 
 TOKENIZER, TEMPLATE, TOKENIZER_CONFIG = "tokenizer.json", "chat_template.jinja", "tokenizer_config.json"
@@ -37,7 +38,7 @@ def facts_of(named: Named) -> Facts:
         first = Named(run.base_model, run.base_version, _awaited_by(run))
         return facts_of(first)
     if version is not None:
-        return _of_folder(version.path)
+        return _of_folder(readable_folder(version) or version.path)
     if (built_in := base_models.BUILT_IN.get(named.name)) is not None:
         if base_models.is_model_folder(built_in.folder):
             return _of_folder(built_in.folder)

@@ -11,6 +11,8 @@ from training.services.placement import offer_fault
 from training.services.plans import TRAINING_KINDS, Estimate, Plan, gib, needed_bytes, why_no_shared_trunk
 from training.services.run_inputs import BASE
 
+# The models besides the base that read what it wrote.
+READERS = ("reward_model", "judge")
 # Fewer prompts to learn from are enough to try the line, and to learn nothing that holds.
 FEW_PROMPTS = 50
 
@@ -26,7 +28,9 @@ def impossibilities(plan: Plan, found: Estimate, workers: Sequence[Worker]) -> d
     if fault := offer_fault(workers, queue=plan.queue, processes=plan.processes):
         return {"processes": fault}
     if found.need is not None and found.exact and not found.need.steps:
-        return {"snapshot": _("This snapshot has nothing to train from: no such line in its train split.")}
+        if plan.kind in TRAINING_KINDS:
+            return {"snapshot": _("This snapshot has nothing to train from: no such line in its train split.")}
+        return {"snapshot": _("This snapshot has no such line in the split %(split)s.") % plan.config}
     if found.need is None or not workers or plan.config.get("shard"):
         return {}
     if found.need.rest_bytes <= found.room.largest_bytes:
@@ -35,6 +39,11 @@ def impossibilities(plan: Plan, found: Estimate, workers: Sequence[Worker]) -> d
         "Weights, gradients and optimiser alone take %(needed)s; the largest worker of %(queue)s has %(has)s. Choose "
         "a LoRA rank, a smaller model or another queue."
     )
+    if plan.kind not in TRAINING_KINDS:
+        words = _(
+            "The weights alone take %(needed)s; the largest worker of %(queue)s has %(has)s. Choose a smaller model or "
+            "another queue."
+        )
     told = {"needed": gib(found.need.rest_bytes), "queue": plan.queue, "has": gib(found.room.largest_bytes)}
     return {BASE: words % told}
 
@@ -69,6 +78,11 @@ def _about_room(plan: Plan, found: Estimate) -> list[str]:
         "About %(needed)s at the peak; the largest worker of %(queue)s that is alive has %(has)s. A LoRA rank, fewer "
         "micro-batch tokens or gradient checkpointing take less."
     )
+    if plan.kind not in TRAINING_KINDS:
+        words = _(
+            "About %(needed)s at the peak; the largest worker of %(queue)s that is alive has %(has)s. Fewer "
+            "micro-batch tokens or shorter responses take less."
+        )
     return [
         words % {"needed": gib(needed_bytes(plan, found.need)), "queue": room.queue, "has": gib(room.largest_bytes)}
     ]
@@ -76,7 +90,9 @@ def _about_room(plan: Plan, found: Estimate) -> list[str]:
 
 def _about_texts(plan: Plan, found: Estimate) -> list[str]:
     if plan.kind not in TRAINING_KINDS:
-        return []
+        if found.need is None or "max_response_length" not in plan.config:
+            return []
+        return [_("Told for responses that all get as long as they may; most end earlier, and it is done sooner.")]
     name = {Run.Kind.SFT: "answers", Run.Kind.PPO: "prompts"}.get(Run.Kind(plan.kind), "ranked")
     rows = {split: getattr(texts, name).rows for split, texts in found.texts.items()}
     notices = []
@@ -104,7 +120,7 @@ def _about_models(plan: Plan, facts: Mapping[str, Facts]) -> list[str]:
             _("The model brings no chat template: Plackett's plain one is used, and is saved with what is trained.")
         )
     for role, one in facts.items():
-        if role == BASE or folder is None or one.folder is None or read_alike(folder, one.folder):
+        if role not in READERS or folder is None or one.folder is None or read_alike(folder, one.folder):
             continue
         words = _(
             "The %(role)s has another tokenizer or chat template than the policy: responses are decoded and put into "

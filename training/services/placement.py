@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 
 from training.models import Worker
 from training.selectors_workers import CPU, living_workers
+from training.store.opening import open_store
 
 MOST = 64
 
@@ -41,6 +42,11 @@ def placement_faults(*, queue: str, processes: int, nodes: int, shard: object) -
     for name, value in (("processes", processes), ("nodes", nodes)):
         if not 1 <= value <= MOST:
             faults[name] = _("From 1 to %(most)d.") % {"most": MOST}
+    if nodes > 1 and "nodes" not in faults and open_store() is not None and not settings.RUNS_SHARED:
+        faults["nodes"] = _(
+            "With artifacts in a bucket, machines that train one run together need a folder of runs that they share; "
+            "see PLACKETT_RUNS_SHARED."
+        )
     if shard and processes * nodes == 1:
         faults["config.shard"] = _("Needs several processes: set Processes to 2 or more.")
     return faults

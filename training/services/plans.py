@@ -12,7 +12,7 @@ from training.models import Run
 from training.services.model_facts import trunk_refusal
 from training.services.run_inputs import BASE, Inputs
 
-# What memory and time are told of; the others answer prompts and learn nothing.
+# What learns; the others answer prompts, or score what was answered.
 TRAINING_KINDS = (Run.Kind.REWARD, Run.Kind.SFT, Run.Kind.DPO, Run.Kind.PPO)
 
 

@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from annotate.models import Project
 from training import base_models
 from training.models import ModelVersion, Run, RunInput
-from training.selectors import base_version_for, run_to_build_on
+from training.selectors import base_version_for, hold_version, run_to_build_on
 from training.services.run_settings import EVALUATE_POLICY, EVALUATE_REWARD, INPUTS, OTHER_MODELS, Role, recipe_of
 
 BASE = "base_model"
@@ -37,7 +37,9 @@ class Inputs:
 
 
 def checked_inputs(project: Project, kind: str, names: dict[str, str]) -> Inputs:
-    """Look up every model that a run of this kind is given.
+    """Look up every model that a run of this kind is given; to be called in a transaction.
+
+    Locks the rows of the models, against their deletion, and of the runs that are to make some.
 
     Args:
         names: by ``base_model`` or a role of RunInput; see training.base_models for how models are called.
@@ -101,12 +103,15 @@ def _look_up(project: Project, name: str) -> Named | str:
     """The model, or what is wrong with the name."""
     if (version_id := base_models.registry_id(name)) is not None:
         version = base_version_for(project=project, version_id=version_id)
-        return _("There is no such model in the registry of this project.") if version is None else Named(name, version)
+        if version is None or not hold_version(version.pk):
+            return _("There is no such model in the registry of this project.")
+        return Named(name, version)
     if (run_id := base_models.run_id(name)) is not None:
         run = run_to_build_on(project=project, run_id=run_id)
-        if run is None:
+        version = _made_by(run_id)
+        if run is None or (version is not None and not hold_version(version.pk)):
             return _("There is no such run in this project, or it makes no model any more.")
-        return Named(name, ModelVersion.objects.filter(run=run, deleted_at=None).first(), run)
+        return Named(name, version, run)
     return base_models.name_fault(name) or Named(name)
 
 

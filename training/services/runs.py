@@ -35,6 +35,7 @@ def start_run(
     queue: str = "",
     processes: int = 1,
     nodes: int = 1,
+    cloned_from: Run | None = None,
 ) -> Run:
     """Queues a run after checking all that can be checked before a worker has it; wakes a worker on commit.
 
@@ -47,6 +48,7 @@ def start_run(
             one without scores a reward model.
         queue: one of settings.RUN_QUEUES; "" chooses by rule, see services.placement.
         processes, nodes: how many processes on each of how many machines train it together.
+        cloned_from: the run of the project whose settings filled in the form.
 
     Raises:
         Invalid: with one message per wrong field; settings stand under `config.NAME`.
@@ -66,6 +68,7 @@ def start_run(
         snapshot=snapshot,
         # The latest of those awaited: in a chain it is the one that the others end before.
         parent=max(awaited, key=lambda one: one.pk, default=None),
+        cloned_from=cloned_from,
         base_model=base_model,
         base_version=models.named[BASE].version,
         config=plan.config,
@@ -206,9 +209,13 @@ def resume_run(run: Run) -> Run:
         raise Conflict(_("A run that this one builds on has made no model yet; resume that one first."))
     locked.state, locked.queued_at, locked.finished_at = Run.State.QUEUED, Now(), None
     locked.cancel_requested_at, locked.reason, locked.times_lost = None, "", 0
+    locked.checkpoints_removed_at = None
     locked.save(
-        update_fields=["state", "queued_at", "finished_at", "cancel_requested_at", "reason", "times_lost"],
-    )
+        update_fields=[
+            "state", "queued_at", "finished_at", "cancel_requested_at", "reason", "times_lost",
+            "checkpoints_removed_at",
+        ],
+    )  # fmt: skip
     ring_on_commit(locked.queue)
     locked.refresh_from_db()
     return locked

@@ -1,5 +1,7 @@
 """How numbers of runs are written for people."""
 
+from typing import Any
+
 from django import template
 from django.utils.formats import get_format
 from django.utils.translation import gettext as _
@@ -56,3 +58,21 @@ def duration(seconds: Number) -> str:
 def get(values: dict[str, float], name: str) -> float | None:
     """A measurement by its name, which holds a slash; nothing if it was not taken."""
     return values.get(name)
+
+
+@register.filter
+def device_hours(hours: Number) -> str:
+    """0.004 → `0.01 h`, 1.7 → `1.7 h`, 128.4 → `128 h`: never nothing for what took some time."""
+    if hours is None or isinstance(hours, str):
+        return NOTHING
+    if hours < 1:
+        digits = f"{max(hours, 0.01):.2f}" if hours > 0 else "0"
+    else:
+        digits = f"{hours:.1f}" if hours < 100 else f"{hours:.0f}"
+    return _written(f"{digits}\N{NO-BREAK SPACE}h")
+
+
+@register.filter
+def money(cost: Any) -> str:
+    """`4.25 EUR`; a dash for nothing."""
+    return _written(f"{cost.amount:.2f}\N{NO-BREAK SPACE}{cost.currency}") if cost else NOTHING

@@ -10,7 +10,9 @@ from pathlib import Path
 from django.conf import settings
 from django.core.files.storage import FileSystemStorage, default_storage
 
+from training.store.bundles import TURN_NAME
 from webapp.backups.manifest import DUMP, FILES, BackupError, Manifest, Progress, StoredFile, copy_with_hash, read_hash
+from webapp.backups.objects import objects_named, store_address
 from webapp.backups.postgres import dump_database, frozen_database
 
 # What a run keeps for one attempt alone, and what is not published yet: of no use in a backup, and partly texts that
@@ -44,6 +46,7 @@ def make_backup(target: Path, *, checkpoints: bool, say: Say, progress: Progress
         with frozen_database() as frozen:
             dump_database(target / DUMP, snapshot=frozen.snapshot)
         size, sha256 = read_hash(target / DUMP, progress=lambda _: None)
+        objects = objects_named(checkpoints=checkpoints)
         say("Copying the files …")
         files, vanished = _copy_files(target / FILES, checkpoints=checkpoints, progress=progress)
         manifest = Manifest(
@@ -55,6 +58,8 @@ def make_backup(target: Path, *, checkpoints: bool, say: Say, progress: Progress
             files=files,
             artifacts_included="artifacts" in folders(),
             vanished=vanished,
+            store=store_address(),
+            objects=objects,
         )
         manifest.write(target)
     except FileExistsError:
@@ -88,6 +93,8 @@ def _walk(folder: Path, *, checkpoints: bool) -> Iterator[Path]:
     except FileNotFoundError:
         return
     for entry in entries:
+        if (Path(entry.path) / TURN_NAME).is_file():  # of a run that is in the bucket, a machine's own copy
+            continue
         if entry.is_symlink() or any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in PASSING):
             continue
         if not entry.is_dir():

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 FORMAT = "plackett-backup/1"
@@ -38,6 +38,8 @@ class Manifest:
         tables: rows of each table, counted in the very snapshot that was dumped.
         artifacts_included: False where the artifact store is no folder; it has backups of its own then.
         vanished: files that were deleted while the backup was made.
+        store: the bucket that artifacts are in; empty where they are in a folder.
+        objects: of that bucket, what the rows need; named here, not copied.
     """
 
     created_at: str
@@ -48,6 +50,8 @@ class Manifest:
     files: list[StoredFile]
     artifacts_included: bool
     vanished: list[str]
+    store: str = ""
+    objects: list[StoredFile] = field(default_factory=list)
 
     @property
     def size_bytes(self) -> int:
@@ -73,7 +77,8 @@ class Manifest:
             if plain.pop("format") != FORMAT:
                 raise BackupError(f"{folder / MANIFEST} is not of the format {FORMAT}.")
             dump, files = StoredFile(**plain.pop("dump")), [StoredFile(**one) for one in plain.pop("files")]
-            return cls(dump=dump, files=files, **plain)
+            objects = [StoredFile(**one) for one in plain.pop("objects", ())]  # of a backup before there were buckets
+            return cls(dump=dump, files=files, objects=objects, **plain)
         except FileNotFoundError:
             raise BackupError(f"{folder} is no backup: it has no {MANIFEST}, which is written last.") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

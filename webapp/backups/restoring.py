@@ -8,6 +8,7 @@ from pathlib import Path
 from annotate.services.epochs import start_epoch
 from webapp.backups.making import folders
 from webapp.backups.manifest import DUMP, FILES, BackupError, Manifest, Progress, copy_with_hash
+from webapp.backups.objects import missing_objects, store_address
 from webapp.backups.postgres import count_rows, empty_database, load_database, others_connected
 
 Say = Callable[[str], object]
@@ -16,7 +17,9 @@ LEAVING_SECONDS = 2.0
 """How long a connection that was just closed may still be seen by the server."""
 
 
-def restore_backup(source: Path, *, wipe: bool, same_history: bool, say: Say, progress: Progress) -> Manifest:
+def restore_backup(
+    source: Path, *, wipe: bool, same_history: bool, say: Say, progress: Progress, without_objects: bool = False
+) -> Manifest:
     """Reads the whole backup first, then puts the files and last the database in their places.
 
     Files that no row names are harmless, rows without their files are not: so a restore that is interrupted leaves an
@@ -24,6 +27,7 @@ def restore_backup(source: Path, *, wipe: bool, same_history: bool, say: Say, pr
 
     Args:
         wipe: delete what is there; without it a place that is not empty is refused.
+        without_objects: go on although objects that the backup names are not in the bucket.
         same_history: nothing was written after the backup (a move to another machine), so cursors of exports stay good.
 
     Raises:
@@ -33,6 +37,7 @@ def restore_backup(source: Path, *, wipe: bool, same_history: bool, say: Say, pr
     say("Checking the backup …")
     manifest.check(source, progress=progress)
     _check_place(manifest, wipe=wipe)
+    _check_objects(manifest, without=without_objects, say=say)
     if wipe:
         say("Removing what is there …")
         _wipe(manifest)
@@ -56,6 +61,19 @@ def _check_place(manifest: Manifest, *, wipe: bool) -> None:
     for root in _restored_folders(manifest).values():
         if root.is_dir() and any(root.iterdir()):
             raise BackupError(f"{root} is not empty. With --wipe, what is there is deleted.")
+
+
+def _check_objects(manifest: Manifest, *, without: bool, say: Say) -> None:
+    missing = missing_objects(manifest.objects)
+    if not missing:
+        return
+    told = f"{len(missing):,} of {len(manifest.objects):,} objects that the backup names are not in {store_address()}"
+    if not without:
+        raise BackupError(
+            f"{told} (they were in {manifest.store}), {missing[0]} for one. Bring them back from the bucket's own "
+            "versions or copies, or go on without them: --without-objects."
+        )
+    say(f"{told}: what they hold is lost.")
 
 
 def _others_staying() -> int:

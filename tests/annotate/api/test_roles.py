@@ -208,6 +208,10 @@ def setup_body(world: World) -> dict[str, str]:
     return dict(Setup.of(world.project, current_version(world.project)).hidden())
 
 
+def two_runs(world: World) -> list[int]:
+    return [world.run, ModelVersion.objects.values_list("run_id", flat=True).get(pk=world.model)]
+
+
 def compared(slot: Slot) -> dict[str, Any]:
     assert slot.presented_order is not None
     return {"lease": str(slot.lease_id), "a": slot.presented_order[0], "b": slot.presented_order[1]}
@@ -229,6 +233,8 @@ BODIES: dict[tuple[str, str], Body] = {
         {"lease": str(slot.lease_id)} | ranking_body(slot)
     ),
     ("POST", "/api/v1/projects/{slug}/snapshots/"): lambda world, slot: {"name": "s"},
+    ("GET", "/api/v1/runs/compare/"): lambda world, slot: {"run": two_runs(world)},
+    ("GET", "/runs/compare/"): lambda world, slot: {"run": two_runs(world)},
     ("POST", "/api/v1/pipelines/"): lambda world, slot: {
         "project": "tales",
         "snapshot": world.snapshot,
@@ -236,6 +242,8 @@ BODIES: dict[tuple[str, str], Body] = {
         "stages": ["reward"],
     },  # fmt: skip
     ("POST", "/api/v1/runs/"): lambda world, slot: START | {"project": "tales", "snapshot": world.snapshot},
+    ("POST", "/api/v1/runs/{run}/checkpoints/"): lambda world, slot: {"keep": True},
+    ("POST", "/runs/{run}/keep/"): lambda world, slot: {"keep": "1"},
     ("POST", "/api/v1/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
     ("POST", "/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
     ("POST", "/api/v1/leases/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},
@@ -301,7 +309,7 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
         body = ranking_body(slot) | {"supersedes": ranking}
     if path.startswith("/api/") and path != "/api/docs/":
         client = token_client(user) if user else APIClient()
-        return getattr(client, row.method.lower())(path, body if row.method != "GET" else None)
+        return getattr(client, row.method.lower())(path, body or None if row.method == "GET" else body)
     browser = Client()
     if user:
         browser.force_login(user)

@@ -336,7 +336,7 @@ def test_the_page_needs_nothing_else_and_escapes(exploited, tmp_path):
 def test_the_card_says_data_measures_limits_and_settings(kind, exploited):
     report = sft_report() if kind == "sft" else exploited | {"kind": kind, "warnings": ["Mind *this*."]}
     config = {"model": "/secret/base", "reward": ["model:/secret/place/model*2"], "seed": 3, "judge": "/secret/judge"}
-    card = policy_card(kind=kind, base="org/base", report=report, config=config, data_sha256="abc")
+    card = policy_card(kind=kind, base="org/base", report=report, config=config, data_sha256="abc", licence=None)
     head = card.split("---")[1]
     assert "text-generation" in head and f"tags: [{kind}, plackett]" in head
     assert "`org/base`" in card and "`abc`" in card and "/secret" not in card

@@ -9,6 +9,7 @@ from torch import nn
 
 from tests.training.core.judged import example
 from training.core.evaluation import evaluate
+from training.core.licences import Licence
 from training.core.reports import reward_model_card, warnings_about
 from training.core.saving import MEAN_KEY, SCALE_KEY, THRESHOLDS_KEY, ScoreScale, fold_scale
 
@@ -178,12 +179,13 @@ def test_the_card_tells_what_the_numbers_beside_the_weights_mean(report: dict[st
     fold_scale(model, scale, thresholds={"eta": 0.25}, ties="rao-kupper")
     written = vars(model.whole.config)
     more = {"score_scale": vars(scale), "thresholds": {"eta": 0.25}, "kept_step": 2}
-    card = reward_model_card(base="base", report=report | more, config={}, data_sha256="abc")
+    card = reward_model_card(base="base", report=report | more, config={}, data_sha256="abc", licence=None)
     assert f"`{MEAN_KEY}` = {written[MEAN_KEY]:.4f}: " in card
     assert f"`{SCALE_KEY}` = {written[SCALE_KEY]:.4f}: " in card
     assert f"`{THRESHOLDS_KEY}`: eta = {written[THRESHOLDS_KEY]['eta']:.4f}, " in card
     assert "3 steps; weights of step 2, lowest validation log-loss." in card
-    without = reward_model_card(base="base", report=report | {"thresholds": {}}, config={}, data_sha256="abc")
+    report |= {"thresholds": {}}
+    without = reward_model_card(base="base", report=report, config={}, data_sha256="abc", licence=None)
     assert "plackett_" not in without and "weights of step" not in without and "None" not in without
 
 
@@ -195,6 +197,7 @@ def test_the_card_tells_what_an_ensemble_says_together(report: dict[str, Any]) -
         report=report | {"validation": report["validation"] | {"ensemble": together}},
         config={},
         data_sha256="abc",
+        licence=None,
     )
     assert "This is the first of 3 models" in card
     assert "- validation: accuracy of the mean score 0.812 (0.750 to 0.875); standard deviation" in card
@@ -204,16 +207,25 @@ def test_the_card_tells_what_an_ensemble_says_together(report: dict[str, Any]) -
 def test_the_card_is_no_way_in_for_markup(report: dict[str, Any]) -> None:
     hostile = "`a`\n# <b>*x*</b> | [y](http://z)"
     card = reward_model_card(
-        base=hostile, report=report | {"warnings": [hostile]}, config={"system": hostile}, data_sha256="abc"
+        base=hostile,
+        report=report | {"warnings": [hostile]},
+        config={"system": hostile},
+        data_sha256="abc",
+        licence=None,
     )
     assert "<b>" not in card.replace("`a # <b>*x*</b> | [y](http://z)`", "")
     assert "\n# <" not in card and "[y](" not in card.replace("`a # <b>*x*</b> | [y](http://z)`", "")
     assert card.count("\\`a\\` # &lt;b>\\*x\\*&lt;/b> \\| \\[y\\](http://z)") == 2
 
 
+def test_the_card_names_the_licence_of_the_base_model(report: dict[str, Any]) -> None:
+    card = reward_model_card(base="base", report=report, config={}, data_sha256="abc", licence=Licence("mit"))
+    assert card.startswith("---\nlicense: mit\n") and "## Licence\n\n`mit`, as the base model" in card
+
+
 def test_the_card_shows_the_main_figures(report: dict[str, Any]) -> None:
     section = report["validation"]
-    card = reward_model_card(base="base", report=report, config={}, data_sha256="abc")
+    card = reward_model_card(base="base", report=report, config={}, data_sha256="abc", licence=None)
     assert f"| log-loss, nats a pair | {section['log_loss']:.3f} (" in card
     assert "| agreement of two annotators of one task | unknown |" in card
     assert "- Look." in card

@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from training.core.licences import Licence, licence_of
 from training.core.local_models import unpack_smollm2
 from training.core.modeling import load_reward_model
 from training.core.packing import TokenisedExample, collate, plan_micro_batches
@@ -38,6 +39,7 @@ def test_it_speaks_and_its_pad_is_no_ending(smollm2: Path) -> None:
     assert tokenizer.pad_token_id == model.config.pad_token_id == model.generation_config.pad_token_id == 0
     encoder = ChatEncoder(tokenizer)
     assert settle_pad_token(encoder, embedding_rows=49152) == 0
+    assert licence_of(str(smollm2)) == Licence("apache-2.0")
     ids = torch.tensor([encoder.encode_prompt(PROMPT).ids])
     answer = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
     assert "Paris" in tokenizer.decode(answer[0, ids.shape[1] :])

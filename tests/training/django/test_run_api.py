@@ -1,5 +1,7 @@
 """Runs and models over REST: who may, what comes back, what is refused."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +10,9 @@ from rest_framework.test import APIClient
 from annotate.models import ApiToken, Snapshot, User
 from annotate.services.tokens import create_token
 from tests.training.django.helpers import RunCast, claim, make_snapshot, queue_run
+from tests.training.told import points, told_in
 from training.models import ModelVersion, Run
-from training.services.claims import fail, mark_running, succeed
+from training.services.claims import fail, give_back, mark_running, succeed
 from training.services.metrics import StepMetrics, begin_attempt, record_metrics
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("runs_root")]
@@ -44,6 +47,31 @@ def finished(snapshot: Snapshot, **fields: Any) -> ModelVersion:
     model = ModelVersion(project=snapshot.project, run=run, **(values | fields))
     succeed(held, model=model, step=3, report=REPORT)
     return model
+
+
+def test_the_measurements_come_as_an_event_file_with_each_step_once(
+    snapshot: Snapshot, people: RunCast, tmp_path: Path
+) -> None:
+    run = queue_run(snapshot)
+    held = claim()
+    mark_running(held, process_id=1, process_started_at=1.0)
+    begin_attempt(held, from_step=0, total_steps=9)
+    told = {"train/loss": 1.0, "train/odd": None}
+    record_metrics(held, rows=[StepMetrics(step, told) for step in range(1, 8)], from_step=0)
+    give_back(held, lost=False, reason="x")
+    again = claim()
+    begin_attempt(again, from_step=3, total_steps=9)
+    record_metrics(again, rows=[StepMetrics(step, {"train/loss": 2.0}) for step in (4, 5)], from_step=3)
+    address = f"/api/v1/runs/{run.pk}/tensorboard/"
+    answer = client_of(people.alice).get(address)
+    assert answer.status_code == 200 and answer["Cache-Control"] == "private, no-store"
+    name = re.fullmatch(r'attachment; filename="(events\.out\.tfevents\.[\d.a-z-]+)"', answer["Content-Disposition"])
+    assert name is not None
+    (tmp_path / name[1]).write_bytes(b"".join(answer))  # type: ignore[arg-type]
+    assert told_in(tmp_path) == points((1, 3, 1.0), (4, 5, 2.0))
+    assert client_of(people.alice).head(address).content == b""
+    for who, status in (("charlie", 404), ("bob", 403)):
+        assert client_of(getattr(people, who)).get(address).status_code == status
 
 
 def test_start_read_cancel_resume(snapshot: Snapshot, people: RunCast) -> None:

@@ -276,6 +276,30 @@ def test_a_withdrawal_ends_what_waits_for_its_snapshot(snapshot: Snapshot) -> No
     assert "withdrawn" in reward.reason and "withdrawn" in ppo.reason
 
 
+def test_a_withdrawal_ends_also_what_waits_behind_those_that_it_ends(snapshot: Snapshot) -> None:
+    sft = start(snapshot, "sft")
+    kept = make_snapshot(snapshot.project, name="kept")
+    dpo = start(snapshot, "dpo", base_model=f"run:{sft.pk}")
+    child = start(kept, "dpo", base_model=f"run:{dpo.pk}")
+    grandchild = start(kept, "reward", base_model=f"run:{child.pk}")
+    held = begin_next(sft)
+    withdraw_snapshot(snapshot=snapshot)
+    finish(sft, held)
+    assert states(sft, dpo, child, grandchild) == ["succeeded", "failed", "failed", "failed"]
+    assert "its snapshot was withdrawn" in grandchild.reason and str(dpo.pk) in grandchild.reason
+
+
+@pytest.mark.parametrize("way", ["failed", "given up"])
+def test_what_waits_for_a_run_that_a_withdrawal_ended_ends_with_it(snapshot: Snapshot, way: str) -> None:
+    sft, reward, ppo = chain(snapshot)
+    held = claim()
+    withdraw_snapshot(snapshot=snapshot)
+    Run.objects.filter(pk=sft.pk).update(times_lost=2)
+    fail(held, reason="withdrawn") if way == "failed" else give_back(held, lost=True, reason="gone")
+    assert states(sft, reward, ppo) == ["failed"] * 3
+    assert "cannot go on: its snapshot was withdrawn" in ppo.reason
+
+
 def test_a_policy_that_learned_from_a_withdrawn_reward_model_is_told(snapshot: Snapshot) -> None:
     elsewhere = make_snapshot(snapshot.project, name="second")
     reward = start(snapshot, "reward")

@@ -9,7 +9,7 @@ from django.test import Client
 from annotate.models import Snapshot
 from tests.training.django.helpers import RunCast, claim, queue_run
 from training.models import Run, RunMetric
-from training.pages.curves import CURVES, LATEST
+from training.pages.curves import CURVES, LATEST, use_charts
 from training.services.claims import mark_running
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("runs_root")]
@@ -30,8 +30,13 @@ def live_page(
 @pytest.mark.parametrize("kind", ["reward", "sft", "dpo", "ppo"])
 def test_each_kind_has_its_curves(snapshot: Snapshot, people: RunCast, kind: str) -> None:
     html = live_page(snapshot, people, kind, [])
-    assert re.findall(r'data-series="([^"]+)"', html) == [curve.series for curve in CURVES[kind]]
-    assert html.count("nothing measured yet") == len(CURVES[kind])
+    assert re.findall(r'<figure class="card chart" data-chart="([^"/]+/[^"]+)"', html) == [
+        curve.series for curve in CURVES[kind]
+    ]
+    assert re.findall(r'data-series="([^"]+)"', html) == [
+        series for curve in CURVES[kind] for series in (curve.series, curve.beside) if series
+    ]
+    assert html.count(": nothing measured yet") == len(CURVES[kind]) + len(use_charts())
     assert len({curve.series for curve in CURVES[kind]}) == len(CURVES[kind])
 
 
@@ -44,7 +49,7 @@ def test_a_ppo_run_shows_its_score_and_kl_and_no_accuracy(snapshot: Snapshot, pe
     for value in ("<b>0.5</b>", "<b>1.75</b>", "<b>87.5\xa0%</b>"):
         assert value in html
     assert "accuracy" not in html and "chance" not in html
-    assert 'data-series="ppo/score_mean" data-name="Score" data-beside="validation/score"' in html
+    assert 'data-series="validation/score"' in html and 'data-name="held-out prompts"' in html
     german = live_page(snapshot, people, "ppo", rows, language="de")
     assert "KL zur Referenz" in german and "Token je Antwort" in german and "noch nichts gemessen" in german
 

@@ -104,6 +104,53 @@ def test_time_is_told_from_runs_like_it(snapshot: Snapshot) -> None:
     assert ahead(snapshot, base_model="smollm2").seconds.runs == 0  # type: ignore[union-attr]  # of another size
 
 
+def test_what_sampling_needs_is_told(snapshot: Snapshot) -> None:
+    alive("a", "gpu")
+    sample = {"kind": "sample", "config": {"max_response_length": 64, "batch_size": 8}}
+    one = ahead(snapshot, **sample)
+    assert one.need is not None and one.seconds is not None and not one.why_unknown
+    assert one.need.steps == 3 and one.need.tokens >= 20 * 64  # 20 prompts, 8 at once
+    assert any("as long as they may" in notice for notice in one.notices)
+    two = ahead(snapshot, **sample, inputs={"model_2": "smollm2"})
+    assert two.need is not None and two.need.steps == 6
+    assert two.need.rest_bytes > 100 * one.need.rest_bytes, "the largest of them, as one follows the other"
+    longer = ahead(snapshot, kind="sample", config=sample["config"] | {"samples_per_prompt": 4})
+    assert longer.need is not None and longer.need.operations == pytest.approx(4 * one.need.operations)
+    assert ahead(snapshot, **sample, inputs={"model_2": "owner/name"}).why_unknown
+    nothing = ahead(snapshot, kind="sample", config={"split": "test"})
+    assert "no such line in the split test" in nothing.refusals["snapshot"]
+
+
+def test_what_an_evaluation_needs_is_told(snapshot: Snapshot) -> None:
+    alive("small", "gpu", gib=1)
+    reward = queue_run(snapshot, config={})
+    judge = {"base_model": "tiny", "inputs": {"baseline": "smollm2", "judge": f"run:{reward.pk}"}}
+    compared = ahead(snapshot, kind="evaluate", **judge)
+    assert compared.need is not None and compared.need.steps == 2  # 4 prompts by each of two models
+    assert compared.need.rest_bytes > 4 * 134_515_008 and not compared.refusals
+    assert any("shorter responses take less" in one for one in compared.notices)
+    scored = ahead(snapshot, kind="evaluate", base_model=f"run:{reward.pk}", config={"split": "validation"})
+    assert scored.need is not None and (scored.need.steps, scored.room.fitting) == (1, 1)
+    assert scored.need.rest_bytes < scored.need.peak_bytes < compared.need.peak_bytes
+    Worker.objects.update(memory_bytes=GIB // 4)
+    assert "The weights alone take" in ahead(snapshot, kind="evaluate", **judge).refusals["base_model"]
+
+
+def test_time_of_sampling_is_told_from_runs_like_it(snapshot: Snapshot) -> None:
+    alive("a", "gpu")
+    plan, _found = look_ahead(
+        project=snapshot.project, kind="sample", snapshot=snapshot, base_model="tiny", config={"batch_size": 10}
+    )  # fmt: skip
+    queue_run(snapshot, kind="sample", config=dict(plan.config))
+    held = claim()
+    mark_running(held, process_id=1, process_started_at=1.0)
+    begin_attempt(held, from_step=0, total_steps=2)
+    record_metrics(held, rows=[StepMetrics(step, {"time/step_seconds": 50.0}) for step in (1, 2)], from_step=0)
+    succeed(held, model=None, step=2)
+    told = ahead(snapshot, kind="sample", config={"samples_per_prompt": 10}).seconds
+    assert told is not None and told.runs == 1 and told.low < 1000 < told.high < 2000
+
+
 def ahead_config(snapshot: Snapshot) -> dict[str, Any]:
     """All settings with their defaults, as a started run has them."""
     plan, _found = look_ahead(

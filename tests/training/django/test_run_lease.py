@@ -109,7 +109,8 @@ def python(code: str) -> list[str]:
 
 
 def test_a_trainer_gets_no_way_into_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DATABASE_URL", "REDIS_URL", "PLACKETT_SECRET_KEY", "PLACKETT_METRICS_TOKEN", "REDIS_PASSWORD_FILE"):
+    names = ("DATABASE_URL", "REDIS_URL", "PLACKETT_SECRET_KEY", "PLACKETT_METRICS_TOKEN", "REDIS_PASSWORD_FILE")
+    for name in (*names, "PLACKETT_MLFLOW_TOKEN", "PLACKETT_MLFLOW_PASSWORD", "PLACKETT_MLFLOW_PASSWORD_FILE"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("KEPT", "kept")
     log = tmp_path / "log.txt"

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,6 +24,10 @@ from tests.training.django.test_run_worker import (  # noqa: F401 fixtures
 )
 from training.models import Run, RunAttempt, RunMember
 from training.models import Worker as WorkerRow
+from training.runner.attempt import Attempt, Ending, Why
+from training.runner.lease import clock
+from training.runner.member import MemberAttempt
+from training.runner.mirror import Exit
 from training.runner.prepare import Meeting, launched, mark_of
 from training.runner.trainer import MARK
 from training.services.claims import Claim, StaleAttempt, claim_run, give_back, mark_running
@@ -32,11 +38,12 @@ from training.services.members import (
     leave_run,
     lost_member,
     meeting_place,
+    member_that_left,
     members_there,
     open_membership,
     renew_membership,
 )
-from training.services.runs import start_run
+from training.services.runs import cancel_run, start_run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -114,10 +121,50 @@ def test_who_leaves_badly_or_falls_silent_is_lost_and_who_is_done_is_not(snapsho
     assert lost_member(held) == "b" and members_there(held) == 1
     renew_membership(member)
     assert lost_member(held) == ""
-    leave_run(member, well=True)
+    leave_run(member, outcome=RunMember.Outcome.DONE)
     assert lost_member(held) == "" and members_there(held) == 2
     with pytest.raises(StaleAttempt):
         renew_membership(member)
+
+
+def attempt_of(held: Claim, worker: str) -> Attempt:
+    return Attempt(held, worker=worker, host="h", taken_at=clock(), stop=threading.Event())
+
+
+def test_a_worker_that_is_stopped_gives_its_place_back_at_once(snapshot: Snapshot, runs_root: Path) -> None:
+    run, held, member = gathered(snapshot)
+    stop = threading.Event()
+    stop.set()
+    MemberAttempt(member, host="h", taken_at=clock(), stop=stop).carry_out()
+    assert RunMember.objects.get(rank=1).outcome == "left"
+    assert (member_that_left(held), lost_member(held), members_there(held)) == ("b", "", 1)
+    RunMember.objects.filter(rank=0).delete()
+    attempt_of(held, "a").carry_out()  # it gathers, and does not wait for who will not come
+    run.refresh_from_db()
+    assert (run.state, run.times_lost) == ("queued", 0) and "The worker b was stopped" in run.reason
+    assert RunAttempt.objects.get().outcome == "released"
+
+
+@pytest.mark.parametrize(
+    ("ending", "outcome"),
+    [
+        (Ending(1, None, None), "released"),  # its processes went away before the holder looked
+        (Ending(143, Exit(143, "stopped", {}), None), "released"),  # all agreed to stop
+        (Ending(-15, None, Why.MEMBER_LEFT), "released"),
+        (Ending(2, Exit(2, "bad data", {}), None), "failed"),
+        (Ending(-15, None, Why.CANCELLED), "cancelled"),
+    ],
+)
+def test_whose_worker_was_stopped_uses_up_no_attempt(
+    snapshot: Snapshot, runs_root: Path, ending: Ending, outcome: str
+) -> None:
+    run, held, member = gathered(snapshot)
+    leave_run(member, outcome=RunMember.Outcome.LEFT)
+    if outcome == "cancelled":
+        cancel_run(run)
+    attempt_of(held, "a")._settle(ending)
+    run.refresh_from_db()
+    assert (RunAttempt.objects.get().outcome, run.times_lost) == (outcome, 0)
 
 
 def test_an_attempt_ends_for_all_its_members(snapshot: Snapshot) -> None:
@@ -146,6 +193,7 @@ BROKEN = {
     "lease_expires_at, outcome) VALUES (%(run)s, 1, 2, 'c', 'h', '', now(), '')",
     "moved": "UPDATE training_runmember SET worker = 'c' WHERE rank = 1",
     "without a lease": "UPDATE training_runmember SET lease_expires_at = NULL WHERE rank = 1",
+    "ended with an unknown outcome": "UPDATE training_runmember SET ended_at = now(), outcome = 'x' WHERE rank = 1",
     "ended without an outcome": "UPDATE training_runmember SET ended_at = now() WHERE rank = 1",
     "another size": "UPDATE training_run SET nodes = 3",
     "another number of processes": "UPDATE training_run SET processes = 3",
@@ -214,17 +262,23 @@ def test_two_machines_outlive_a_kill_and_are_as_one_of_two_processes(
 ) -> None:
     monkeypatch.setenv("PLACKETT_PROCESSES", "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    start_worker("gpu-a")
-    start_worker("gpu-b")
+    workers = {name: start_worker(name) for name in ("gpu-a", "gpu-b")}
     apart = train(snapshot, nodes=2)
     kill_at(apart, step=7, rank=1)
+    wait_for(apart, lambda run: run.attempt == 2 and run.step > 15)
+    second = RunMember.objects.get(run=apart, attempt=2, rank=1)
+    workers[second.worker.partition("@")[0]].stop()
+    wait_for(apart, lambda run: run.state == "queued")
+    assert RunMember.objects.get(pk=second.pk).outcome == "left" and "was stopped" in apart.reason
+    start_worker("gpu-c")
     wait_for(apart, lambda run: run.is_finished)
-    assert (apart.state, apart.attempt, apart.times_lost) == ("succeeded", 2, 1), apart.log_tail
-    assert [one.outcome for one in RunAttempt.objects.filter(run=apart)] == ["lost", "succeeded"]
-    members = list(RunMember.objects.filter(run=apart, attempt=2))
+    assert (apart.state, apart.attempt, apart.times_lost) == ("succeeded", 3, 1), apart.log_tail
+    assert [one.outcome for one in RunAttempt.objects.filter(run=apart)] == ["lost", "released", "succeeded"]
+    members = list(RunMember.objects.filter(run=apart, attempt=3))
     assert [(one.rank, one.outcome) for one in members] == [(0, "done"), (1, "done")]
     assert len({one.worker for one in members}) == 2 and members[0].port
     assert (RunAttempt.objects.get(run=apart, number=2).from_step or 0) >= 5
+    assert (RunAttempt.objects.get(run=apart, number=3).from_step or 0) >= 15
     assert not processes_of(apart)
 
     together = train(snapshot, processes=2)

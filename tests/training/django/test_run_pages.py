@@ -13,9 +13,10 @@ from tests.training.django.test_run_api import finished
 from training.models import Run
 from training.pages.forms import MAIN
 from training.recipes.configs import RewardConfig, describe
-from training.services.claims import fail, mark_running, update_run
+from training.services.claims import fail, give_back, mark_running, update_run
 from training.services.metrics import StepMetrics, begin_attempt, record_metrics
 from training.services.run_settings import set_by_server
+from training.services.tracking import note_tracker
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("runs_root")]
 
@@ -44,6 +45,56 @@ def form_of(snapshot: Snapshot, **changes: Any) -> dict[str, Any]:
         if field.name not in set_by_server("reward") and field.kind != "boolean"
     }
     return values | {"snapshot": snapshot.pk, "base_model": "tiny", "hub_model": "", "name": ""} | changes
+
+
+def sampling_form(snapshot: Snapshot, **changes: Any) -> dict[str, Any]:
+    values = {"snapshot": snapshot.pk, "base_model": "hub", "hub_model": "owner/first", "model_2": "hub"}
+    return values | {"hub_model_2": "owner/second", "model_3": "tiny", "hub_model_3": "ignored/name"} | changes
+
+
+def test_each_sampled_model_may_be_one_of_the_hub(project: Project, snapshot: Snapshot, people: RunCast) -> None:
+    client, address = page_of(people.alice), f"/p/{project.slug}/train/?kind=sample"
+    html = client.get(address).content.decode()
+    for number in (2, 3, 4):
+        assert f'name="hub_model_{number}"' in html
+    assert html.count('<option value="hub"') == 4, "reward models are not asked of the hub"
+    assert client.post(address, sampling_form(snapshot)).status_code == 302
+    run = Run.objects.get()
+    assert {one.role: one.name for one in run.inputs.all()} == {"model_2": "owner/second", "model_3": "tiny"}
+    clone = client.get(f"/p/{project.slug}/train/?clone={run.pk}").content.decode()
+    assert 'value="owner/first"' in clone and 'value="owner/second"' in clone
+    assert clone.count('<option value="hub" selected>') == 2
+
+
+def test_what_is_wrong_with_a_model_of_the_hub_stands_at_its_field(
+    project: Project, snapshot: Snapshot, people: RunCast
+) -> None:
+    client, address = page_of(people.alice), f"/p/{project.slug}/train/?kind=sample"
+    for written, told in (
+        ("", "Write owner/name"),
+        ("a b", "owner/name on the hub"),
+        ("owner/first", "sampled already"),
+    ):
+        answer = client.post(address, sampling_form(snapshot, hub_model_2=written))
+        assert answer.status_code == 422, written
+        assert told in answer.context["form"].errors["hub_model_2"][0]
+    assert not Run.objects.exists()
+
+
+def test_the_page_says_where_else_measurements_are_shown_and_where_no_more(snapshot: Snapshot, people: RunCast) -> None:
+    run = queue_run(snapshot)
+    held = claim()
+    note_tracker(held, name="MLflow", url="https://mlflow.example/#/experiments/1/runs/2")
+    html = page_of(people.alice).get(f"/runs/{run.pk}/").content.decode()
+    assert f'href="/api/v1/runs/{run.pk}/tensorboard/"' in html
+    assert 'href="https://mlflow.example/#/experiments/1/runs/2"' in html and "told no more" not in html
+    note_tracker(held, name="MLflow", fault="it <refuses>")
+    html = page_of(people.alice).get(f"/runs/{run.pk}/").content.decode()
+    assert "MLflow is told no more of this run: it &lt;refuses&gt;." in html and "mlflow.example" not in html
+    give_back(held, lost=False, reason="x")
+    claim()
+    run.refresh_from_db()
+    assert run.trackers == {"MLflow": {}}, "the next attempt says for itself"
 
 
 def test_a_good_form_leads_to_the_live_page_of_its_run(project: Project, snapshot: Snapshot, people: RunCast) -> None:

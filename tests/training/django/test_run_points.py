@@ -155,7 +155,8 @@ def test_the_page_gets_the_points_of_its_kind(held: Claim, people: RunCast) -> N
     address = f"/runs/{held.run_id}/curves/"
     found = client.get(address).json()
     assert (found["finished"], found["step"], found["whole"]) == (False, 3, True)
-    assert set(found["points"]) == {"train/loss", "validation/loss", "validation/perplexity", "train/grad_norm"}
+    drawn = {"train/loss", "validation/loss", "validation/perplexity", "train/grad_norm"}
+    assert set(found["points"]) == drawn | {"time/step_seconds"}  # by which minutes are told
     assert client.get(f"{address}?since_step=2&attempt=1").json()["points"]["train/loss"] == [[3, 0.3]]
     for odd in ("since_step=-1", "since_step=x&attempt=1", "attempt=99999999999999"):
         assert client.get(f"{address}?{odd}").json()["whole"] is True

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from django.db import connection
 from annotate.models import Snapshot
 from tests.annotate.factories import make_project
 from tests.training.django.helpers import expire, make_snapshot
+from tests.training.told import told_in
 from training.models import ModelVersion, Run, RunAttempt, RunMetric
 from training.services.doorbell import RING
 from training.services.runs import cancel_run, resume_run, start_run
@@ -36,7 +37,9 @@ LONG = {"batch_size": 1, "epochs": 2000, "checkpoint_every": 5, "evaluate_every"
 class Worker:
     """A Celery worker of the queue gpu, started as the stack starts it, or by the command that stands `before`."""
 
-    def __init__(self, home: Path, name: str, *, before: Sequence[str] = ()) -> None:
+    def __init__(
+        self, home: Path, name: str, *, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> None:
         command = [sys.executable, "-m", "celery", "-A", "webapp", "worker", "-Q", "gpu", "-n", f"{name}@%h"]
         command += ["--pool", "threads", "--concurrency", "1", "--without-gossip", "--without-mingle"]
         database = connection.settings_dict
@@ -49,7 +52,7 @@ class Worker:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=REPOSITORY,
-                env={**os.environ, "PLACKETT_HOME": str(home), "DATABASE_URL": url},
+                env={**os.environ, "PLACKETT_HOME": str(home), "DATABASE_URL": url, **(environment or {})},
                 start_new_session=True,
             )
 
@@ -152,6 +155,10 @@ class Census:
 
 def metrics_file(run: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run.folder / "out" / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses_of(run: Run) -> list[tuple[int, float]]:
+    return [(line["step"], pytest.approx(line["train/loss"], abs=1e-3)) for line in metrics_file(run)]
 
 
 def deliver_to_all(workers: Sequence[Worker]) -> None:
@@ -265,6 +272,7 @@ def test_cancel_resume_and_a_worker_stopped_in_good_order(
     assert list(run.attempts.values_list("outcome", flat=True)) == ["cancelled", "released"]
     steps = list(RunMetric.objects.filter(run=run).order_by("step").values_list("step", flat=True))
     assert steps == list(range(1, run.step + 1)) == [line["step"] for line in metrics_file(run)]
+    assert told_in(run.folder / "tensorboard") == losses_of(run)
 
 
 def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes(
@@ -291,3 +299,4 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes(
     assert list(run.attempts.values_list("outcome", flat=True)) == ["lost", "cancelled"]
     steps = list(RunMetric.objects.filter(run=run).order_by("step").values_list("step", flat=True))
     assert steps == list(range(1, run.step + 1)) == [line["step"] for line in metrics_file(run)]
+    assert told_in(run.folder / "tensorboard") == losses_of(run)

@@ -26,7 +26,8 @@ from training.runner.machine import look_at_gpus, look_at_machine
 from training.runner.presence import Presence
 from training.runner.station import Station
 from training.selectors_workers import workers_for
-from training.services.claims import give_back
+from training.services.claims import claim_run, give_back
+from training.services.members import join_run, open_membership
 from training.services.workers import Gpu, Identity, Machine, announce_worker, dismiss_worker, forget_workers
 
 pytestmark = pytest.mark.django_db
@@ -242,6 +243,26 @@ def test_the_page_says_who_lives_and_what_they_hold(held: Run, people: RunCast) 
 
 
 NBSP = "\N{NO-BREAK SPACE}"
+
+
+def test_who_takes_part_in_a_run_of_several_machines_says_in_which(snapshot: Snapshot, people: RunCast) -> None:
+    for name in ("a", "b"):
+        announce(replace(WHO, name=name, queues=("gpu",), processes=2))
+    run = queue_run(snapshot, nodes=2, processes=2, name="together")
+    held = claim_run(queues=["gpu"], worker="a", host="a", processes=2)
+    assert held is not None
+    open_membership(held, worker="a", host="a", address="")
+    join_run(queues=["gpu"], worker="b", host="b", address="", processes=2)
+    html = page_of(people.alice).get("/workers/").content.decode()
+    assert html.count("together") == 2 and "machine 1 of 2" in html and "machine 2 of 2" in html
+    assert html.count("Starts 2 processes of a run side by side") == 2
+    told = client_of(people.alice).get("/api/v1/workers/").json()["results"]
+    parts = [(one["processes"], one["holds"][0]["machine"], one["holds"][0]["machines"]) for one in told]
+    assert parts == [(2, 1, 2), (2, 2, 2)] and {one["holds"][0]["run"] for one in told} == {run.pk}
+    html = page_of(people.charlie).get("/workers/").content.decode()
+    assert "together" not in html and html.count("A run of another project") == 2 and "machine 2" not in html
+    give_back(held, lost=False, reason="x")
+    assert "together" not in page_of(people.alice).get("/workers/").content.decode()
 
 
 def test_a_superuser_sees_every_name(held: Run, people: RunCast) -> None:

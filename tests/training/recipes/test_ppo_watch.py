@@ -94,6 +94,7 @@ def test_samples_stand_beside_what_was_answered_before(train_policy: TrainPolicy
     assert all(row["response"] == row["before"] for row in rows[:4])
     assert any(row["response"] != row["before"] for row in rows[8:])
     assert {"prompt", "before", "before_score", "response", "score", "thinking", "ended"} < rows[0].keys()
+    assert all([*row["rewards"].values()] == [row["score"]] for row in rows)  # one source of weight 1
 
 
 @pytest.fixture(scope="module")

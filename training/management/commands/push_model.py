@@ -6,15 +6,22 @@ huggingface.co. The package huggingface_hub comes with transformers; a server wi
 
 import importlib
 import os
+import tempfile
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from annotate.errors import Refused
 from training.base_models import HUB_ID
 from training.models import ModelVersion
 from training.selectors_models import ModelFile, doubts_about, files_to_take
+from training.services.model_archive import Broken, copy_model
 from training.services.registry import note_push
 
 
@@ -51,9 +58,31 @@ class Command(BaseCommand):
         if options["dry_run"]:
             self.stdout.write(f"Would be pushed to {options['repository']}: {told}. 0 files were sent (dry run).")
             return
-        where = _push(hub, token, model, files, repository=options["repository"], public=options["public"])
+        try:
+            with _on_disk(files) as here:
+                where = _push(hub, token, model, here, repository=options["repository"], public=options["public"])
+        except (Broken, OSError) as problem:
+            raise CommandError(f"Nothing was pushed: {problem}") from None
         note_push(model, where=where)
         self.stdout.write(f"Pushed to {where}: {told}.")
+
+
+@contextmanager
+def _on_disk(files: list[ModelFile]) -> Iterator[list[ModelFile]]:
+    """The files, those that are in a bucket alone brought here for as long as the block lasts.
+
+    Raises:
+        Broken, OSError: they could not be brought.
+    """
+    if all(one.path is not None for one in files):
+        yield files
+        return
+    root = Path(settings.FETCHED_ROOT)
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".push-") as name:
+        target = Path(name) / "model"
+        copy_model(files, target, progress=lambda _: None)
+        yield [replace(one, path=target / one.name) for one in files]
 
 
 def _push(hub: Any, token: str, model: ModelVersion, files: list[ModelFile], *, repository: str, public: bool) -> str:

@@ -42,5 +42,12 @@ class Command(BaseCommand):
         self.stdout.write(f"{rows:,} rows and {len(made.files):,} files, {made.size_bytes:,} bytes: {folder}")
         if made.vanished:
             self.stdout.write(f"{len(made.vanished):,} files were deleted meanwhile and are not in it.")
-        if not made.artifacts_included:
+        if made.store:
+            size = sum(one.size_bytes for one in made.objects)
+            self.stdout.write(
+                f"Snapshots, runs and models are in {made.store} and NOT in this backup: it names "
+                f"{len(made.objects):,} objects there, {size:,} bytes, with their hashes. Keep them by that bucket's "
+                "own versions or copies."
+            )
+        elif not made.artifacts_included:
             self.stdout.write("The artifact store is no folder and is not in it: it needs a backup of its own.")

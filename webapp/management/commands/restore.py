@@ -23,6 +23,11 @@ class Command(BaseCommand):
         parser.add_argument("folder", help="A folder that the command backup made.")
         parser.add_argument("--wipe", action="store_true", help="Delete the data that is there, all of it, first.")
         parser.add_argument(
+            "--without-objects",
+            action="store_true",
+            help="Go on although objects that the backup names are not in the bucket: what they hold is lost.",
+        )
+        parser.add_argument(
             "--same-history",
             action="store_true",
             help="Nothing was written after the backup (a move to another machine): cursors stay good.",
@@ -36,6 +41,7 @@ class Command(BaseCommand):
                     Path(options["folder"]).absolute(),
                     wipe=options["wipe"],
                     same_history=options["same_history"],
+                    without_objects=options["without_objects"],
                     say=self.stdout.write,
                     progress=bar.update,
                 )
