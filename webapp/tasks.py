@@ -28,5 +28,19 @@ def forget_tries() -> int:
     return tries.forget_tries()
 
 
-from annotate.services import idempotency, snapshots, uploads
-from training.services import registry, retention, tries
+@shared_task(name="webapp.prune_checkpoints", ignore_result=True)
+def prune_checkpoints() -> int:
+    """Removes the checkpoints that the rules of retention keep no longer; of how many runs."""
+    return len(retention.prune_checkpoints())
+
+
+@shared_task(name="webapp.remove_left_files", ignore_result=True)
+def remove_left_files() -> int:
+    """Tries again to remove the files of deleted models and of withdrawn snapshots that are still there; how many."""
+    return snapshots.delete_left_files() + registry.remove_left_files()
+
+
+@shared_task(name="webapp.forget_uploads", ignore_result=True)
+def forget_uploads() -> int:
+    """Removes the files that were uploaded hours ago and neither taken in nor given up; how many."""
+    return uploads.forget_uploads()
