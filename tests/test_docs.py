@@ -1,10 +1,15 @@
 """Documentation that cannot fall behind: every setting, command and flag is written down."""
 
+import io
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from annotate.interchange import EXPORTS, FORMATS, export_lines, read_file
+from annotate.interchange.options import OPTIONS
+from annotate.interchange.records import ImportedRecord
 from benchmarks.__main__ import HELPERS
 from training.recipes import configs
 
@@ -62,7 +67,48 @@ def test_every_flag_of_a_recipe_is_documented_with_its_default(
         assert description.default in (None, False, ()) or f"`{description.default}`" in rows[0], description.flag
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions.md"])
+def _example_of(heading: str) -> str:
+    """The first fenced block under a heading of docs/formats.md."""
+    part = (ROOT / "docs" / "formats.md").read_text().partition(f"### {heading}\n")[2].partition("\n#")[0]
+    assert part, heading
+    return part.partition("```\n")[2].partition("\n```")[0]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_that_is_read_is_documented_with_an_example_that_reads(name: str) -> None:
+    example = _example_of(f"Reading `{name}`").encode()
+    if name == "parquet":  # what stands in a file cannot be shown; its columns are those of the CSV
+        return
+    found = list(read_file(name, io.BytesIO(example)))
+    assert found and all(isinstance(one, ImportedRecord) for one in found), found
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_every_format_that_is_written_is_documented_with_what_it_writes(name: str) -> None:
+    page = (ROOT / "docs" / "formats.md").read_text()
+    native = page.partition("## Formats that are written")[2].partition("```\n")[2].partition("\n```")[0]
+    first = b"".join(export_lines(name, [json.loads(native)])).decode().splitlines()[0]
+    assert first == (native if name == "plackett" else _example_of(f"Writing `{name}`"))
+
+
+def test_every_option_and_every_field_of_a_table_is_documented() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text()
+    rows = {row.split("|")[1].strip(" `"): row for row in page.splitlines() if row.startswith("| `")}
+    for option in OPTIONS:
+        assert option.name in rows and all(f"`{value}`" in rows[option.name] for value in option.values), option.name
+        assert not option.default or f"`{option.default}`" in rows[option.name], option.name
+        takes = {name for name, format in EXPORTS.items() if option.name in format.options}
+        named = rows[option.name].split("|")[4].strip()
+        pairs = {name for name in EXPORTS if EXPORTS[name].line is not None}
+        assert takes == {"all": {*EXPORTS}, "pairs": pairs}.get(named, set(re.findall("`([^`]+)`", named))), option.name
+    columns = page.partition("## Columns of tables")[2].partition("\n## ")[0] + (ROOT / "docs" / "data.md").read_text()
+    every = {field for format in FORMATS.values() for field in format.fields}
+    assert sorted(field for field in every if not re.search(rf"\b{re.sub('_[2-9]$', '_1', field)}\b", columns)) == []
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions.md", "docs/formats.md", "docs/data.md"]
+)
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     path = ROOT / page
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text())

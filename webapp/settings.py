@@ -181,6 +181,7 @@ CELERY_BEAT_SCHEDULE = {
         ("prune_checkpoints", "40"),
         ("remove_left_files", "50"),
         ("forget_deliveries", "55"),
+        ("forget_uploads", "58"),
     )
 }
 # What a webhook did not take is tried again by this; what just happened is sent at once, see services.outbox.

@@ -6,7 +6,7 @@ Each may run twice, late or not at all for a while, and does no harm by it.
 from celery import shared_task
 from django.core.management import call_command
 
-from annotate.services import idempotency, outbox, snapshots
+from annotate.services import idempotency, outbox, snapshots, uploads
 from training.services import registry, retention, tries
 
 
@@ -44,3 +44,9 @@ def prune_checkpoints() -> int:
 def remove_left_files() -> int:
     """Tries again to remove the files of deleted models and of withdrawn snapshots that are still there; how many."""
     return snapshots.delete_left_files() + registry.remove_left_files()
+
+
+@shared_task(name="webapp.forget_uploads", ignore_result=True)
+def forget_uploads() -> int:
+    """Removes the files that were uploaded hours ago and neither taken in nor given up; how many."""
+    return uploads.forget_uploads()

@@ -10,17 +10,23 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_sche
 from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 
-from annotate import interchange
 from annotate.api.base import Endpoint
-from annotate.api.queries import one_of, words
+from annotate.api.queries import one_of
+from annotate.interchange.exporting import MEDIA_TYPES
+from annotate.interchange.options import NAMES, OPTIONS
 from annotate.selectors.projects import get_project_for
-from annotate.services.exports import USUAL_ANNOTATORS, Export, open_export
+from annotate.services.exports import FORMATS, Export, open_export
 
-NDJSON = "application/x-ndjson"
-FORMATS = sorted(interchange.EXPORTS)
 AT_ONCE = 2
 RETRY_SECONDS = 5
 BLOCK_BYTES = 1 << 16
+
+OPTION_PARAMETERS = [
+    OpenApiParameter(
+        option.name, str, enum=option.values or None, default=option.default or None, description=option.about
+    )
+    for option in OPTIONS
+]
 
 _room = threading.BoundedSemaphore(AT_ONCE)
 
@@ -31,47 +37,46 @@ class Exports(Endpoint):
         parameters=[
             OpenApiParameter("format", str, enum=FORMATS, default="plackett"),
             OpenApiParameter("since", str, description="`Plackett-Cursor` of the export before: only what is new."),
-            OpenApiParameter(
-                "annotator_kinds",
-                str,
-                description="Whose rankings, separated by commas, with machine among them; all but those unless told.",
-            ),
+            *OPTION_PARAMETERS,
             OpenApiParameter("Plackett-Cursor", str, "header", response=[200], description="Fixed at the start."),
             OpenApiParameter("Plackett-Count", int, "header", response=[200], description="Lines to come."),
         ],
-        responses={(200, NDJSON): OpenApiResponse(OpenApiTypes.STR, description="One JSON object a line.")},
+        responses={
+            (200, MEDIA_TYPES["jsonl"]): OpenApiResponse(OpenApiTypes.STR, description="One JSON object a line."),
+            (200, MEDIA_TYPES["csv"]): OpenApiResponse(OpenApiTypes.STR, description="Names, then one row a line."),
+            (200, MEDIA_TYPES["parquet"]): OpenApiResponse(OpenApiTypes.BINARY, description="A Parquet file."),
+        },
     )
     def get(self, request: Request, slug: str) -> HttpResponseBase:
-        """The project's rankings, one line each (or one line a pair). A stream that breaks is cut off, never ended."""
+        """The project's rankings, one line each (or one line a pair), in the format asked for.
+
+        A stream that breaks is cut off, never ended.
+        """
         project = get_project_for(request.user, slug, engineer=True)
-        kind = one_of(request, "format", FORMATS, default="plackett")
+        kind = one_of(request, "format", list(FORMATS), default="plackett")
+        options = {name: text for name in NAMES if (text := request.query_params.get(name)) is not None}
         if not _room.acquire(blocking=False):
             raise Throttled(wait=RETRY_SECONDS, detail=f"This process is writing {AT_ONCE} exports; ask again.")
         try:
-            export = open_export(
-                project,
-                format=kind,
-                since=request.query_params.get("since"),
-                annotator_kinds=words(request, "annotator_kinds", default=USUAL_ANNOTATORS),
-            )
+            export = open_export(project, format=kind, since=request.query_params.get("since"), options=options)
             lines = ReleasedStream(in_blocks(export.lines), release=_room.release)
         except BaseException:
             _room.release()
             raise
-        return _answer(request, export, lines, filename=f"{project.slug}-{kind}.jsonl")
+        return _answer(request, export, lines, name=f"{project.slug}-{kind}")
 
 
-def _answer(request: Request, export: Export, lines: "ReleasedStream", *, filename: str) -> HttpResponseBase:
+def _answer(request: Request, export: Export, lines: "ReleasedStream", *, name: str) -> HttpResponseBase:
     headers = {
         "Plackett-Cursor": export.cursor,
         "Plackett-Count": str(export.count),
-        "Content-Disposition": f'attachment; filename="{filename}"',
+        "Content-Disposition": f'attachment; filename="{name}.{export.extension}"',
         "Cache-Control": "no-store",
     }
     if request.method == "HEAD":
         lines.close()
-        return HttpResponse(content_type=NDJSON, headers=headers)
-    return StreamingHttpResponse(lines, content_type=NDJSON, headers=headers)
+        return HttpResponse(content_type=export.media_type, headers=headers)
+    return StreamingHttpResponse(lines, content_type=export.media_type, headers=headers)
 
 
 def in_blocks(lines: Iterator[bytes]) -> Iterator[bytes]:

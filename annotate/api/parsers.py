@@ -44,6 +44,18 @@ class RecordLinesParser(BaseParser):
         return stream
 
 
+class CsvParser(RecordLinesParser):
+    """A table as it comes over the line."""
+
+    media_type = "text/csv"
+
+
+class ParquetParser(RecordLinesParser):
+    """A table as it comes over the line; it is read when all of it is there."""
+
+    media_type = "application/vnd.apache.parquet"
+
+
 class RecordListParser(BaseParser):
     """{"records": […]} or the list alone, not parsed yet: a record that is no JSON spoils itself, no neighbour."""
 

@@ -3,26 +3,38 @@
 from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.exceptions import ParseError
+from rest_framework.exceptions import ParseError, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response as Answer
 
-from annotate import interchange
 from annotate.api.base import Endpoint, asking
 from annotate.api.idempotency import idempotent_once_finished
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
-from annotate.api.parsers import RecordLinesParser, RecordListParser
+from annotate.api.parsers import CsvParser, ParquetParser, RecordLinesParser, RecordListParser
 from annotate.api.queries import one_of, whole_number, yes_or_no
 from annotate.api.serializers import ImportAnswer, PromptPage, RecordsShape
+from annotate.interchange import FORMATS
+from annotate.interchange.mapping import MappingError, mapping_from
 from annotate.interchange.records import FileError
 from annotate.models import RankingTask, Role
 from annotate.selectors.access import get_project_for_data
 from annotate.selectors.prompts import prompt_content, prompts_of
 from annotate.services.imports import import_stream
 
-FORMATS = sorted(interchange.FORMATS)
 IMPORT_PARAMETERS = [
-    OpenApiParameter("format", str, enum=FORMATS, default="plackett"),
+    OpenApiParameter(
+        "format",
+        str,
+        enum=tuple(FORMATS),
+        description="`plackett` unless told; of a body that is CSV or Parquet, that.",
+    ),
+    OpenApiParameter(
+        "map",
+        str,
+        many=True,
+        description="COLUMN=FIELD, repeatable: which column (or name) of the body is which field, for `csv`, "
+        "`parquet`, `label-studio` and `argilla`.",
+    ),
     OpenApiParameter(
         "overlap", int, description="Annotators per new task; the project's overlap unless told, 0 for none."
     ),
@@ -33,7 +45,7 @@ IMPORT_PARAMETERS = [
 
 
 class Prompts(Endpoint):
-    parser_classes = (RecordListParser, RecordLinesParser)
+    parser_classes = (RecordListParser, RecordLinesParser, CsvParser, ParquetParser)
 
     @extend_schema(operation_id="list_prompts", parameters=PAGE_PARAMETERS, responses=PromptPage)
     def get(self, request: Request, slug: str) -> Answer:
@@ -44,16 +56,21 @@ class Prompts(Endpoint):
     @extend_schema(
         operation_id="import_prompts",
         parameters=IMPORT_PARAMETERS,
-        request={"application/json": RecordsShape, "application/x-ndjson": bytes},
+        request={
+            "application/json": RecordsShape,
+            "application/x-ndjson": bytes,
+            CsvParser.media_type: bytes,
+            ParquetParser.media_type: bytes,
+        },
         responses={200: ImportAnswer},
     )
     @idempotent_once_finished
     def post(self, request: Request, slug: str) -> Answer:
-        """Takes in native records. Bad ones are reported with line and reason, the others written; doing it again
+        """Takes in records of a format. Bad ones are reported with line and reason, the others written; doing it again
         changes nothing. A body that cannot be read to its end changes nothing either."""
         project = get_project_for_data(request.user, slug, role=Role.MANAGER)
         options = _options(request)
-        kind = one_of(request, "format", FORMATS, default="plackett")
+        kind = one_of(request, "format", list(FORMATS), default=_BY_MEDIA_TYPE.get(_media_type(request), "plackett"))
         try:
             report = import_stream(
                 project=project,
@@ -68,6 +85,14 @@ class Prompts(Endpoint):
         return Answer(report.as_json())
 
 
+#: A table says what it is.
+_BY_MEDIA_TYPE = {CsvParser.media_type: "csv", ParquetParser.media_type: "parquet"}
+
+
+def _media_type(request: Request) -> str:
+    return (request.content_type or "").partition(";")[0].strip().lower()
+
+
 def _options(request: Request) -> dict[str, Any]:
     priority = whole_number(request, "priority", high=max(RankingTask.Priority.values))
     return {
@@ -75,7 +100,15 @@ def _options(request: Request) -> dict[str, Any]:
         "priority": RankingTask.Priority.NORMAL if priority is None else priority,
         "strict": yes_or_no(request, "strict"),
         "dry_run": yes_or_no(request, "dry_run"),
+        "mapping": _mapping(request),
     }
+
+
+def _mapping(request: Request) -> dict[str, str]:
+    try:
+        return mapping_from(request.query_params.getlist("map"))
+    except MappingError as error:
+        raise ValidationError({"map": [f"{error}."]}) from None
 
 
 def _body(request: Request) -> Any:

@@ -1,7 +1,5 @@
 """Query parameters, checked."""
 
-from collections.abc import Sequence
-
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
@@ -45,9 +43,3 @@ def one_of(request: Request, name: str, known: list[str], *, default: str) -> st
     if given not in known:
         raise ValidationError({name: [f"One of {', '.join(known)}."]})
     return given
-
-
-def words(request: Request, name: str, *, default: Sequence[str]) -> list[str]:
-    """The parameter as words separated by commas."""
-    given = request.query_params.get(name)
-    return list(default) if given is None else [word.strip() for word in given.split(",") if word.strip()]

@@ -1,28 +1,28 @@
-"""Anthropic HH pairs to native records: two whole dialogues that differ in their last Assistant turn.
+"""Anthropic HH pairs: two whole dialogues that differ in their last Assistant turn.
 
-Two layouts: lines of `{"chosen", "rejected"}`, as first published, and a list of `{"text": [a, b], "score": [x, y]}`,
-as re-packed since (the higher score is the chosen one, equal scores are a tie).
-
-In both the chosen text always stands first in the file. Here the responses stand in the order of the sha256 of their
-texts and are named r1, r2 in that order, so neither place nor name tells which was chosen. Blanks around a turn are
+Two layouts are read: lines of `{"chosen", "rejected"}`, as first published, and a list of `{"text": [a, b], "score":
+[x, y]}`, as re-packed since (the higher score is the chosen one, equal scores are a tie). In both the chosen text
+always stands first in the file; here the order of the responses tells nothing (`neutral`). Blanks around a turn are
 dropped. A pair whose dialogues differ before the last Assistant turn is a bad record, since it has no one prompt.
+
+Written: a line of `{"chosen", "rejected"}` for each pair. Not carried: who ranked, ratings, flags, rationale, rewrite,
+thinking, split; see `dialogues` for what becomes of system messages and blanks.
 
 Source: https://github.com/anthropics/hh-rlhf
 """
 
-import hashlib
-import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from annotate.interchange.dialogues import dialogue_text, messages_from
 from annotate.interchange.native import record_from_object
+from annotate.interchange.neutral import in_neutral_order, object_from, sha256_of
+from annotate.interchange.pairs import Pair, answer
 from annotate.interchange.records import BadRecord, RecordError, parse_json
 from annotate.interchange.streams import Read, Source, read_records
 
 FORMAT = "hh"
 ANNOTATOR = "hh crowd worker"
-ROLES = {"Human": "user", "Assistant": "assistant"}
-
-_TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 def read(source: Source) -> Read:
@@ -33,7 +33,7 @@ def read(source: Source) -> Read:
     """
 
     def pair(text: str, line: int, item: int | None) -> Read:
-        chosen, rejected, tied = _texts(parse_json(text))
+        chosen, rejected, tied = _texts(object_from(parse_json(text)))
         prompt, better = _split(chosen)
         other_prompt, worse = _split(rejected)
         if prompt != other_prompt:
@@ -46,10 +46,8 @@ def read(source: Source) -> Read:
     return read_records(source, pair)
 
 
-def _texts(value: Any) -> tuple[str, str, bool]:
+def _texts(value: dict[str, Any]) -> tuple[str, str, bool]:
     """Return the chosen text, the rejected one, and whether neither was."""
-    if not isinstance(value, dict):
-        raise RecordError("not a JSON object")
     texts, scores = value.get("text"), value.get("score")
     if "chosen" in value:
         texts, scores = [value["chosen"], value.get("rejected")], [1, 0]
@@ -63,28 +61,30 @@ def _texts(value: Any) -> tuple[str, str, bool]:
 
 def _split(dialogue: str) -> tuple[list[dict[str, str]], str]:
     """Return the messages before the last Assistant turn, and that turn."""
-    before, *parts = _TURN.split(dialogue)
-    if before.strip() or not parts:
-        raise RecordError("a text does not start with a Human or Assistant turn")
-    turns = [{"role": ROLES[name], "content": text.strip()} for name, text in zip(parts[::2], parts[1::2], strict=True)]
+    turns = messages_from(dialogue)
     if turns[-1]["role"] != "assistant":
         raise RecordError("a text does not end with an Assistant turn")
     return turns[:-1], turns[-1]["content"]
 
 
 def _native(prompt: list[dict[str, str]], better: str, worse: str, *, tied: bool) -> dict[str, Any]:
-    texts = sorted([better, worse], key=_sha256)
-    names = {text: f"r{number}" for number, text in enumerate(texts, 1)}
+    responses, ids = in_neutral_order([{"text": better}, {"text": worse}])
     dialogue = "".join(f"\n\n{message['role']}: {message['content']}" for message in prompt)
     return {
-        "external_id": f"hh:{_sha256(chr(0).join([dialogue, *texts]))}",
+        "external_id": f"hh:{sha256_of(chr(0).join([dialogue, *(one['text'] for one in responses)]))}",
         "prompt": prompt,
-        "responses": [{"id": names[text], "text": text} for text in texts],
-        "ranking": [["r1", "r2"]] if tied else [[names[better]], [names[worse]]],
+        "responses": responses,
+        "ranking": [["r1", "r2"]] if tied else [[ids[0]], [ids[1]]],
         "annotator": ANNOTATOR,
         "annotator_kind": "imported",
     }
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+COLUMNS: Mapping[str, Any] = {"chosen": "text", "rejected": "text"}
+
+
+def line(prompt: Sequence[Mapping[str, Any]], pair: Pair) -> dict[str, Any]:
+    """Return the two dialogues of a pair."""
+    return {key: dialogue_text([*prompt, answer(one)]) for key, one in pair.both.items()}

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from annotate.interchange.options import ExportOptions
 from annotate.interchange.records import (
     MAX_ANNOTATOR_CHARACTERS,
     MAX_MODEL_CHARACTERS,
@@ -383,9 +384,29 @@ def _has_zone(value: str) -> bool:
 # --- writing ----------------------------------------------------------------------------------------------------
 
 
-def write(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+# Of a table. Lists and objects stand in it as JSON text, so that nothing of them is lost; `extra` holds unknown keys.
+_KINDS = {"counted": "yes", "all_bad": "yes", "weight": "number", "seconds": "number"}
+_KINDS |= {"revision": "whole", "guideline_version": "whole", "change": "whole"}
+_KINDS |= dict.fromkeys(
+    ("prompt", "responses", "response", "tests", "ranking", "unranked", "strengths", "ratings", "flags", "rewrite",
+     "presented_order"),
+    "json",
+)  # fmt: skip
+COLUMNS: Mapping[str, str] = {key: _KINDS.get(key, "text") for key in KEYS} | {"extra": "json"}
+
+
+def write(record: Mapping[str, Any], options: ExportOptions) -> Iterator[dict[str, Any]]:
     """Yield the one line of the `plackett` export: the record itself, markers too, its keys in the fixed order."""
-    yield canonical(record)
+    if not options.models and "responses" in record:
+        record = dict(record) | {"responses": [dict(one) | {"model": None} for one in record["responses"]]}
+    found = canonical(record)
+    if options.container != "jsonl":
+        if isinstance(found.get("response"), str):
+            found["response"] = {"text": found["response"]}
+        unknown = {key: value for key, value in found.items() if key not in COLUMNS}
+        found = {key: value for key, value in found.items() if key in COLUMNS and key != "extra"}
+        found |= {"extra": unknown | ({"extra": record["extra"]} if "extra" in record else {}) or None}
+    yield found
 
 
 def canonical(record: Mapping[str, Any]) -> dict[str, Any]:

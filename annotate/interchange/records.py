@@ -156,7 +156,7 @@ def parse_json(text: str) -> Any:
         raise RecordError("holds a number with too many digits") from None
     # Raw text is valid UTF-8: only an escape can bring in half a pair or a NUL, only many brackets a deep nest.
     if _RISKY_ESCAPE.search(text) or text.count("[") + text.count("{") > MAX_DEPTH:
-        _check_nested(value)
+        check_nested(value)
     return value
 
 
@@ -183,8 +183,12 @@ def _finite_number(digits: str) -> float:
     return number
 
 
-def _check_nested(value: Any) -> None:
-    """Check every string and the depth of a parsed value, without recursion."""
+def check_nested(value: Any) -> None:
+    """Check every string and the depth of a parsed value, without recursion.
+
+    Raises:
+        RecordError: a NUL, half of a surrogate pair, or too deep a nest.
+    """
     waiting: list[tuple[Any, int]] = [(value, 1)]
     while waiting:
         part, depth = waiting.pop()

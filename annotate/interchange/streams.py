@@ -12,10 +12,18 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from annotate.interchange.records import MAX_RECORD_BYTES, BadRecord, FileError, ImportedRecord, RecordError, SeenKeys
+from annotate.interchange.records import (
+    MAX_RECORD_BYTES,
+    BadRecord,
+    FileError,
+    ImportedRecord,
+    RecordError,
+    SeenKeys,
+    parse_json,
+)
 
 Source = str | os.PathLike[str] | BinaryIO
 Read = Iterator[ImportedRecord | BadRecord]
@@ -49,12 +57,13 @@ def read_records(source: Source, record_from: Callable[[str, int, int | None], R
             continue
         try:
             for record in record_from(text, line, item):
-                yield _first_of_its_key(record, seen)
+                yield first_of_its_key(record, seen)
         except RecordError as error:
             yield BadRecord(line, str(error), item)
 
 
-def _first_of_its_key(record: ImportedRecord | BadRecord, seen: SeenKeys) -> ImportedRecord | BadRecord:
+def first_of_its_key(record: ImportedRecord | BadRecord, seen: SeenKeys) -> ImportedRecord | BadRecord:
+    """The record, or the report that what names it stood in the file before."""
     if isinstance(record, ImportedRecord):
         for key in record.answer_keys:
             if not seen.add(*key):
@@ -69,7 +78,7 @@ def read_texts(source: Source) -> Iterator[RecordText]:
     Raises:
         FileError: encoding, gzip, read error, or a list that is cut off.
     """
-    with _opened(source) as stream, _faults_named():
+    with opened(source) as stream, faults_named():
         head = stream.peek(CHUNK_BYTES)
         if b"\0" in head[:2]:
             raise FileError("not UTF-8: it looks like UTF-16 or UTF-32")
@@ -77,6 +86,19 @@ def read_texts(source: Source) -> Iterator[RecordText]:
             yield from _list_items(stream)
         else:
             yield from _lines(stream)
+
+
+def first_objects(source: Source, *, limit: int = 20) -> Iterator[dict[str, Any]]:
+    """Yield the first JSON objects of a file, those that can be read.
+
+    Raises:
+        FileError: the file cannot be read so far.
+    """
+    for _, (_, _, text) in zip(range(limit), read_texts(source), strict=False):
+        with suppress(RecordError):
+            value = parse_json(text) if text is not None else None
+            if isinstance(value, dict):
+                yield value
 
 
 # --- opening ----------------------------------------------------------------------------------------------------
@@ -101,7 +123,12 @@ class _Raw(io.RawIOBase):
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[io.BufferedReader]:
+def opened(source: Source) -> Iterator[io.BufferedReader]:
+    """A path or a binary stream as bytes to be read, unpacked if it is gzip; a stream stays open.
+
+    Raises:
+        FileError: it cannot be opened.
+    """
     if not isinstance(source, str | os.PathLike):
         yield _unpacked(source, expect_gzip=False)
         return
@@ -118,7 +145,7 @@ def _opened_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 def _unpacked(source: BinaryIO, *, expect_gzip: bool) -> io.BufferedReader:
     """Return the stream, unpacked if it is gzip; a name that promises gzip (or an empty rest of one) is held to it."""
-    with _faults_named():
+    with faults_named():
         stream: io.BufferedReader = io.BufferedReader(_Raw(source), CHUNK_BYTES)
         if stream.peek(2)[:2] == GZIP_MAGIC:
             unpacked = gzip.GzipFile(fileobj=cast(BinaryIO, stream))
@@ -129,7 +156,8 @@ def _unpacked(source: BinaryIO, *, expect_gzip: bool) -> io.BufferedReader:
 
 
 @contextmanager
-def _faults_named() -> Iterator[None]:
+def faults_named() -> Iterator[None]:
+    """Turns what reading and decoding raise into FileError."""
     try:
         yield
     except UnicodeDecodeError as error:

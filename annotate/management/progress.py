@@ -17,9 +17,12 @@ def project_of(slug: str) -> Project:
     return project
 
 
-def bar(*, description: str, total: int | None = None, unit: str = " records", quiet: bool = False) -> "tqdm[Any]":
-    """A progress bar on stderr, if that is a terminal."""
-    return tqdm(desc=description, total=total, unit=unit, disable=True if quiet else None, dynamic_ncols=True)
+def bar(
+    *, description: str, total: int | None = None, unit: str = " records", scale: bool = False, quiet: bool = False
+) -> "tqdm[Any]":
+    """A progress bar on stderr, if that is a terminal; `scale` writes thousands as k, millions as M."""
+    hidden = True if quiet else None
+    return tqdm(desc=description, total=total, unit=unit, unit_scale=scale, disable=hidden, dynamic_ncols=True)
 
 
 def say_report(out: OutputWrapper, source: str, report: ImportReport) -> None:

@@ -86,7 +86,7 @@ END $$;
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("annotate", "0005_indexes_for_managers"),
+        ("annotate", "0006_import_uploads"),
     ]
 
     operations = [

@@ -3,7 +3,16 @@
 from annotate.models.operations import DatabaseEpoch, IdempotencyKey
 from annotate.models.people import ApiToken, OneTimeLink, User
 from annotate.models.projects import Counter, Membership, Project, ProjectVersion, ReadingReceipt, Role
-from annotate.models.prompts import Demonstration, IdentityLeak, ImportBatch, Prompt, Response, Split, SplitGroup
+from annotate.models.prompts import (
+    Demonstration,
+    IdentityLeak,
+    ImportBatch,
+    ImportUpload,
+    Prompt,
+    Response,
+    Split,
+    SplitGroup,
+)
 from annotate.models.rankings import Change, Entry, Ranking
 from annotate.models.snapshots import Snapshot, SnapshotRanking
 from annotate.models.tasks import Draft, Lease, QueueCursor, RankingTask, Skip, Slot, TaskFlag, TaskResponse
@@ -20,6 +29,7 @@ __all__ = [
     "IdempotencyKey",
     "IdentityLeak",
     "ImportBatch",
+    "ImportUpload",
     "Lease",
     "Membership",
     "OneTimeLink",

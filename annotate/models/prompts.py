@@ -1,8 +1,11 @@
 """What is ranked: prompts and responses, immutable once written, and the batches they came in."""
 
+import uuid
+
 from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Now
 from django.utils.translation import pgettext_lazy
 
 from annotate.models.projects import Project
@@ -32,6 +35,24 @@ class ImportBatch(models.Model):
 
     def __str__(self) -> str:
         return f"{self.format} import of {self.created_at:%Y-%m-%d %H:%M}"
+
+
+class ImportUpload(models.Model):
+    """A file that waits on the server while its importer looks at what it holds. Kept for hours, never for days."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="import_uploads")
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    format = models.CharField(max_length=30)
+    name = models.CharField(max_length=300, blank=True, help_text="What the file was called.")
+    mapping = models.JSONField(default=dict, help_text="Column → field.")
+    columns = models.JSONField(default=list, help_text="What can be mapped.")
+    stored = models.CharField(max_length=300, help_text="The file's name in the artifact store.")
+    size_bytes = models.BigIntegerField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.name or str(self.id)
 
 
 class SplitGroup(models.Model):

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from annotate.pages import (
+    exports,
     imports,
     machines,
     new_project,
@@ -53,7 +54,9 @@ urlpatterns = [
     path("p/<slug:slug>/tasks/<int:task>/withdraw/", tasks.withdraw_task, name="task_withdraw"),
     path("p/<slug:slug>/answers/<int:ranking>/withdraw/", tasks.withdraw_answer, name="ranking_withdraw"),
     path("p/<slug:slug>/import/", imports.import_page, name="import_data"),
+    path("p/<slug:slug>/import/<uuid:upload>/", imports.upload_page, name="import_upload"),
     path("p/<slug:slug>/import/<int:batch>/undo/", imports.undo, name="import_undo"),
+    path("p/<slug:slug>/export/", exports.export_page, name="export_page"),
     path("p/<slug:slug>/rank/", workbench.rank, name="rank"),
     path("p/<slug:slug>/rank/next/", workbench.rank_next, name="rank_next"),
     path("p/<slug:slug>/rank/submit/", workbench.rank_submit, name="rank_submit"),

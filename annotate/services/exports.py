@@ -1,27 +1,37 @@
 """Exports: a project's rankings as lines of a format, from a place in its feed up to the moment of asking."""
 
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from annotate import interchange
 from annotate.errors import Invalid
-from annotate.models import Project, RankingTask, User
+from annotate.interchange.exporting import EXPORTS, MEDIA_TYPES, ExportFormat, encoded
+from annotate.interchange.options import ExportOptions, OptionError
+from annotate.models import Change, Project, RankingTask
 from annotate.selectors.cursors import change_of, cursor_at, last_change
-from annotate.selectors.records import (
-    ALL_RANKINGS,
-    RankingFilter,
+from annotate.selectors.line_counts import (
+    count_imitated,
+    count_labels,
     count_records,
     count_strict_pairs,
+    count_tied_pairs,
+    count_with_placed_pair,
+    current_changes,
+    demonstrations_of,
+)
+from annotate.selectors.records import (
+    RankingFilter,
+    demonstration_records,
+    rankings_by_task,
     records_since,
 )
 
-#: Machines must be asked for.
-USUAL_ANNOTATORS = tuple(kind for kind in User.Kind.values if kind != User.Kind.MACHINE)
-#: What a reader of plain pairs cannot tell apart must not reach it.
-_FOR_PAIRS = RankingFilter(counted=True, kinds=(RankingTask.Kind.NORMAL,))
+FORMATS = tuple(EXPORTS)
+Row = dict[str, Any]
 
 
 class ExportBroken(Exception):
@@ -33,77 +43,184 @@ class Export:
     """An export that is fixed but not yet read.
 
     Attributes:
-        count: how many lines there will be.
+        count: how many lines (rows of a table) there will be.
         cursor: to be given back as `since`, for what comes after this export.
-        lines: encoded lines, each ending in a newline, in constant memory; raises ExportBroken instead of ending when
-            there are not `count` of them.
+        lines: the bytes, in constant memory: encoded lines, or blocks of a table; raises ExportBroken instead of
+            ending when there are not `count` lines.
+        media_type: what the bytes are.
+        extension: how a file of them is called.
     """
 
     count: int
     cursor: str
     lines: Iterator[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class _Format:
-    wanted: RankingFilter
-    count: Callable[..., int]
-    markers: bool = False
-
-
-_FORMATS: dict[str, _Format] = {
-    "plackett": _Format(ALL_RANKINGS, count_records, markers=True),
-    "trl": _Format(_FOR_PAIRS, count_strict_pairs),
-    "trl-conversational": _Format(_FOR_PAIRS, count_strict_pairs),
-}
-
-
-FORMATS = tuple(sorted(_FORMATS))
+    media_type: str
+    extension: str
 
 
 def open_export(
-    project: Project,
-    *,
-    format: str = "plackett",
-    since: str | None = None,
-    annotator_kinds: Collection[str] = USUAL_ANNOTATORS,
+    project: Project, *, format: str = "plackett", since: str | None = None, options: Mapping[str, str] | None = None
 ) -> Export:
     """Fixes what an export holds, and returns it to be read.
 
     Without `since`: the rankings that stand now. With it: those written since that cursor was given, and in the
     `plackett` format also markers that take earlier lines back (`"type": "superseded"` or `"withdrawn"`, with the
-    line's `id`). Formats of pairs have no way to take a pair back; export them whole to be exact.
+    line's `id`). The other formats have no way to take a line back; export them whole to be exact.
+
+    Pairs that depend on all annotators of a task (`votes=majority`, `agreement`) are not a function of what is new,
+    and demonstrations are not in the feed: there `since` is refused.
 
     Args:
-        annotator_kinds: whose rankings; all but machines' unless told.
+        options: texts by the names of `interchange.options.OPTIONS`.
 
     Raises:
-        Invalid: no such format; or as change_of.
+        Invalid: no such format, an option that cannot be, or `since` where it means nothing; or as change_of.
         Conflict: as change_of.
     """
-    if format not in _FORMATS:
+    chosen = format_named(format)
+    asked = checked_options(chosen, options or {})
+    _check_since(project, chosen, asked, since)
+    window = _Window(project, chosen, asked, change_of(since, project=project) if since else 0, last_change(project))
+    count = window.count(markers=bool(since))
+    rows = _whole(window, window.rows(markers=bool(since)), count)
+    return Export(
+        count=count,
+        cursor=cursor_at(project=project, change=window.up_to).encode(),
+        lines=encoded(rows, format=chosen, options=asked),
+        media_type=MEDIA_TYPES[asked.container],
+        extension=asked.container,
+    )
+
+
+def first_rows(project: Project, *, format: str, options: Mapping[str, str] | None = None, limit: int) -> list[Row]:
+    """The first rows that an export would have, to be shown.
+
+    Raises:
+        Invalid: as open_export.
+    """
+    chosen = format_named(format)
+    asked = checked_options(chosen, options or {})
+    rows = _Window(project, chosen, asked, 0, last_change(project)).rows(markers=False)
+    return [row for row, _number in zip(rows, range(limit), strict=False)]
+
+
+def format_named(name: str) -> ExportFormat:
+    """The format of that name.
+
+    Raises:
+        Invalid: there is none.
+    """
+    if name not in EXPORTS:
         known = ", ".join(FORMATS)
-        message = _("There is no format %(format)s; there are %(known)s.") % {"format": repr(format), "known": known}
+        message = _("There is no format %(format)s; there are %(known)s.") % {"format": repr(name), "known": known}
         raise Invalid(message, fields={"format": _("One of %(known)s.") % {"known": known}})
-    if not annotator_kinds or set(annotator_kinds) - set(User.Kind.values):
-        words = _("Some of %(known)s.") % {"known": ", ".join(User.Kind.values)}
-        raise Invalid(words, fields={"annotator_kinds": words})
-    chosen = _FORMATS[format]
-    after = change_of(since, project=project) if since else 0
-    up_to = last_change(project)
-    wanted = replace(chosen.wanted, annotator_kinds=tuple(sorted(annotator_kinds)))
-    window: dict[str, Any] = {"after_change": after, "up_to_change": up_to, "wanted": wanted}
-    if chosen.markers and since:
-        window["markers"] = True
-    count = chosen.count(project, **window)
-    lines = interchange.export_lines(format, records_since(project, **window))
-    return Export(count=count, cursor=cursor_at(project=project, change=up_to).encode(), lines=_whole(lines, count))
+    return EXPORTS[name]
 
 
-def _whole(lines: Iterator[bytes], count: int) -> Iterator[bytes]:
+def checked_options(format: ExportFormat, given: Mapping[str, str]) -> ExportOptions:
+    """The options, if the format can do what is asked.
+
+    Raises:
+        Invalid: it cannot; `fields` names the option.
+    """
+    try:
+        return format.options_from(given)
+    except OptionError as error:
+        raise Invalid(
+            _("The option %(name)s cannot be that: %(why)s") % {"name": error.name, "why": error},
+            fields={error.name: str(error)},
+        ) from None
+
+
+def _check_since(project: Project, chosen: ExportFormat, asked: ExportOptions, since: str | None) -> None:
+    if not since:
+        return
+    if asked.by_task:
+        words = _(
+            "What the annotators of a task say together changes with each of them, so it cannot be told since a "
+            "cursor: export it whole, without since."
+        )
+        raise Invalid(words, fields={"since": _("Not with votes=majority or agreement.")})
+    if chosen.demonstrations and demonstrations_of(project).exists():
+        words = _("Demonstrations are not in the feed that since counts by: export this format whole, without since.")
+        raise Invalid(words, fields={"since": _("Not while the project has demonstrations.")})
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The part of a project's feed that an export is made of."""
+
+    project: Project
+    format: ExportFormat
+    options: ExportOptions
+    after: int
+    up_to: int
+
+    @property
+    def wanted(self) -> RankingFilter:
+        splits = (self.options.split,) if self.options.split else None
+        if self.format.name == "plackett":
+            return RankingFilter(annotator_kinds=self.options.annotator_kinds, splits=splits)
+        # What a reader of plain lines cannot tell apart must not reach it.
+        return RankingFilter(
+            counted=True,
+            kinds=(RankingTask.Kind.NORMAL,),
+            annotator_kinds=self.options.annotator_kinds,
+            splits=splits,
+        )
+
+    def rows(self, *, markers: bool) -> Iterator[Row]:
+        if self.options.by_task:
+            tasks = rankings_by_task(self.project, up_to_change=self.up_to, wanted=self.wanted, key=self.options.key)
+            return self.format.rows_of_tasks(tasks, self.options)
+        records = records_since(
+            self.project,
+            after_change=self.after,
+            up_to_change=self.up_to,
+            wanted=self.wanted,
+            markers=markers and self.format.name == "plackett",
+            key=self.options.key,
+        )
+        if self.format.demonstrations and not self.after:
+            records = chain(records, demonstration_records(self.project, splits=self.wanted.splits))
+        return self.format.rows(records, self.options)
+
+    def withdrawn_since(self) -> bool:
+        """Whether anything was withdrawn after the window's end; a majority may change by it and keep its number."""
+        later = Change.objects.filter(project=self.project, kind=Change.Kind.WITHDRAWAL, number__gt=self.up_to)
+        return later.exists()
+
+    def count(self, *, markers: bool) -> int:
+        if self.options.by_task:
+            # No shape of single rankings tells it; the same pass that writes the lines counts them.
+            return sum(1 for _row in self.rows(markers=False))
+        window: dict[str, Any] = {"after_change": self.after, "up_to_change": self.up_to, "wanted": self.wanted}
+        if self.format.counted == "records":
+            return count_records(self.project, **window, markers=markers)
+        found = _COUNTS[self.format.counted](current_changes(self.project, **window), self.options)
+        if self.format.demonstrations and not self.after:
+            found += demonstrations_of(self.project, splits=self.wanted.splits).count()
+        return found
+
+
+def _count_pairs(changes: QuerySet[Change], options: ExportOptions) -> int:
+    tied = count_tied_pairs(changes) if options.ties != "drop" else 0
+    return count_strict_pairs(changes) + (2 * tied if options.ties == "both" else tied)
+
+
+_COUNTS: dict[str, Callable[[QuerySet[Change], ExportOptions], int]] = {
+    "pairs": _count_pairs,
+    "battles": lambda changes, _options: count_strict_pairs(changes) + count_tied_pairs(changes),
+    "placed": lambda changes, _options: count_with_placed_pair(changes),
+    "labels": lambda changes, _options: count_labels(changes),
+    "imitated": lambda changes, _options: count_imitated(changes),
+}
+
+
+def _whole(window: _Window, rows: Iterator[Row], count: int) -> Iterator[Row]:
     written = 0
-    for line in lines:
+    for row in rows:
         written += 1
-        yield line
-    if written != count:
+        yield row
+    if written != count or (window.options.by_task and window.withdrawn_since()):
         raise ExportBroken(f"{written} lines instead of {count}: something was withdrawn meanwhile. Ask again.")

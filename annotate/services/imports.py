@@ -1,25 +1,23 @@
 """Imports: records of any format into a project, chunk by chunk, and the way back while nothing was made of them."""
 
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
-from annotate import interchange
 from annotate.errors import Invalid
 from annotate.interchange.records import BadRecord, FileError, ImportedRecord
-from annotate.interchange.streams import Source, read_texts
+from annotate.interchange.streams import Source
 from annotate.models import Change, ImportBatch, Project, RankingTask, Slot, User
 from annotate.selectors.projects import current_version
 from annotate.services.copying import Ids, analyse, draw_ids
 from annotate.services.import_chunks import TABLES, Chunk, ImportPlan
 from annotate.services.import_reports import ImportReport
+from annotate.services.import_sources import check_files, readable
 from annotate.services.import_undo import undo_import
 from annotate.services.locks import lock_imports
 
@@ -113,27 +111,31 @@ def import_files(
     priority: int = RankingTask.Priority.NORMAL,
     dry_run: bool = False,
     strict: bool = False,
+    mapping: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> list[ImportReport]:
     """Imports files, each as a batch of its own, after every one of them was found readable. As import_records.
 
+    Where a format joins what lies in several files, they are one batch, and one report.
+
     Args:
         files: paths, or binary streams that can go back to their start.
+        mapping: column (or name) of the file → field, for formats that take one.
 
     Raises:
-        Invalid: an unknown format; and as import_records.
+        Invalid: an unknown format, or a mapping that it does not take; and as import_records.
         FileError: a file cannot be read (the message names it); nothing was changed.
     """
     options = _Options(project, format, created_by, overlap, priority)
     options.check()
-    check_files(files=files, format=format)
-    readable = [_File(format, file) for file in files]
+    check_files(files=files, format=format, mapping=mapping)
+    sources = readable(files, format, mapping)
     if strict or dry_run:
-        reports = _rehearse([(file.name, file) for file in readable], options, progress)
+        reports = _rehearse([(file.name, file) for file in sources], options, progress)
         _refuse_faults(reports, strict=strict)
         if dry_run:
             return reports
-    return [_import(file.name, file, options, progress) for file in readable]
+    return [_import(file.name, file, options, progress) for file in sources]
 
 
 def import_stream(
@@ -147,6 +149,7 @@ def import_stream(
     priority: int = RankingTask.Priority.NORMAL,
     dry_run: bool = False,
     strict: bool = False,
+    mapping: Mapping[str, str] | None = None,
 ) -> ImportReport:
     """Imports what can be read only once, such as the body of a request. As import_records.
 
@@ -160,10 +163,10 @@ def import_stream(
             shutil.copyfileobj(stream, file)
         except OSError as error:
             raise FileError(f"cannot be read: {error}") from error
-        check_files(files=[file], format=format)
+        check_files(files=[file], format=format, mapping=mapping)
         return import_records(
             project=project,
-            records=_File(format, file),
+            records=readable([file], format, mapping)[0],
             format=format,
             source=source,
             created_by=created_by,
@@ -172,20 +175,6 @@ def import_stream(
             dry_run=dry_run,
             strict=strict,
         )
-
-
-def check_files(*, files: Sequence[Source], format: str) -> None:
-    """Reads every file to its end, looking at bytes and encoding, not at records.
-
-    Raises:
-        Invalid: an unknown format.
-        FileError: a file cannot be read.
-    """
-    if format not in interchange.FORMATS:
-        known = ", ".join(sorted(interchange.FORMATS))
-        raise Invalid(f"There is no format {format!r}; there are {known}.", fields={"format": f"One of {known}."})
-    for file in files:
-        _File(format, file).check()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,39 +208,6 @@ class _Options:
             dry_run=dry_run,
             ids=Ids(),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file whose records can be read again and again."""
-
-    format: str
-    file: Source
-
-    @property
-    def name(self) -> str:
-        """The last part of its path; nothing for a stream."""
-        return os.path.basename(os.fspath(self.file)) if isinstance(self.file, str | os.PathLike) else ""
-
-    def __iter__(self) -> Iterator[ImportedRecord | BadRecord]:
-        with self._from_start() as file:
-            yield from interchange.read_file(self.format, file)
-
-    def check(self) -> None:
-        """Reads the file to its end. Raises FileError if that is not possible."""
-        with self._from_start() as file:
-            for _ in read_texts(file):
-                pass
-
-    @contextmanager
-    def _from_start(self) -> Iterator[Source]:
-        """Says in a FileError which file it is about."""
-        if not isinstance(self.file, str | os.PathLike):
-            self.file.seek(0)
-        try:
-            yield self.file
-        except FileError as error:
-            raise FileError(f"{self.name}: {error}" if self.name else str(error)) from error
 
 
 def _rehearse(

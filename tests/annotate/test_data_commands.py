@@ -191,3 +191,33 @@ def test_no_demo_unless_asked_for(settings: Any) -> None:
     with pytest.raises(CommandError, match="PLACKETT_DEMO is 0"):
         run("seed_demo")
     assert not Project.objects.exists() and not User.objects.exists()
+
+
+def test_tables_are_mapped_and_exports_take_options(tmp_path: Path) -> None:
+    make_project("tea")
+    table = tmp_path / "t.csv"
+    table.write_text("question,answer_a,answer_b,better,who\nTea?,one,two,b,ann\nMilk?,one,two,tie,ann\n")
+    mapped = ["--map", "question=prompt", "--map", "answer_a=response_1", "--map", "answer_b=response_2"]
+    said = run("import_data", "--project", "tea", "--format", "csv", *mapped, "--map", "better=winner", table)
+    assert "2 read, 2 written" in said and "2 rankings" in said
+    output = tmp_path / "out.jsonl"
+    run("export_data", "--project", "tea", "--format", "trl", "--ties", "soft", "--models", "yes", "--output", output)
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert sorted(row["preference"] for row in rows) == [0.5, 1.0] and "chosen_model" in rows[0]
+    for wrong in (["--map", "question"], ["--map", "question=nothing"]):
+        with pytest.raises(CommandError, match="(?i)map"):
+            run("import_data", "--project", "tea", "--format", "csv", *wrong, table)
+    with pytest.raises(CommandError, match="has no use for ties"):
+        run("export_data", "--project", "tea", "--format", "sft", "--ties", "soft", "--output", output)
+
+
+def test_files_that_belong_together_are_one_batch(tmp_path: Path) -> None:
+    make_project("tea")
+    files = []
+    for model in ("x", "y"):
+        files.append(tmp_path / f"{model}.json")
+        files[-1].write_text(json.dumps([{"instruction": "Tea?", "output": model, "generator": model}]))
+    said = run("import_data", "--project", "tea", "--format", "alpaca-eval", *files)
+    assert "1 read, 1 written" in said and f"{files[0]}, {files[1]}" in said
+    assert ImportBatch.objects.get().source == "x.json, y.json"
+    assert Slot.objects.count() == Project.objects.get().overlap

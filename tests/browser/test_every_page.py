@@ -1,5 +1,6 @@
 """Every page of ours in docs/roles.md, with a project at work behind it: axe finds nothing, none is too wide."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext
 from pytest_django.live_server_helper import LiveServer
 
-from annotate.models import Membership, Ranking, RankingTask, User, Webhook, WebhookDelivery
+from annotate.models import Membership, Project, Ranking, RankingTask, User, Webhook, WebhookDelivery
 from annotate.services.machines import create_machine
+from annotate.services.uploads import keep_upload
 from tests.annotate.api.test_roles import ROWS
 from tests.annotate.busy import busy_project
 from tests.browser.test_safe_and_open import violations
@@ -30,6 +32,13 @@ def made_report() -> dict[str, Any]:
     data, scores = random_split(20)
     sections = {split: evaluate(data, scores, seed=0) for split in ("validation", "test")}
     return {**sections, "warnings": ["The interval is wide.", "Length does as well."]}
+
+
+def waiting_file(project: Project, manager: User) -> str:
+    """A table whose columns are asked about, with a good and a bad row."""
+    file = io.BytesIO(b"question,answer_a,answer_b,better\nTea?,A drink.,A leaf.,b\nMilk?,White.,Wet.,neither\n")
+    upload = keep_upload(project=project, by=manager, file=file, name="t.csv", size=99, format="csv")
+    return str(upload.pk)
 
 
 def addresses() -> list[str]:
@@ -73,6 +82,7 @@ def addresses() -> list[str]:
         "run": run.pk,
         "done": done.pk,
         "model": model.pk,
+        "upload": waiting_file(busy.project, busy.mia),
         "try": queue_try(busy.project, messages=[{"role": "user", "content": "x" * 300}]).pk,
     }
     return [path.format(**names) for path in [*PAGES, *AROUND]]

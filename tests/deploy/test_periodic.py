@@ -21,6 +21,7 @@ def test_the_schedule_names_tasks_that_workers_know_and_lets_messages_expire() -
         "webapp.forget_sessions",
         "webapp.forget_keys",
         "webapp.forget_tries",
+        "webapp.forget_uploads",
         "webapp.prune_checkpoints",
         "webapp.remove_left_files",
         "webapp.forget_deliveries",

@@ -11,14 +11,15 @@ from typing import Any, BinaryIO
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from annotate.errors import Refused
+from annotate.interchange.options import NAMES, OPTIONS
 from annotate.management.progress import bar, project_of
-from annotate.models import User
-from annotate.services.exports import FORMATS, USUAL_ANNOTATORS, ExportBroken, open_export
+from annotate.services.exports import FORMATS, ExportBroken, open_export
 
 
 class Command(BaseCommand):
     help = (
-        "Write a project's rankings as JSON lines, to a file or to standard output. The file appears when it is whole. "
+        "Write a project's rankings in one of the formats, to a file or to standard output. The file appears when it "
+        "is whole. "
         "The cursor printed at the end is for the next call's --since."
     )
 
@@ -26,14 +27,8 @@ class Command(BaseCommand):
         parser.add_argument("--project", required=True, metavar="SLUG")
         parser.add_argument("--format", default="plackett", choices=FORMATS)
         parser.add_argument("--since", metavar="CURSOR", help="Only what came after this cursor was given.")
-        parser.add_argument(
-            "--annotator-kinds",
-            nargs="+",
-            choices=User.Kind.values,
-            default=USUAL_ANNOTATORS,
-            metavar="KIND",
-            help=f"Whose rankings: some of {', '.join(User.Kind.values)}; all but machine if absent.",
-        )
+        for option in OPTIONS:
+            parser.add_argument(f"--{option.name.replace('_', '-')}", choices=option.values or None, help=option.about)
         parser.add_argument("--output", default="-", metavar="FILE", help="Without, or -: standard output.")
         parser.add_argument("--dry-run", action="store_true", help="Say how many lines there are and write nothing.")
 
@@ -43,20 +38,18 @@ class Command(BaseCommand):
                 project=project_of(options["project"]),
                 format=options["format"],
                 since=options["since"],
-                annotator_kinds=options["annotator_kinds"],
+                options={name: options[name] for name in NAMES if options[name] is not None},
             )
             if options["dry_run"]:
                 self.stderr.write(f"{export.count:,} lines would be written.")
                 return
             with (
-                bar(
-                    description="Exporting", total=export.count, unit=" lines", quiet=options["verbosity"] == 0
-                ) as progress,
+                bar(description="Exporting", unit="B", scale=True, quiet=options["verbosity"] == 0) as progress,
                 _opened(options["output"]) as out,
             ):
                 for line in export.lines:
                     out.write(line)
-                    progress.update()
+                    progress.update(len(line))
         except Refused as refused:
             raise CommandError(refused.message) from None
         except ExportBroken as broken:

@@ -6,8 +6,9 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 
-from annotate import interchange
 from annotate.errors import Refused
+from annotate.interchange import FORMATS
+from annotate.interchange.mapping import MappingError, mapping_from
 from annotate.interchange.records import FileError
 from annotate.management.progress import bar, project_of, say_report
 from annotate.models import Project, RankingTask
@@ -22,9 +23,17 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("files", nargs="+", metavar="FILE", help="Lines or a list of JSON, plain or gzip.")
+        parser.add_argument("files", nargs="+", metavar="FILE", help="As the format says; JSON and CSV may be gzip.")
         parser.add_argument("--project", required=True, metavar="SLUG")
-        parser.add_argument("--format", required=True, choices=sorted(interchange.FORMATS))
+        parser.add_argument("--format", required=True, choices=list(FORMATS))
+        parser.add_argument(
+            "--map",
+            action="append",
+            default=[],
+            metavar="COLUMN=FIELD",
+            help="Which column (or name) of the file is which field, for csv, parquet, label-studio and argilla. "
+            "Repeatable; - as the field leaves a column out.",
+        )
         parser.add_argument("--create-project", action="store_true", help="Make the project if there is none.")
         parser.add_argument(
             "--overlap",
@@ -48,22 +57,31 @@ class Command(BaseCommand):
             raise CommandError(refused.message) from None
         except Refused as refused:
             raise CommandError(refused.message) from None
-        for name, report in zip(options["files"], reports, strict=True):
+        joined = ", ".join(options["files"])
+        names = options["files"] if len(reports) == len(options["files"]) else [joined]
+        for name, report in zip(names, reports, strict=True):
             say_report(self.stdout, name, report)
 
     def _import(self, options: dict[str, Any]) -> list[ImportReport]:
         slug, names = options["project"], ("files", "format", "overlap", "priority", "strict")
-        chosen = {name: options[name] for name in names}
+        chosen = {name: options[name] for name in names} | {"mapping": _mapping(options["map"])}
         with bar(description="Importing", quiet=options["verbosity"] == 0) as progress:
             chosen["progress"] = progress.update
             if not options["create_project"] or Project.objects.filter(slug=slug).exists():
                 return import_files(project=project_of(slug), dry_run=options["dry_run"], **chosen)
-            check_files(files=options["files"], format=options["format"])
+            check_files(files=options["files"], format=options["format"], mapping=chosen["mapping"])
             if options["dry_run"] or options["strict"]:
                 rehearsal = _rehearse_in_new_project(slug, chosen)
                 if options["dry_run"]:
                     return rehearsal
             return import_files(project=_create(slug), **chosen)
+
+
+def _mapping(pairs: list[str]) -> dict[str, str]:
+    try:
+        return mapping_from(pairs)
+    except MappingError as error:
+        raise CommandError(f"--map: {error}.") from None
 
 
 def _rehearse_in_new_project(slug: str, chosen: dict[str, Any]) -> list[ImportReport]:

@@ -120,3 +120,22 @@ def test_blocks_hold_the_same_bytes() -> None:
     assert b"".join(blocks) == b"".join(lines)
     assert len(blocks) == 4 and all(len(block) >= BLOCK_BYTES for block in blocks[:-1])
     assert list(in_blocks(iter([]))) == []
+
+
+def test_options_are_query_parameters_and_a_table_says_what_it_is(eve: APIClient, bob: APIClient) -> None:
+    submit(bob, "tales", take(bob, "tales"))
+    answer = eve.get(EXPORT, {"format": "openrlhf", "as": "csv", "margin": "strength", "votes": "majority"})
+    body = b"".join(answer.streaming_content).decode()
+    assert answer["Content-Type"] == "text/csv" and 'filename="tales-openrlhf.csv"' in answer["Content-Disposition"]
+    assert body.splitlines()[0] == "chosen,rejected,margin" and len(body.splitlines()) == 4
+    answer = eve.get(EXPORT, {"format": "nectar", "as": "parquet"})
+    assert answer["Content-Type"] == "application/vnd.apache.parquet"
+    assert b"".join(answer.streaming_content).endswith(b"PAR1")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [({"ties": "soft"}, "ties"), ({"format": "trl", "agreement": "2"}, "agreement"), ({"as": "xlsx"}, "as")],
+)
+def test_an_option_that_cannot_be_is_named(eve: APIClient, query: dict[str, str], field: str) -> None:
+    assert list(error_of(eve.get(EXPORT, query), 422)["fields"]) == [field]

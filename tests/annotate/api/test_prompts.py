@@ -163,7 +163,7 @@ def test_lines_may_be_longer_than_what_is_held_in_memory(alice: APIClient, setti
 
 
 def test_another_media_type_is_415(alice: APIClient) -> None:
-    error_of(alice.generic("POST", PROMPTS, b"a,b", content_type="text/csv"), 415)
+    error_of(alice.generic("POST", PROMPTS, b"a,b", content_type="text/plain"), 415)
 
 
 def test_the_list_shows_prompts_with_responses(alice: APIClient, project: Project) -> None:
@@ -177,3 +177,27 @@ def test_the_list_shows_prompts_with_responses(alice: APIClient, project: Projec
     ]
     rest = alice.get(PROMPTS, {"cursor": page["next"]}).json()
     assert [one["external_id"] for one in rest["results"]] == ["two"] and rest["next"] is None
+
+
+TABLE = b"question,answer_a,answer_b,better\nTea?,one,two,b\nMilk?,one,two,neither\n"
+MAP = "?map=question=prompt&map=answer_a=response_1&map=answer_b=response_2&map=better=winner"
+
+
+def test_a_table_is_a_body_of_its_own_kind(alice: APIClient) -> None:
+    answer = alice.generic("POST", PROMPTS + MAP, TABLE, content_type="text/csv; charset=utf-8")
+    assert answer.status_code == 200, answer.content
+    found = answer.json()
+    assert (found["written"], found["skipped"], found["rows"]["rankings"]) == (1, 1, 1)
+    assert found["errors"][0]["line"] == 3 and "neither" in found["errors"][0]["reason"]
+    again = alice.generic("POST", PROMPTS + MAP + "&format=csv&dry_run=1", TABLE, content_type="application/x-ndjson")
+    assert again.json()["unchanged"] == 1
+    broken = alice.generic("POST", PROMPTS, b"PAR1 and no more", content_type="application/vnd.apache.parquet")
+    assert "nothing was changed" in error_of(broken, 400)["message"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [("?map=prompt", 400), ("?map=a=nothing", 422), ("?format=hh&map=a=prompt", 422)]
+)
+def test_a_mapping_that_cannot_be_is_named(alice: APIClient, query: str, status: int) -> None:
+    refused = alice.generic("POST", PROMPTS + query, TABLE, content_type="text/csv")
+    assert list(error_of(refused, status)["fields"]) == ["map"]

@@ -26,6 +26,7 @@ from annotate.services.imports import import_records
 from annotate.services.invitations import create_invitation
 from annotate.services.machines import create_machine
 from annotate.services.queue import next_leases
+from annotate.services.uploads import keep_upload
 from tests.annotate.api.conftest import Cast, token_client
 from tests.annotate.factories import make_task, make_user
 from tests.annotate.helpers import submit
@@ -274,6 +275,7 @@ BODIES: dict[tuple[str, str], Body] = {
         "format": "plackett",
         "file": SimpleUploadedFile("more.jsonl", json.dumps(RECORD | {"prompt": "q?"}).encode()),
     },
+    ("POST", "/p/{slug}/import/{upload}/"): lambda world, slot: {"do": "import"},
     ("POST", "/api/v1/runs/estimate/"): lambda world, slot: START | {"project": "tales", "snapshot": world.snapshot},
     ("POST", "/p/{slug}/train/estimate/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},
     ("POST", "/p/{slug}/train/"): lambda world, slot: {"base_model": "tiny", "snapshot": world.snapshot},
@@ -313,6 +315,7 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
         model=world.model,
         number=1,
         **{"try": _tried(row, world)} if "{try}" in row.path else {},
+        upload=_uploaded(world, holder) if "{upload}" in row.path else "",
         **world.settled,
     )
     body = BODIES.get((row.method, row.path), lambda world, slot: {})(world, slot)
@@ -330,6 +333,13 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
         key = {"Idempotency-Key": "k"}
         return browser.post(path, body, content_type="application/json", headers=key)
     return browser.post(path, body)
+
+
+def _uploaded(world: World, holder: User) -> str:
+    """A file of the holder's that waits to be imported."""
+    file = io.BytesIO(json.dumps(RECORD | {"prompt": "r?"}).encode())
+    upload = keep_upload(project=world.project, by=holder, file=file, name="r.jsonl", size=9, format="plackett")
+    return str(upload.pk)
 
 
 def _run_for(row: Row, world: World) -> int:

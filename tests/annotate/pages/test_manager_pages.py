@@ -14,7 +14,18 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import escape
 
-from annotate.models import IdentityLeak, ImportBatch, Prompt, Ranking, RankingTask, Role, Slot, TaskFlag, User
+from annotate.models import (
+    IdentityLeak,
+    ImportBatch,
+    ImportUpload,
+    Prompt,
+    Ranking,
+    RankingTask,
+    Role,
+    Slot,
+    TaskFlag,
+    User,
+)
 from annotate.pages.imports import EXAMPLE
 from annotate.pages.overview import dry_notice, forecast
 from annotate.pages.told import long_time, short_time
@@ -392,17 +403,21 @@ def upload(*records: dict[str, Any]) -> dict[str, Any]:
     return {"format": "plackett", "file": SimpleUploadedFile("new.jsonl", lines)}
 
 
+def imported(person: User, given: dict[str, Any], **asked: Any) -> str:
+    """The report's page, after a file was uploaded and imported."""
+    uploaded = browser(person).post(reverse("import_data", args=["kitchen"]), given)
+    assert uploaded.status_code == 302, uploaded.content.decode()
+    return browser(person).post(uploaded["Location"], {"do": "import"} | asked).content.decode()
+
+
 GOOD = {"prompt": "What is new?", "responses": [{"id": "a", "text": "this"}, {"id": "b", "text": "that"}]}
 
 
 def test_an_import_is_reported_and_can_be_undone_until_it_is_used(busy: Busy) -> None:
-    manager, address = browser(busy.mia), reverse("import_data", args=["kitchen"])
-    page = " ".join(
-        manager.post(address, upload(GOOD, {"prompt": "no responses?", "responses": [1]})).content.decode().split()
-    )
+    manager = browser(busy.mia)
+    page = " ".join(imported(busy.mia, upload(GOOD, {"prompt": "no responses?", "responses": [1]})).split())
     assert "1 record was taken in" in page and '<td class="n">2</td><td>skipped</td>' in page
-    again = manager.post(address, upload(GOOD)).content.decode()
-    assert "Nothing new was taken in" in again
+    assert "Nothing new was taken in" in imported(busy.mia, upload(GOOD))
     batch = ImportBatch.objects.order_by("-pk")[0]
     assert (batch.source, batch.created_by) == ("new.jsonl", busy.mia)
     assert (
@@ -410,7 +425,7 @@ def test_an_import_is_reported_and_can_be_undone_until_it_is_used(busy: Busy) ->
         in manager.post(reverse("import_undo", args=["kitchen", batch.pk]), follow=True).content.decode()
     )
     assert not Prompt.objects.filter(messages__0__content="What is new?").exists()
-    manager.post(address, upload(GOOD))
+    imported(busy.mia, upload(GOOD))
     used = ImportBatch.objects.order_by("-pk")[0]
     slot = Slot.objects.get(task__prompt__batch=used, number=1)
     other = make_user("late", project=busy.project)
@@ -423,18 +438,17 @@ def test_an_import_is_reported_and_can_be_undone_until_it_is_used(busy: Busy) ->
 def test_the_example_on_the_page_can_be_imported_as_it_is(busy: Busy) -> None:
     page = text_of(busy.mia, reverse("import_data", args=["kitchen"]))
     assert escape(EXAMPLE) in page
-    answer = browser(busy.mia).post(reverse("import_data", args=["kitchen"]), upload(json.loads(EXAMPLE)))
-    assert "1 record was taken in" in " ".join(answer.content.decode().split())
+    assert "1 record was taken in" in " ".join(imported(busy.mia, upload(json.loads(EXAMPLE))).split())
     task = RankingTask.objects.order_by("-pk")[0]
     assert [one.key for one in task.prompt.responses.order_by("key")] == ["r1", "r2"]
 
 
-def test_a_file_that_cannot_be_read_changes_nothing(busy: Busy) -> None:
+def test_a_file_that_cannot_be_read_changes_nothing_and_is_not_kept(busy: Busy) -> None:
     broken = {"format": "plackett", "file": SimpleUploadedFile("x.jsonl.gz", b"\x1f\x8bbroken")}
     answer = browser(busy.mia).post(reverse("import_data", args=["kitchen"]), broken)
     assert answer.status_code == 422 and "nothing was changed" in answer.content.decode()
     assert browser(busy.mia).post(reverse("import_data", args=["kitchen"])).status_code == 422
-    assert not ImportBatch.objects.exists()
+    assert not ImportBatch.objects.exists() and not ImportUpload.objects.exists()
 
 
 def test_the_import_of_another_project_is_not_undone(busy: Busy) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from annotate.interchange import FORMATS, hh, native, oasst, read_file
+from annotate.interchange import hh, native, oasst, read_file
 from annotate.interchange.records import BadRecord, ImportedRecord
 from annotate.interchange.streams import Read
 from annotate.preferences import comparisons_of
@@ -242,14 +242,6 @@ def test_the_real_pairs():
 
 
 # --- all formats ---
-
-
-@pytest.mark.parametrize("name", sorted(FORMATS))
-def test_a_second_reading_gives_the_same_records(name):
-    source = {"oasst": TREE, "hh": {"chosen": CHOSEN, "rejected": REJECTED}}.get(name)
-    native_line = native.object_from_record(parted(oasst.read(as_file(TREE)))[0][1])
-    first, second = (parted(read_file(name, as_file(source or native_line)))[0] for _ in range(2))
-    assert first and first == second
 
 
 @pytest.mark.parametrize(("name", "path"), [("oasst", OASST), ("hh", HH)])

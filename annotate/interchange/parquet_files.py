@@ -1,0 +1,99 @@
+"""Parquet: one record a row. What columns mean: `cells`.
+
+Read 64 rows at a time, so memory follows the file's pages and not its size. The footer stands at a Parquet file's end,
+so one that was cut off is a bad file from the start.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from annotate.interchange.cells import FIELDS as FIELDS
+from annotate.interchange.cells import fields_of, record_of
+from annotate.interchange.records import BadRecord, FileError, RecordError, SeenKeys
+from annotate.interchange.streams import Read, Source, first_of_its_key
+
+FORMAT = "parquet"
+ROWS = 64
+
+
+def read(source: Source, *, mapping: Mapping[str, str] | None = None) -> Read:
+    """Yield one record per row.
+
+    Args:
+        source: a path, or a binary stream that can seek, which is left open.
+        mapping: column → field.
+
+    Raises:
+        FileError: the file as a whole cannot be read.
+    """
+    seen = SeenKeys()
+    with _opened(source) as file, _faults_named():
+        fields = fields_of(_columns(file), mapping or {})
+        for line, row in enumerate(_rows(file), 1):
+            try:
+                yield first_of_its_key(record_of(row, fields, line=line), seen)
+            except RecordError as error:
+                yield BadRecord(line, str(error))
+
+
+def check(source: Source) -> None:
+    """Read a file to its end.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    with _opened(source) as file, _faults_named():
+        _columns(file)
+        for _ in file.iter_batches(batch_size=ROWS, use_threads=False):
+            pass
+
+
+def columns_of_file(source: Source) -> list[str]:
+    """The names of its columns.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    with _opened(source) as file, _faults_named():
+        return _columns(file)
+
+
+def _columns(file: Any) -> list[str]:
+    names = list(file.schema_arrow.names)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise FileError(f"there are two columns {twice!r}")
+    return names
+
+
+def _rows(file: Any) -> Iterator[dict[str, Any]]:
+    for batch in file.iter_batches(batch_size=ROWS, use_threads=False):
+        yield from batch.to_pylist()
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[Any]:
+    # Heavy, and of no use to whoever brings no table.
+    import pyarrow.parquet
+
+    with _faults_named():
+        file = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 16)
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+@contextmanager
+def _faults_named() -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise FileError(f"not UTF-8 (byte 0x{error.object[error.start]:02x})") from error
+    except FileNotFoundError as error:
+        raise FileError("cannot be opened: there is no such file") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        first = str(error).strip().split("\n")[0].rstrip(".")
+        raise FileError(f"not a Parquet file, or damaged: {first[:200]}") from error
