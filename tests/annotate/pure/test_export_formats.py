@@ -140,7 +140,8 @@ def test_models_are_named_as_the_format_has_it_or_as_asked() -> None:
 
 @pytest.mark.parametrize("format", sorted(EXPORTS))
 def test_an_option_is_taken_or_refused_by_name(format: str) -> None:
-    values = {option.name: option.values[-1] if option.values else "0.5" for option in OPTIONS} | {"annotator_kinds": "machine"}
+    values = {option.name: option.values[-1] if option.values else "0.5" for option in OPTIONS}
+    values["annotator_kinds"] = "machine"
     for name, value in values.items():
         if name in EXPORTS[format].options:
             EXPORTS[format].options_from({name: value})
