@@ -71,16 +71,20 @@ def compare_with_sft(page: Page, url: str) -> None:
 
 
 def ask_both_and_send(page: Page, url: str, policy: ModelVersion) -> None:
-    """The policy beside the model that it began with; the pair becomes a task."""
+    """The policy beside the model that it began with; what they say becomes a task.
+
+    Two responses each: sixteen small steps later one draw may well still say the same.
+    """
     page.goto(url)
     page.get_by_role("textbox", name="Message 2").fill("What is tea?")
     model = page.get_by_label("Model", exact=True)
     model.select_option(model.locator("option", has_text=policy.name).get_attribute("value"))
     page.get_by_label("Beside it").select_option("tiny")
+    page.get_by_label("Responses of each").fill("2")
     page.get_by_label("Longest response, tokens").fill("16")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#try-live")).to_have_attribute("data-state", "succeeded", timeout=PATIENCE_MS)
-    expect(page.get_by_role("article")).to_have_count(2)
+    expect(page.get_by_role("article")).to_have_count(4)
     page.get_by_role("button", name="Send to annotators").click()
     expect(page.get_by_text("1 ranking task was made.")).to_be_visible()
 
