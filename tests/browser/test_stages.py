@@ -11,7 +11,7 @@ from annotate.models import RankingTask, Role, User
 from tests.annotate.factories import make_project, make_user
 from tests.training.django.helpers import make_snapshot
 from tests.training.django.test_run_worker import Worker, home, same_folders, start_worker
-from training.models import ModelVersion, Run, Try
+from training.models import ModelVersion, Run, RunMetric, Try
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 Login = Callable[[BrowserContext, User], None]
@@ -103,8 +103,12 @@ def test_from_one_form_to_a_task_for_annotators(
     ppo = Run.objects.get(kind="ppo")
     assert ppo.step == STEPS and ppo.attempt == 2
     assert [run.state for run in Run.objects.exclude(pk=ppo.pk)] == ["succeeded", "succeeded"]
+    taught, scorer, policy = (ModelVersion.objects.get(run__kind=kind) for kind in ("sft", "reward", "ppo"))
+    assert (taught.kind, scorer.kind, policy.kind) == ("policy", "reward", "policy")
+    assert scorer.parent == policy.parent == taught
+    rows = list(RunMetric.objects.filter(run=ppo).order_by("step"))
+    assert [row.step for row in rows] == list(range(1, STEPS + 1)) and "ppo/reward/model" in rows[0].values
     compare_with_sft(page, f"{live_server.url}/runs/")
-    policy = ModelVersion.objects.get(run=ppo)
     ask_both_and_send(page, f"{live_server.url}/p/{project.slug}/try/", policy)
     said = {row["text"] for row in Try.objects.get().result["responses"]}  # type: ignore[index]
     assert {one.text for one in RankingTask.objects.get().prompt.responses.all()} == said
