@@ -169,7 +169,7 @@ _SUBMITTED = RankedRow._fields.index("submitted_at")
 
 def _object(text: str) -> dict[str, Any]:
     """Most of them are empty, and the same one serves them all: nobody changes what was read."""
-    return json.loads(text) if text != "{}" else _EMPTY  # type: ignore[no-any-return]
+    return json.loads(text) if text != "{}" else _EMPTY
 
 
 _EMPTY: dict[str, Any] = {}

@@ -78,6 +78,7 @@ def _forget_counts(project: Project, changes: list[Mapping[str, Any]]) -> None:
     for kind in (Change.Kind.REVISION, Change.Kind.WITHDRAWAL):
         rankings = [one["ranking_id"] for one in changes if one["kind"] == kind and one.get("ranking_id")]
         if rankings:
-            values = {"project": project.pk, "rankings": rankings, "block": FeedBlock.CHANGES}
+            values: dict[str, Any] = {"project": project.pk, "rankings": rankings, "block": FeedBlock.CHANGES}
+            values["revised"] = kind == Change.Kind.REVISION
             with prepared_cursor() as cursor:
-                cursor.execute(_FORGET, values | {"revised": kind == Change.Kind.REVISION})
+                cursor.execute(_FORGET, values)

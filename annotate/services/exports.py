@@ -11,8 +11,9 @@ from annotate.errors import Invalid
 from annotate.interchange.exporting import EXPORTS, MEDIA_TYPES, ExportFormat, encoded
 from annotate.interchange.options import ExportOptions, OptionError
 from annotate.models import Change, Project, RankingTask
+from annotate.preferences import TiePolicy
 from annotate.selectors.cursors import change_of, cursor_at, last_change
-from annotate.selectors.line_counts import Window, demonstrations_of
+from annotate.selectors.line_counts import Counted, Window, demonstrations_of
 from annotate.selectors.records import (
     RankingFilter,
     demonstration_records,
@@ -193,12 +194,15 @@ class _Asked:
         return found
 
 
-#: How often a tied pair is written.
-_LINES_OF_TIES = {"drop": 0, "soft": 1, "both": 2}
+_PAIRS: dict[TiePolicy, tuple[Counted, ...]] = {
+    "drop": ("strict_pairs",),
+    "soft": ("strict_pairs", "tied_pairs"),
+    "both": ("strict_pairs", "tied_pairs", "tied_pairs"),
+}
 
 
 def _count_pairs(window: Window, options: ExportOptions) -> int:
-    return window.count("strict_pairs", *("tied_pairs",) * _LINES_OF_TIES[options.ties])
+    return window.count(*_PAIRS[options.ties])
 
 
 _COUNTS: dict[str, Callable[[Window, ExportOptions], int]] = {
