@@ -188,6 +188,9 @@ CELERY_BEAT_SCHEDULE = {
 CELERY_BEAT_SCHEDULE["deliver_webhooks"] = {
     "task": "annotate.deliver_webhooks", "schedule": 15.0, "options": {"expires": 15},
 }  # fmt: skip
+CELERY_BEAT_SCHEDULE["count_feeds_ahead"] = {
+    "task": "annotate.count_feeds_ahead", "schedule": 60.0, "options": {"expires": 60},
+}  # fmt: skip
 
 STATIC_URL = "static/"
 STATIC_ROOT = PLACKETT_HOME / "static"
