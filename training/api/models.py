@@ -16,6 +16,7 @@ from annotate.api.authentication import Scope
 from annotate.api.base import Endpoint, asking
 from annotate.api.exports import ReleasedStream
 from annotate.api.filters import filtered, parameters, span, word, yes
+from annotate.api.idempotency import idempotent
 from annotate.api.pagination import page_of, page_parameters
 from annotate.api.serializers import Shape
 from training.api.asked import OF_PROJECT, project_asked
@@ -148,6 +149,7 @@ class Promotion(Endpoint):
     required_scope = Scope.TRAIN
 
     @extend_schema(operation_id="promote_model", request=PromoteShape, responses=RegistryAnswer)
+    @idempotent
     def post(self, request: Request, model: int) -> Response:
         """Gives the model a stage. One of a kind is in production in a project: the one before it is archived with it.
 

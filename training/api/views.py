@@ -91,6 +91,7 @@ class Cancel(Endpoint):
     required_scope = TRAIN
 
     @extend_schema(operation_id="cancel_run", request=None, responses=RunAnswer)
+    @idempotent
     def post(self, request: Request, run: int) -> Response:
         """Stops the run: at once if no worker has it, else within seconds. Repeating it is harmless."""
         return Response(run_content(cancel_run(get_run_for(asking(request), run))))
@@ -100,6 +101,7 @@ class Resume(Endpoint):
     required_scope = TRAIN
 
     @extend_schema(operation_id="resume_run", request=None, responses=RunAnswer)
+    @idempotent
     def post(self, request: Request, run: int) -> Response:
         """Queues a failed or cancelled run again; it goes on from its last checkpoint."""
         return Response(run_content(resume_run(get_run_for(asking(request), run))))
