@@ -8,12 +8,11 @@ from typing import Any, TypeVar
 
 from django.db.models import BooleanField, DateTimeField, F, Field, Func, Model, QuerySet, Value
 from django.db.models.expressions import CombinedExpression
-from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
-from annotate.api.queries import MAX_ID, one_of, whole_number
+from annotate.api.queries import MAX_ID, one_of, read_instant, whole_number
 
 M = TypeVar("M", bound=Model)
 #: How lists may be ordered: the name in the address → the column. Only columns that never change are keys: a row that
@@ -112,7 +111,7 @@ def _decode(cursor: str, ordering: str, key: "Field[Any, Any]") -> tuple[Any, in
 def _read(said: Any, key: "Field[Any, Any]") -> Any:
     """The column's value as a cursor says it; None if it says nothing of the kind."""
     if isinstance(key, DateTimeField):
-        return parse_datetime(said)
+        return read_instant(said) if isinstance(said, str) else None
     if key.get_internal_type() in {"SlugField", "CharField"}:
         return said if isinstance(said, str) and "\0" not in said else None
     return said if type(said) is int and 0 <= said <= MAX_ID else None

@@ -1,5 +1,7 @@
 """Lists: narrowed, ordered, walked page by page, and never by a parameter that nobody knows."""
 
+import base64
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -136,6 +138,7 @@ def test_rankings_can_be_narrowed(
     assert ids(alice, RANKINGS, withdrawn="1") == [] and ids(alice, RANKINGS, withdrawn="0") == everything
     assert ids(alice, RANKINGS, submitted_since=judged["dora"].submitted_at.isoformat())[0] != first
     assert ids(alice, RANKINGS, submitted_before="2026-01-01T00:00:00+01:00") == []
+    assert ids(alice, RANKINGS, submitted_since="9169-08-15T11:07:49+22:17") == [], "more than Postgres takes"
 
 
 def test_an_instant_without_an_unescaped_plus_is_understood(alice: APIClient, judged: dict[str, Ranking]) -> None:
@@ -150,6 +153,7 @@ def test_an_instant_without_an_unescaped_plus_is_understood(alice: APIClient, ju
         {"submitted_since": "yesterday"},
         {"submitted_since": "2026-01-01T00:00:00"},
         {"submitted_before": "2026-02-30T00:00:00Z"},
+        {"submitted_before": "0001-01-01T00:00:00+01:00"},
         {"ordering": "rationale"},
         {"ordering": "--id"},
     ],
@@ -244,6 +248,27 @@ def test_a_cursor_is_good_for_its_own_order_alone(alice: APIClient, cast: Cast, 
         fields = error_of(alice.get(RANKINGS, {"cursor": cursor, "ordering": ordering}), 400)["fields"]
         assert list(fields) == ["cursor"] and "another order" in fields["cursor"]
     assert list(error_of(alice.get(RANKINGS, {"cursor": cursor}), 400)["fields"]) == ["cursor"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["submitted_at", "2026-01-01T00:00:00", 1],
+        ["submitted_at", "9999-12-31T23:59:59-23:00", 1],
+        ["submitted_at", {"a": 1}, 1],
+        ["submitted_at", None, 1],
+        ["submitted_at", "2026-01-01T00:00:00Z", True],
+        ["submitted_at", "2026-01-01T00:00:00Z", 2**70],
+        ["submitted_at", "2026-01-01T00:00:00Z"],
+        [["submitted_at"], "2026-01-01T00:00:00Z", 1],
+        {"submitted_at": 1},
+        7,
+    ],
+)
+def test_a_cursor_that_somebody_wrote_is_refused(alice: APIClient, project: Project, said: Any) -> None:
+    cursor = base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
+    answer = alice.get(RANKINGS, {"cursor": cursor, "ordering": "submitted_at"})
+    assert list(error_of(answer, 400)["fields"]) == ["cursor"]
 
 
 def test_slugs_and_sizes_are_walked_too(cast: Cast, client_for: ClientFor, project: Project) -> None:
