@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
-from django.http.response import HttpResponseBase
 from django.utils.translation import gettext as _
 from rest_framework.exceptions import Throttled, ValidationError
 from rest_framework.parsers import BaseParser
@@ -60,10 +59,8 @@ class Endpoint(APIView):
             raise ValidationError(cast(Any, faulty))
         refuse_unknown(request, self)
 
-    def finalize_response(
-        self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any
-    ) -> HttpResponseBase:
-        answer = super().finalize_response(request, cast(Response, response), *args, **kwargs)
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        answer = super().finalize_response(request, response, *args, **kwargs)
         if self.counted is not None:
             for name, value in rate_headers(self.counted).items():
                 answer.headers[name] = value

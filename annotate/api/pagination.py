@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from django.db.models import BooleanField, DateTimeField, F, Field, Func, Model, QuerySet, Value
 from django.db.models.expressions import CombinedExpression
@@ -72,7 +72,7 @@ def page_of(
     ordering = one_of(request, "ordering", _choices(orders), default=next(iter(orders)))
     column, down = orders[ordering.lstrip("-")], ordering.startswith("-")
     sign = "-" if down else ""
-    key = rows.model._meta.pk if column == "pk" else rows.model._meta.get_field(column)
+    key = cast("Field[Any, Any]", rows.model._meta.pk if column == "pk" else rows.model._meta.get_field(column))
     if (cursor := request.query_params.get("cursor")) is not None:
         last, pk = _decode(cursor, ordering, key)
         rows = rows.filter(_beyond(column, last, pk, key=key, down=down))
@@ -82,7 +82,7 @@ def page_of(
     return {"results": show(page), "next": following}
 
 
-def _beyond(column: str, last: Any, pk: int, *, key: Any, down: bool) -> CombinedExpression:
+def _beyond(column: str, last: Any, pk: int, *, key: "Field[Any, Any]", down: bool) -> CombinedExpression:
     """(column, id) compared as one, which the database answers from an index on the two."""
     here = Func(F(column), F("pk"), function="ROW")
     there = Func(Value(last, output_field=key), Value(pk), function="ROW")

@@ -8,6 +8,7 @@ nothing that tells a secret is compressed, and no page is.
 import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import TypeVar, cast
 
 from django.http import HttpResponse, HttpResponseNotModified, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -18,6 +19,8 @@ from rest_framework.response import Response
 
 from annotate.models import ApiToken
 
+Answer = TypeVar("Answer", bound=HttpResponseBase)
+
 LEAST_BYTES = 1024  # below it a packet is a packet
 LEVEL = 1  # a third of the work of zlib's own choice, for a tenth more bytes
 GZIP = 16 + zlib.MAX_WBITS
@@ -25,7 +28,7 @@ GZIP = 16 + zlib.MAX_WBITS
 KEPT = ("ETag", "Cache-Control", "Vary", "RateLimit", "RateLimit-Policy")
 
 
-def send(answer: HttpResponseBase, request: Request, *, secret: bool) -> HttpResponseBase:
+def send(answer: Answer, request: Request, *, secret: bool) -> Answer:
     """Has a JSON answer, once it is rendered, replaced by 304 or by its compressed form where the request allows it.
 
     Args:
@@ -84,7 +87,7 @@ def _weight(parameter: str) -> float:
 def packed_stream(answer: StreamingHttpResponse, request: Request) -> StreamingHttpResponse:
     """The stream compressed, where the caller asked for it."""
     if may_pack(answer, request):
-        answer.streaming_content = packed(answer.streaming_content)
+        answer.streaming_content = packed(cast(Iterator[bytes], answer.streaming_content))
         answer.headers["Content-Encoding"] = "gzip"
     return answer
 
