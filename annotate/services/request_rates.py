@@ -7,16 +7,17 @@ one short script, which Redis runs as a whole: whatever comes at the same moment
 Nothing else hangs on it. While Redis is away nobody is held up: what it does not count is let through.
 """
 
-import functools
+import hashlib
 import logging
 import math
+import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from django.conf import settings
 from redis.backoff import NoBackoff
-from redis.commands.core import Script
 from redis.retry import Retry
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ used = used + step
 redis.call('SET', KEYS[1], string.format('%.0f', now + used), 'PX', math.ceil(used / 1000))
 return {1, math.ceil(used)}
 """
+
+
+SHA1 = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ def count_request(name: str) -> Count | None:
         return None
     room = limit.step * limit.burst
     try:
-        allowed, used = _script(settings.REDIS_URL)(keys=[f"plackett:rate:{name}"], args=[limit.step, room])
+        allowed, used = _link.run(f"plackett:rate:{name}", limit.step, room)
     except redis.RedisError as error:
         _away.begins(error)
         return None
@@ -123,11 +127,45 @@ class _Away:
 _away = _Away()
 
 
-@functools.cache
-def _script(url: str) -> Script:
-    # One more try at once, for a connection that a restarted server has closed; a slow server is not asked twice.
-    retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-    client = redis.Redis.from_url(
-        url, socket_timeout=PATIENCE_SECONDS, socket_connect_timeout=PATIENCE_SECONDS, retry=retry
-    )
-    return client.register_script(SCRIPT)
+class _Link(threading.local):
+    """A connection to Redis of this thread's own: a client, with its pool and hooks, costs more than Redis does."""
+
+    def __init__(self) -> None:
+        self._url = ""
+        self._connection: Any = None
+
+    def run(self, key: str, *args: float) -> Any:
+        """What the script answers.
+
+        Raises:
+            redis.RedisError: it does not; nothing of a late answer is ever read as that of another call.
+        """
+        for last in (False, False, True):  # a server that was restarted has lost both connection and script
+            try:
+                return self._ask("EVALSHA", SHA1, 1, key, *args)
+            except redis.exceptions.NoScriptError:
+                self._ask("SCRIPT", "LOAD", SCRIPT)
+            except redis.ConnectionError:
+                if last:
+                    raise
+        raise redis.ResponseError("the script was lost again and again")
+
+    def _ask(self, *command: str | float) -> Any:
+        if self._connection is None or self._url != settings.REDIS_URL:
+            self._url, self._connection = settings.REDIS_URL, _connection(settings.REDIS_URL)
+        try:
+            self._connection.send_command(*command)
+            return self._connection.read_response()
+        except redis.ResponseError:
+            raise
+        except redis.RedisError:
+            self._connection.disconnect()
+            raise
+
+
+def _connection(url: str) -> Any:
+    times = {"socket_timeout": PATIENCE_SECONDS, "socket_connect_timeout": PATIENCE_SECONDS}
+    return redis.ConnectionPool.from_url(url, **times, retry=Retry(NoBackoff(), 0)).make_connection()
+
+
+_link = _Link()

@@ -284,3 +284,4 @@ def test_slugs_and_sizes_are_walked_too(cast: Cast, client_for: ClientFor, proje
     known = [make_snapshot(project).pk for _ in range(3)]
     path = f"{V1}projects/tales/snapshots/"
     assert walk(client_for(cast.alice), path, ordering="size_bytes") == known
+    assert walk(client_for(cast.alice), path, ordering="-size_bytes") == known[::-1], "equal keys in the order of ids"

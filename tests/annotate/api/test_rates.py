@@ -105,6 +105,23 @@ def test_a_clock_that_was_set_back_holds_nobody_up(settings: Any) -> None:
     assert found and not found.allowed and found.wait_seconds <= Limit(60, 5).refill_seconds
 
 
+def test_a_connection_or_a_script_that_redis_has_lost_costs_nothing(settings: Any) -> None:
+    settings.API_RATE, settings.API_BURST = 1, 9
+    name, server = str(uuid.uuid4()), redis.Redis.from_url(settings.REDIS_URL)
+    assert (first := count_request(name)) and first.remaining == 8
+    server.client_kill_filter(_id=str(request_rates._link._ask("CLIENT", "ID")))
+    server.script_flush()
+    assert (second := count_request(name)) and second.remaining == 7
+
+
+def test_a_late_answer_is_never_read_as_that_of_another_call(settings: Any) -> None:
+    settings.API_RATE, settings.API_BURST = 1, 9
+    assert count_request(str(uuid.uuid4()))
+    with pytest.raises(redis.TimeoutError):
+        request_rates._link._ask("BLPOP", str(uuid.uuid4()), 1)
+    assert (found := count_request(str(uuid.uuid4()))) and found.remaining == 8
+
+
 def test_while_redis_is_away_everybody_is_let_through_and_it_is_said_once(
     cast: Cast, client_for: ClientFor, settings: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
