@@ -280,6 +280,10 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "annotate.api.schema.name_headers",
+    ],
     "ENUM_NAME_OVERRIDES": {
         "ProjectRole": "annotate.models.Role",
         "Need": "annotate.models.ProjectVersion.Strength",
@@ -292,6 +296,9 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
 }
+# What one token may ask: requests a minute, evenly (0: no limit), and how many may come at once.
+API_RATE = env.integer("PLACKETT_API_RATE", 60_000, 0, 10_000_000)
+API_BURST = env.integer("PLACKETT_API_BURST", 6_000, 1, 10_000_000)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024  # one bulk request of prompts; larger files go through import_data
 
 LANGUAGE_CODE = "en"

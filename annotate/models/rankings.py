@@ -62,6 +62,7 @@ class Ranking(models.Model):
                 fields=["project", "submitted_at"],
                 condition=Q(revision=1, source__in=["page", "api"]),
             ),
+            models.Index(name="ranking_by_time", fields=["project", "submitted_at", "id"]),
         ]
         constraints = [
             models.UniqueConstraint(name="one_ranking_per_revision", fields=["task", "annotator", "revision"]),
