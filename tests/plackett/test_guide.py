@@ -21,13 +21,11 @@ from annotate.services.tokens import create_token
 from plackett.cli import main
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import submit
+from tests.plackett.fences import fences
 from tests.training.django.helpers import queue_run
 from training.core.local_models import make_tiny_model
 from training.models import ModelVersion, Run
 from training.services.claims import claim_run, mark_running, succeed, update_run
-
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "client.md"
-FENCE = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -104,7 +102,7 @@ def test_every_example_works(
     names: dict[str, Any] = {"server": live_server.url, "token": token, "machine_token": machine_token}
     names["model_id"] = reward_model(project, alice, tmp_path).pk
     printed: list[str] = []
-    for kind, text in FENCE.findall(GUIDE.read_text()):
+    for kind, text, where in fences("client.md"):
         if kind == "console":
             for line in text.splitlines():
                 command = line.removeprefix("$ plackett ").replace("http://127.0.0.1:8000", live_server.url)
@@ -112,7 +110,7 @@ def test_every_example_works(
                 assert main(shlex.split(command)) == 0, (line, capsys.readouterr().err)
                 printed.append(capsys.readouterr().out.strip().splitlines()[-1])
         else:
-            exec(compile(text, str(GUIDE), "exec"), names)
+            exec(compile(text, where, "exec"), names)
     assert (tmp_path / "prefs.jsonl").read_text().count("\n") == 3, "the second pull brought nothing twice"
     assert len((tmp_path / "pairs.jsonl").read_text().splitlines()) == 9
     assert names["done"]["state"] == "succeeded" and names["pairs"].num_rows == 9

@@ -257,6 +257,8 @@ BODIES: dict[tuple[str, str], Body] = {
     ("POST", "/api/v1/leases/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},
     ("POST", "/api/v1/projects/{slug}/webhooks/"): lambda world, slot: HOOK,
     ("PATCH", "/api/v1/projects/{slug}/webhooks/{webhook}/"): lambda world, slot: {"on": False},
+    ("POST", "/api/v1/projects/{slug}/machines/"): lambda world, slot: {"name": "scorer"},
+    ("PATCH", "/api/v1/projects/{slug}/machines/{machine}/"): lambda world, slot: {"weight": 0.5},
     ("POST", "/p/{slug}/machines/"): lambda world, slot: {"name": "scorer", "open_lease_limit": 9},
     ("POST", "/p/{slug}/machines/{machine}/"): lambda world, slot: {"weight": 1, "open_lease_limit": 9},
     ("POST", "/p/{slug}/webhooks/"): lambda world, slot: HOOK,
