@@ -136,7 +136,8 @@ def test_every_example_works(
     for one in found:
         if "from trl import" not in one[1]:  # that one is run where TRL is loaded anyway
             reader.follow(*one)
-    reader.names["receiver"].server_close()
+        if receiver := reader.names.pop("receiver", None):
+            receiver.server_close()  # else each further delivery would wait for it
 
     tea = Project.objects.get(slug="tea")
     assert Project.objects.filter(slug="coffee").exists()
