@@ -55,6 +55,7 @@ def test_a_token_is_told_once_and_kept_nowhere(cast: Cast, client_for: ClientFor
 def test_people_are_no_machines_and_names_are_checked(cast: Cast, project: Project, client_for: ClientFor) -> None:
     alice = client_for(cast.alice)
     bob = Membership.objects.get(project=project, user=cast.bob)
-    assert alice.delete(f"{URL}{bob.pk}/").status_code == alice.post(f"{URL}{bob.pk}/token/").status_code == 404
+    assert alice.get(f"{URL}{bob.pk}/").status_code == alice.delete(f"{URL}{bob.pk}/").status_code == 404
+    assert alice.post(f"{URL}{bob.pk}/token/").status_code == 404
     assert set(alice.post(URL, {"name": "Not so"}).json()["error"]["fields"]) == {"name"}
     assert alice.post(URL, {"name": "x", "role": "manager"}).status_code == 400
