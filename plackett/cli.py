@@ -30,7 +30,11 @@ EXPORT_OPTIONS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carries a command out and returns its exit code; whatever goes wrong is one line on standard error."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given:
+        parser().print_help(sys.stderr)
+        return REFUSED
+    options = parser().parse_args(given)
     try:
         return int(options.do(options))
     except Disconnected as problem:
@@ -45,13 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has had enough; the rest must not fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NOT_WHOLE
-    except (OSError, EOFError) as problem:
+    except OSError as problem:
+        return _fail(f"{problem.filename}: {problem.strerror}" if problem.filename else problem, REFUSED)
+    except EOFError as problem:
         return _fail(problem, REFUSED)
     except KeyboardInterrupt:
         return 130
 
 
-def _fail(problem: Exception, code: int) -> int:
+def _fail(problem: Exception | str, code: int) -> int:
     print(f"plackett: {str(problem) or type(problem).__name__}", file=sys.stderr)
     return code
 

@@ -22,9 +22,10 @@ from plackett.saved import pull_to_file
 
 DONE, NOT_WHOLE, REFUSED, UNREACHED, WAITED = 0, 1, 2, 3, 4
 SHOWN_ERRORS = 20
-#: Of tqdm: without a total there is no bar to show, only how far it is.
+#: Of tqdm: before it is known how much there is, there is no bar to show.
 WITH_TOTAL = "{desc} {percentage:3.0f}% {bar} {n:,}/{total:,}{unit} {elapsed}<{remaining}"
-WITHOUT = "{desc} {n:,}{unit} {elapsed}"
+COUNTING = "{desc} {n:,}{unit} {elapsed}"
+WAITING = "{desc} {elapsed}"
 
 
 def _client(options: argparse.Namespace) -> Client:
@@ -37,11 +38,11 @@ def _bar(options: argparse.Namespace, desc: str, unit: str) -> Iterator["tqdm[An
     with tqdm(
         desc=desc,
         unit=unit,
-        bar_format=WITHOUT,
+        bar_format=COUNTING,
         disable=options.quiet or not sys.stderr.isatty(),
         dynamic_ncols=True,
         leave=False,
-        ascii=" ━" if (sys.stderr.encoding or "").lower().startswith("utf") else True,
+        ascii="─━" if (sys.stderr.encoding or "").lower().startswith("utf") else True,
     ) as bar:
         yield bar
 
@@ -71,6 +72,7 @@ def login(options: argparse.Namespace) -> int:
         who = client.me()
     path = kept.keep(address, token)
     print(f"Logged in as {who['username']}; the token is kept in {path}.")
+    _say(f"Its scopes are {', '.join(who['scopes'] or [])}.")
     return DONE
 
 
@@ -124,18 +126,19 @@ def push(options: argparse.Namespace) -> int:
                     dry_run=options.dry_run,
                     progress=bar.update,
                 )
-            _tell(pushed, name)
+            _tell(pushed, name, dry_run=options.dry_run)
             code = code if pushed.whole else NOT_WHOLE
     return code
 
 
-def _tell(pushed: Pushed, name: str) -> None:
+def _tell(pushed: Pushed, name: str, *, dry_run: bool) -> None:
     for error in pushed.errors[:SHOWN_ERRORS]:
         _say(f"{name}, line {error.get('line', '?')}: {error.get('reason', error)}")
     if (more := len(pushed.errors) - SHOWN_ERRORS) > 0:
         _say(f"… and {more} more.")
     counts = {what: count for what, count in pushed.counts.items() if count or what in ("read", "written")}
-    print(f"{name}: " + ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items()))
+    told = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items())
+    print(f"{name}: {told}" + (". This was a trial: nothing has changed." if dry_run else ""))
 
 
 def pull(options: argparse.Namespace) -> int:
@@ -251,6 +254,7 @@ def wait(options: argparse.Namespace) -> int:
 
 def _watch(client: Client, run: int, options: argparse.Namespace) -> int:
     with _bar(options, f"Run {run}", " steps") as bar:
+        bar.bar_format = WAITING
 
         def progress(now: dict[str, Any]) -> None:
             _expect(bar, now.get("total_steps"))
@@ -258,7 +262,12 @@ def _watch(client: Client, run: int, options: argparse.Namespace) -> int:
             bar.update((now.get("step") or 0) - bar.n)
             bar.refresh()
 
-        ended = client.wait_for_run(run, seconds=options.seconds, progress=progress)
+        try:
+            ended = client.wait_for_run(run, seconds=options.seconds, progress=progress)
+        except KeyboardInterrupt:
+            bar.close()
+            _say(f"Run {run} goes on without you; `plackett wait {run}` waits for it again.")
+            raise
     made = f" and made model {ended['model']}" if ended.get("model") else ""
     print(f"Run {run} {ended['state']}{made}.")
     return DONE

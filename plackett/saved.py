@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from plackett.client import Client
-from plackett.errors import PlackettError
+from plackett.errors import PlackettError, Refused
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,25 @@ def pull_to_file(
         _check(known, wanted, path)
     begin = known.size_bytes if known else 0
     since = known.cursor if known else None
+    try:
+        return _pull(client, path, wanted, since=since, begin=begin, progress=progress)
+    except Refused as refused:
+        if since and (refused.code == "unknown_epoch" or "since" in refused.fields):
+            raise PlackettError(f"{refused} Say --restart to write {path} whole.") from None
+        raise
+
+
+def _pull(
+    client: Client,
+    path: Path,
+    wanted: Saved,
+    *,
+    since: str | None,
+    begin: int,
+    progress: Callable[[int, int], object],
+) -> int:
     with client.export(
-        project, format=format, since=since, annotator_kinds=annotator_kinds, **wanted.options
+        wanted.project, format=wanted.format, since=since, annotator_kinds=wanted.annotator_kinds, **wanted.options
     ) as export:
         with open(path, "ab") as file:
             file.truncate(begin)  # what a pull that broke off left

@@ -195,6 +195,10 @@ def test_the_command_from_login_to_logout(
     DatabaseEpoch.objects.create()
     Path("out.jsonl").write_bytes(whole)
     assert main(["pull", "demo", "out.jsonl"]) == 2, "the database was restored"
+    assert "Say --restart" in capsys.readouterr().err
+    votes = ["pull", "demo", "votes.jsonl", "--format", "trl", "--votes", "majority"]
+    assert main(votes) == 0 and main(votes) == 2 and "Say --restart" in capsys.readouterr().err
+    assert main([*votes[:-1], "each"]) == 2, "a file grows by one choice of options"
     assert main(["pull", "demo", "out.jsonl", "--restart"]) == 0 and Path("out.jsonl").read_bytes() == whole
     Path("mine.txt").write_text("mine")
     assert main(["pull", "demo", "mine.txt"]) == 2 and Path("mine.txt").read_text() == "mine"
