@@ -105,7 +105,7 @@ class OneMachine(Endpoint):
         found = get_machine_for(request.user, slug, machine)
         shape = MachineChangeShape(data=request.data)
         shape.is_valid(raise_exception=True)
-        now = {name: _content(found)[name] for name in shape.fields}
+        now = {name: _content(found)[name] for name in ("open_lease_limit", "fills_places", "weight")}
         changed = change_machine(membership=found, by=asking(request), **now | shape.validated_data)
         return Response(_content(changed))
 
