@@ -35,12 +35,21 @@ def idempotent(post: Post[View, P]) -> Post[View, P]:
     return _with_key(post, answer_once)
 
 
+def idempotent_but(*told_once: str) -> Callable[[Post[View, P]], Post[View, P]]:
+    """As idempotent, for an answer with secrets of which only a hash is kept: repeated, these fields of it are null."""
+
+    def decorated(post: Post[View, P]) -> Post[View, P]:
+        return _with_key(post, answer_once, told_once)
+
+    return decorated
+
+
 def idempotent_once_finished(post: Post[View, P]) -> Post[View, P]:
     """As idempotent, for a POST that is too long for one transaction and writes nothing twice by its own nature."""
     return _with_key(post, answer_once_finished)
 
 
-def _with_key(post: Post[View, P], once: Callable[..., Answer]) -> Post[View, P]:
+def _with_key(post: Post[View, P], once: Callable[..., Answer], told_once: tuple[str, ...] = ()) -> Post[View, P]:
     @functools.wraps(post)
     def wrapped(self: View, request: Request, *args: P.args, **kwargs: P.kwargs) -> Response:
         key = key_of(request)
@@ -50,7 +59,8 @@ def _with_key(post: Post[View, P], once: Callable[..., Answer]) -> Post[View, P]
 
         def act() -> Answer:
             first.append(post(self, request, *args, **kwargs))
-            return Answer(first[0].status_code, json.loads(JSONRenderer().render(first[0].data) or "null"))
+            body = json.loads(JSONRenderer().render(first[0].data) or "null")
+            return Answer(first[0].status_code, body | dict.fromkeys(told_once) if told_once else body)
 
         answer = once(
             user=cast(User, request.user),

@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("annotate", "0008_webhooks_and_machines"),
+        ("annotate", "0009_counted_feed"),
     ]
 
     operations = [

@@ -20,6 +20,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
 from annotate.models import Project, RankingTask, Webhook, WebhookDelivery
+from annotate.services.machines import create_machine
 from annotate.services.queue import next_leases
 from annotate.services.tokens import create_token
 from tests.annotate.api.conftest import ALL_SCOPES, Cast
@@ -144,6 +145,7 @@ def things(cast: Cast, project: Project, task: RankingTask) -> dict[str, Any]:
     webhook = Webhook.objects.create(project=project, url="https://93.184.215.14/", events=["run.finished"])
     done = {"state": "delivered", "finished_at": "2026-01-01T00:00:00Z"}
     return {
+        "machine": create_machine(project=project, by=cast.sue, name="judge")[0].pk,
         "webhook": webhook.pk,
         "delivery": WebhookDelivery.objects.create(webhook=webhook, event="ping", body="{}", **done).pk,
         "slug": "tales",
