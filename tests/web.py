@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+from django.conf import settings
 from django.db import connection
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -35,6 +36,7 @@ def web_server(home: Path, *, workers: int = 1, threads: int = 4) -> Iterator[tu
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "PLACKETT_HOME": str(home),
         "PLACKETT_PROCESS": "web",
+        "PLACKETT_SECRET_KEY": settings.SECRET_KEY,  # so that it knows the sessions that a test begins
     }
     process = subprocess.Popen(
         [*command, "--no-control-socket"], cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL
