@@ -23,6 +23,7 @@ from annotate.models import Project, RankingTask, Snapshot, Webhook, WebhookDeli
 from annotate.services.queue import next_leases
 from annotate.services.tokens import create_token
 from tests.annotate.api.conftest import ALL_SCOPES, Cast
+from tests.annotate.api.test_roles import api_operations, names_aside
 from tests.annotate.factories import make_task
 from tests.annotate.helpers import submit
 from tests.training.django.helpers import make_sampled, make_snapshot, queue_run, queue_try
@@ -51,6 +52,12 @@ OPERATIONS = [
 
 def test_the_document_is_valid_and_made_without_a_warning() -> None:
     call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
+
+
+def test_the_document_has_every_operation_and_so_have_the_drawn_requests() -> None:
+    """None is left out of either, those that a worker would carry out included."""
+    served = {(method, names_aside(path)) for method, path, _view in api_operations()}
+    assert served == {(method, names_aside(path)) for method, path in OPERATIONS}
 
 
 def test_every_operation_is_named_explained_and_scoped() -> None:
