@@ -76,7 +76,7 @@ _PLURALS: dict[type[Model], str] = {
     IdentityLeak: "identity_leaks", RankingTask: "tasks",
     TaskResponse: "task_responses", Demonstration: "demonstrations", Ranking: "rankings", Entry: "entries",
 }  # fmt: skip
-_ROWS = {model: RowMaker(model) for model in (*TABLES, Slot)}
+_ROWS: dict[type[Model], RowMaker] = {Slot: RowMaker(Slot)} | {model: RowMaker(model) for model in TABLES}
 
 
 @dataclass(slots=True)
