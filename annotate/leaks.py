@@ -138,7 +138,10 @@ def identity_leak(text: str) -> str | None:
     Of several the first is returned. Words that begin a quotation are somebody else's, unless the whole text is quoted.
     """
     lowered = text.lower()
-    if not any(stem in lowered for stem in _STEMS):
+    for stem in _STEMS:  # any(…) would take half as long again, for every response that is imported
+        if stem in lowered:
+            break
+    else:
         return None
     first = min(_own_words(text), key=lambda found: found.start(), default=None)
     return " ".join(first.group().split())[:MAX_PHRASE].rstrip(" .,-") if first else None

@@ -6,25 +6,26 @@ A generated file (prompts of about 300 bytes, four responses of about 600 each, 
 lines to the web server that production runs (gunicorn, its settings), into an empty project of an empty database. Then
 every row that this wrote, of every table, is copied out, and copied into an equal empty database with COPY FROM: the
 same tables with their constraints and indexes, one COPY a table, in one transaction; once with our triggers, which are
-rules too, once without. Both on one Postgres,
-which does not flush to disk, one after the other. Printed are prompts a second, and the ratio.
+rules too, once without. Both on one Postgres, which does not flush to disk, one after the other. Printed are prompts a
+second, the ratio, and what the web process grew by: the file is one request.
 """
 
 import argparse
 import json
-import random
+import os
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-from benchmarks.servers import django_on_scratch_servers, gunicorn
+from benchmarks.data_texts import tasks
+from benchmarks.figures import Figure, add_figures_flag, finish
+from benchmarks.servers import Web, django_on_scratch_servers, gunicorn, peak_of_workers
 
-RESPONSES = 4
-PROMPT_BYTES, RESPONSE_BYTES = 300, 600
-TEXT = "the a of and to in tea water leaf cup hot cold green black white sugar milk time slow pour wait drink"
-WORDS = TEXT.split()
+PRODUCTION = {"workers": 2, "threads": 8}
+WANTED_SHARE = 0.30
+
 #: What the import writes, in the order in which rows may be written.
 TABLES = (
     "annotate_splitgroup", "annotate_importbatch", "annotate_prompt", "annotate_response", "annotate_rankingtask",
@@ -34,23 +35,9 @@ TABLES = (
 
 def write_lines(path: Path, prompts: int) -> None:
     """The file that is imported, equal each time."""
-    draw = random.Random(prompts)
-
-    def text(size: int, start: str) -> str:
-        words = [start]
-        while sum(map(len, words)) + len(words) < size:
-            words.append(draw.choice(WORDS))
-        return " ".join(words)
-
     with path.open("w") as file:
-        for number in range(prompts):
-            responses = [text(RESPONSE_BYTES, f"Answer {index}.") for index in range(RESPONSES)]
-            record = {
-                "external_id": f"generated-{number}",
-                "prompt": [{"role": "user", "content": text(PROMPT_BYTES, f"Question {number}:")}],
-                "responses": [{"id": f"r{index}", "text": one} for index, one in enumerate(responses, start=1)],
-            }
-            file.write(json.dumps(record) + "\n")
+        for task in tasks(prompts):
+            file.write(json.dumps(task) + "\n")
 
 
 def post(url: str, token: str, path: Path) -> dict[str, Any]:
@@ -64,13 +51,16 @@ def post(url: str, token: str, path: Path) -> dict[str, Any]:
             return dict(json.loads(answer.read()))
 
 
-def measure_import(url: str, token: str, path: Path) -> float:
-    """Seconds of the import from the first byte sent to the report."""
+def measure_import(web: Web, token: str, path: Path) -> tuple[float, float]:
+    """Seconds of the import from the first byte sent to the report, and the megabytes that a web process grew by."""
+    url = f"{web.url}/api/v1/projects/bench/prompts/"
+    post(f"{url}?dry_run=1", token, path.with_suffix(".one"))  # connections, plans and imports of modules
+    before = peak_of_workers(web)
     started = time.perf_counter()
     report = post(url, token, path)
     seconds = time.perf_counter() - started
     assert report["written"] == report["read"] > 0, report
-    return seconds
+    return seconds, (peak_of_workers(web) - before) / 1e6
 
 
 def copy_out(folder: Path) -> None:
@@ -127,24 +117,33 @@ def prepare() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=100_000)
+    add_figures_flag(parser)
     options = parser.parse_args()
+    os.environ["PLACKETT_PROCESS"] = "web"  # with the connection pool
     with tempfile.TemporaryDirectory() as name, django_on_scratch_servers():
         folder = Path(name)
         write_lines(folder / "lines.jsonl", options.prompts)
+        write_lines(folder / "lines.one", 1)
         token = prepare()
-        with gunicorn() as port:
-            url = f"http://127.0.0.1:{port}/api/v1/projects/bench/prompts/"
-            ours = measure_import(url, token, folder / "lines.jsonl")
+        with gunicorn(**PRODUCTION) as web:
+            ours, grown = measure_import(web, token, folder / "lines.jsonl")
         written = counts()
         copy_out(folder)
         bare = measure_copy(folder, triggers="ENABLE")
         assert counts() == written
         unguarded = measure_copy(folder, triggers="DISABLE")
         assert counts() == written
-        print(f"{'':28}{'prompts/s':>11}{'seconds':>9}{'import to it':>14}")
-        for title, seconds in (("COPY FROM", bare), ("COPY FROM, our triggers off", unguarded), ("import", ours)):
-            print(f"{title:28}{options.prompts / seconds:>11.0f}{seconds:>9.1f}{seconds / ours:>14.2f}")
-        print(", ".join(f"{table.removeprefix('annotate_')} {number}" for table, number in written.items()))
+        size = (folder / "lines.jsonl").stat().st_size / 1e6
+    print(f"one POST of {size:.0f} MB; {', '.join(f'{name[9:]} {rows}' for name, rows in written.items())}")
+    print(f"{'':28}{'prompts/s':>11}{'seconds':>9}{'import to it':>14}")
+    for title, seconds in (("COPY FROM", bare), ("COPY FROM, our triggers off", unguarded), ("import", ours)):
+        print(f"{title:28}{options.prompts / seconds:>11.0f}{seconds:>9.1f}{seconds / ours:>14.2f}")
+    told = [
+        Figure("import", "share of COPY FROM's prompts/s", bare / ours, least=WANTED_SHARE),
+        Figure("import", "throughput", options.prompts / ours, "prompts/s"),
+        Figure("import", "growth of a web process", grown, "MB"),
+    ]
+    finish(told, options.figures)
 
 
 if __name__ == "__main__":

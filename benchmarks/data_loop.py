@@ -17,13 +17,16 @@ import os
 import statistics
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.data_texts import tasks as generated
+from benchmarks.figures import Figure, add_figures_flag, finish
 from benchmarks.servers import django_on_scratch_servers, gunicorn
 
-RESPONSES = 4
 PRODUCTION = {"workers": 2, "threads": 8}
+WANTED_RATIO, WANTED_P95_MS = 0.5, 50
 
 
 @dataclass
@@ -59,17 +62,7 @@ def fill(tasks: int, annotators: int) -> Cast:
     from annotate.services.tokens import create_token
 
     project = create_project(slug="bench", name="Bench", overlap=1)
-    texts = [f"Answer {number}. " + "tea " * 147 for number in range(RESPONSES)]
-    records = (
-        record_from_object(
-            {
-                "external_id": str(number),
-                "prompt": [{"role": "user", "content": f"{number} " + "why " * 72}],
-                "responses": [{"id": f"r{index}", "text": text} for index, text in enumerate(texts)],
-            }
-        )
-        for number in range(tasks)
-    )
+    records = map(record_from_object, generated(tasks))
     report = import_records(project=project, records=records)
     assert report.written == tasks, report
     people = []
@@ -160,6 +153,7 @@ def main() -> None:
     parser.add_argument("--annotators", type=int, default=8)
     parser.add_argument("--loops", type=int, default=200, help="of each annotator in each round")
     parser.add_argument("--rounds", type=int, default=3)
+    add_figures_flag(parser)
     options = parser.parse_args()
     os.environ["PLACKETT_PROCESS"] = "web"  # with the connection pool
     with django_on_scratch_servers():
@@ -167,24 +161,48 @@ def main() -> None:
         cast = fill(tasks, options.annotators)
         found: dict[str, list[Times]] = {name: [] for name in RANK}
         with gunicorn("benchmarks.bare_loop:application", **PRODUCTION) as bare, gunicorn(**PRODUCTION) as ours:
-            ports = {"bare views": bare, "Plackett": ours}
+            ports = {"bare views": bare.port, "Plackett": ours.port}
             for name, port in ports.items():
                 measure(name, cast, port, 10)  # connections, plans and imports
             for _ in range(options.rounds):
                 for name, port in ports.items():
                     found[name].append(measure(name, cast, port, options.loops))
     report(found)
+    finish(figures(found), options.figures)
+
+
+def rate_of(rounds: list[Times]) -> float:
+    return statistics.median(one.rate for one in rounds)
+
+
+def p95(calls: Sequence[float]) -> float:
+    return statistics.quantiles(calls, n=20)[-1]
+
+
+def calls_of(rounds: list[Times]) -> tuple[list[float], list[float]]:
+    """Milliseconds of every `next` and of every submit."""
+    return [one for times in rounds for one in times.next], [one for times in rounds for one in times.submit]
 
 
 def report(found: dict[str, list[Times]]) -> None:
-    rates = {name: statistics.median(one.rate for one in times) for name, times in found.items()}
     print(f"{'':12}{'loops/s':>9}{'ratio':>7}{'next ms':>9}{'p95':>7}{'submit ms':>11}{'p95':>7}")
-    for name, times in found.items():
-        line = f"{name:12}{rates[name]:>9.1f}{rates[name] / rates['bare views']:>7.2f}"
-        for width, calls in ((9, [one.next for one in times]), (11, [one.submit for one in times])):
-            values = [value for call in calls for value in call]
-            line += f"{statistics.median(values):>{width}.1f}{statistics.quantiles(values, n=20)[-1]:>7.1f}"
+    for name, rounds in found.items():
+        line = f"{name:12}{rate_of(rounds):>9.1f}{rate_of(rounds) / rate_of(found['bare views']):>7.2f}"
+        for width, calls in zip((9, 11), calls_of(rounds), strict=True):
+            line += f"{statistics.median(calls):>{width}.1f}{p95(calls):>7.1f}"
         print(line)
+
+
+def figures(found: dict[str, list[Times]]) -> list[Figure]:
+    ours = found["Plackett"]
+    following, submits = calls_of(ours)
+    ratio = rate_of(ours) / rate_of(found["bare views"])
+    return [
+        Figure("loop", "share of the bare views' loops/s", ratio, least=WANTED_RATIO),
+        Figure("loop", "throughput", rate_of(ours), "loops/s"),
+        Figure("loop", "95th percentile of next", p95(following), "ms", most=WANTED_P95_MS),
+        Figure("loop", "95th percentile of rankings", p95(submits), "ms", most=WANTED_P95_MS),
+    ]
 
 
 if __name__ == "__main__":

@@ -141,12 +141,12 @@ def main() -> None:
         call_command("collectstatic", interactive=False, verbosity=0)
         annotator, _ = fill(8)
         session = session_of(annotator)
-        with gunicorn() as port, sync_playwright() as playwright:
+        with gunicorn() as web, sync_playwright() as playwright:
             sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
             found = CHROMIUM if Path(CHROMIUM).exists() else None
             browser = playwright.chromium.launch(executable_path=found, args=[*FLAGS, *sandbox])
             print(f"{'milliseconds':38}{'n':>6}{'median':>10}{'p95':>9}{'ratio':>8}")
-            measure(browser, address=f"http://localhost:{port}", session=session, rounds=options.rounds)
+            measure(browser, address=f"http://localhost:{web.port}", session=session, rounds=options.rounds)
             browser.close()
 
 

@@ -21,7 +21,12 @@ import argparse
 import statistics
 import time
 
+from benchmarks.figures import Figure, add_figures_flag, finish
 from benchmarks.servers import django_on_scratch_servers
+
+WANTED_RATIO = 1.2
+#: Milliseconds of the calls of (caller, tasks).
+Times = dict[tuple[str, int], list[float]]
 
 
 def triggers(state: str) -> None:
@@ -111,7 +116,7 @@ def rank(project_id: int, user_id: int, version_id: int, *, number: int, tasks: 
         )
 
 
-def measure(callers: dict[tuple[str, int], tuple[object, str]], calls: int) -> dict[tuple[str, int], list[float]]:
+def measure(callers: dict[tuple[str, int], tuple[object, str]], calls: int) -> Times:
     """Milliseconds of each call, the callers taking turns."""
     from django.db import transaction
 
@@ -119,7 +124,7 @@ def measure(callers: dict[tuple[str, int], tuple[object, str]], calls: int) -> d
     from annotate.selectors.leases import lease_content
     from annotate.services.queue import next_leases
 
-    times: dict[tuple[str, int], list[float]] = {key: [] for key in callers}
+    times: Times = {key: [] for key in callers}
     projects = {slug: Project.objects.get(slug=slug) for _, slug in callers.values()}
     for _ in range(calls):
         for key, (user, slug) in callers.items():
@@ -137,12 +142,15 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=1_000_000, help="tasks of the large project")
     parser.add_argument("--small", type=int, default=1_000, help="tasks of the small project")
     parser.add_argument("--calls", type=int, default=300, help="calls per caller and size")
+    add_figures_flag(parser)
     options = parser.parse_args()
     with django_on_scratch_servers():
-        run(options.small, options.tasks, options.calls)
+        found = run(options.small, options.tasks, options.calls)
+    finish(found, options.figures)
 
 
-def run(small: int, large: int, calls: int) -> None:
+def run(small: int, large: int, calls: int) -> list[Figure]:
+    """Fills the projects, measures, prints, and returns what is wanted of each caller."""
     from django.db import connection
 
     from annotate.models import Project, User
@@ -179,17 +187,24 @@ def run(small: int, large: int, calls: int) -> None:
             first_calls[name, size] = 1000 * (time.perf_counter() - begin)
             if slots:
                 release_lease(lease_id=slots[0].lease_id, annotator=user)  # type: ignore[arg-type]
-    times = measure(callers, calls)
+    return report(measure(callers, calls), first_calls, small, large)
+
+
+def report(times: Times, first_calls: dict[tuple[str, int], float], small: int, large: int) -> list[Figure]:
     print(f"{'caller':12}{'tasks':>10}{'median ms':>11}{'p95 ms':>9}{'ratio of medians':>19}{'first call ms':>15}")
+    found = []
     for name in ("newcomer", "half", "everything", "full"):
         base = statistics.median(times[name, small])
         for size in (small, large):
             values = times[name, size]
+            ratio = statistics.median(values) / base
             first = f"{first_calls[name, size]:.0f}" if (name, size) in first_calls else "–"
             print(
                 f"{name:12}{size:>10,}{statistics.median(values):>11.2f}{statistics.quantiles(values, n=20)[-1]:>9.2f}"
-                f"{statistics.median(values) / base:>19.2f}{first:>15}"
+                f"{ratio:>19.2f}{first:>15}"
             )
+        found.append(Figure("next", f"{large:,} tasks to {small:,}, {name}", ratio, most=WANTED_RATIO))
+    return found
 
 
 if __name__ == "__main__":

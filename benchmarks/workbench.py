@@ -204,8 +204,11 @@ def main() -> None:
         pages: dict[str, OneRequest | TwoRequests]
         pages = {"two requests": TwoRequests(in_process(two)), "one request": OneRequest(in_process(one))}
         report("in process", measure(pages, rounds, warm))
-        with gunicorn() as port:
-            pages = {"two requests": TwoRequests(over_http(two, port)), "one request": OneRequest(over_http(one, port))}
+        with gunicorn() as web:
+            pages = {
+                "two requests": TwoRequests(over_http(two, web.port)),
+                "one request": OneRequest(over_http(one, web.port)),
+            }
             report("over HTTP", measure(pages, rounds, warm))
 
 

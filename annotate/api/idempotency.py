@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from annotate.api.bodies import keep_body
 from annotate.models import User
 from annotate.services.idempotency import Answer, answer_once, answer_once_finished
 
@@ -32,24 +33,30 @@ def idempotent(post: Post[View, P]) -> Post[View, P]:
     raising: then nothing is kept, and the request may be corrected or tried again under the same key. Without the
     header nothing changes.
     """
-    return _with_key(post, answer_once)
+    return _with_key(post, answer_once, _body_sha256)
 
 
 def idempotent_but(*told_once: str) -> Callable[[Post[View, P]], Post[View, P]]:
     """As idempotent, for an answer with secrets of which only a hash is kept: repeated, these fields of it are null."""
 
     def decorated(post: Post[View, P]) -> Post[View, P]:
-        return _with_key(post, answer_once, told_once)
+        return _with_key(post, answer_once, _body_sha256, told_once)
 
     return decorated
 
 
 def idempotent_once_finished(post: Post[View, P]) -> Post[View, P]:
-    """As idempotent, for a POST that is too long for one transaction and writes nothing twice by its own nature."""
-    return _with_key(post, answer_once_finished)
+    """As idempotent, for a POST that is too long for one transaction and writes nothing twice by its own nature; its
+    body may be of any size."""
+    return _with_key(post, answer_once_finished, keep_body)
 
 
-def _with_key(post: Post[View, P], once: Callable[..., Answer], told_once: tuple[str, ...] = ()) -> Post[View, P]:
+def _with_key(
+    post: Post[View, P],
+    once: Callable[..., Answer],
+    body_sha256: Callable[[Request], str],
+    told_once: tuple[str, ...] = (),
+) -> Post[View, P]:
     @functools.wraps(post)
     def wrapped(self: View, request: Request, *args: P.args, **kwargs: P.kwargs) -> Response:
         key = key_of(request)
@@ -66,7 +73,7 @@ def _with_key(post: Post[View, P], once: Callable[..., Answer], told_once: tuple
             user=cast(User, request.user),
             endpoint=request.path,
             key=key,
-            body_sha256=_body_sha256(request),
+            body_sha256=body_sha256(request),
             act=act,
         )
         if not answer.replayed:

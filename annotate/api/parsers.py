@@ -7,9 +7,11 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
+from django.http import UnreadablePostError
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
+from annotate.api.bodies import WholeBody, announced_length
 from annotate.interchange.records import RecordError, parse_json
 
 MAX_BODY_BYTES = 4_000_000
@@ -24,7 +26,7 @@ class StrictJSONParser(BaseParser):
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
         try:
-            text = _read_whole(stream, limit=MAX_BODY_BYTES).decode("utf-8-sig")
+            text = _read_whole(stream, parser_context, limit=MAX_BODY_BYTES).decode("utf-8-sig")
         except UnicodeDecodeError as problem:
             raise ParseError(f"The body is not UTF-8: {problem.reason} at byte {problem.start + 1}.") from None
         if not text.strip():
@@ -36,12 +38,13 @@ class StrictJSONParser(BaseParser):
 
 
 class RecordLinesParser(BaseParser):
-    """Records as they come over the line, one JSON object a line: whoever reads them holds one at a time."""
+    """Records as they come over the line, one JSON object a line: whoever reads them holds one at a time, and is told
+    by an OSError if the line breaks."""
 
     media_type = "application/x-ndjson"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
-        return stream
+        return _announced(stream, parser_context)
 
 
 class CsvParser(RecordLinesParser):
@@ -62,7 +65,7 @@ class RecordListParser(BaseParser):
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
-        body = _read_whole(stream, limit=settings.DATA_UPLOAD_MAX_MEMORY_SIZE).strip()
+        body = _read_whole(stream, parser_context, limit=settings.DATA_UPLOAD_MAX_MEMORY_SIZE).strip()
         envelope = _ENVELOPE.match(body)
         if envelope and body.endswith(b"}"):
             body = body[envelope.end() : -1]
@@ -71,8 +74,16 @@ class RecordListParser(BaseParser):
         return io.BytesIO(body)
 
 
-def _read_whole(stream: Any, *, limit: int) -> bytes:
-    body: bytes = stream.read(limit + 1)
+def _announced(stream: Any, parser_context: Mapping[str, Any] | None) -> Any:
+    """The stream, held to the length that the request announced."""
+    return WholeBody(stream, announced_length(parser_context["request"])) if parser_context else stream
+
+
+def _read_whole(stream: Any, parser_context: Mapping[str, Any] | None, *, limit: int) -> bytes:
+    try:
+        body: bytes = _announced(stream, parser_context).read(limit + 1)
+    except UnreadablePostError as broken:
+        raise ParseError(f"The body cannot be read: {broken}.") from None
     if len(body) > limit:
         raise RequestDataTooBig
     return body

@@ -31,7 +31,7 @@ from annotate.models import (
     User,
 )
 from annotate.preferences import Answer, split_for_group
-from annotate.services.copying import Ids, copy_rows
+from annotate.services.copying import Ids, RowMaker, copy_rows
 from annotate.services.counters import draw, record_changes
 from annotate.services.import_known import (
     Group,
@@ -76,6 +76,7 @@ _PLURALS: dict[type[Model], str] = {
     IdentityLeak: "identity_leaks", RankingTask: "tasks",
     TaskResponse: "task_responses", Demonstration: "demonstrations", Ranking: "rankings", Entry: "entries",
 }  # fmt: skip
+_ROWS: dict[type[Model], RowMaker] = {Slot: RowMaker(Slot)} | {model: RowMaker(model) for model in TABLES}
 
 
 @dataclass(slots=True)
@@ -102,6 +103,8 @@ class Chunk:
         self._records = records
         self._now = timezone.now()
         self._rows: dict[type[Model], list[Any]] = defaultdict(list)
+        self._places: list[tuple[int, int]] = []  # task, number
+        self._changes: list[dict[str, Any]] = []
         good = [record for record in records if isinstance(record, ImportedRecord)]
         groups = {sha256_of(group_key_of(record)) for record in good}
         self._prompts = known_prompts(project=plan.project, records=good)
@@ -204,7 +207,7 @@ class Chunk:
 
     def _put(self, model: type[Model], /, **values: Any) -> int:
         pk = self.plan.ids.next(model)
-        self._rows[model].append(model(pk=pk, **values))
+        self._rows[model].append(_ROWS[model]({"id": pk} | values))
         return pk
 
     def _group(self, record: ImportedRecord) -> Group:
@@ -278,6 +281,7 @@ class Chunk:
         for response_id in sorted(key[1]):
             self._put(TaskResponse, task_id=task_id, prompt_id=prompt.id, response_id=response_id)
         prompt.tasks[key] = task_id
+        self._places += [(task_id, number) for number in range(1, (0 if repeat_of else places) + 1)]
         return task_id
 
     def _new_ranking(
@@ -314,6 +318,8 @@ class Chunk:
             extra=kept_of(record, revision),
             submitted_at=record.submitted_at or self._now,
         )
+        kind = Change.Kind.RANKING if revision == 1 else Change.Kind.REVISION
+        self._changes.append({"kind": kind, "ranking_id": pk})
         tiers = {int(name): number for number, tier in enumerate(answer.ranking, start=1) for name in tier}
         for response_id in sorted(task_key(prompt, record)[1]):
             self._put(Entry, ranking_id=pk, task_id=task_id, response_id=response_id, tier=tiers.get(response_id))
@@ -354,34 +360,13 @@ class Chunk:
     # --- the end of the transaction ---------------------------------------------------------------------------------
 
     def _offer_slots(self) -> None:
-        tasks: list[RankingTask] = self._rows[RankingTask]
-        places = sum(task.overlap for task in tasks)
-        if not places:
+        if not self._places:
             return
-        offer = draw(project=self.plan.project, name=Counter.Name.OFFER, count=places)
+        offer = draw(project=self.plan.project, name=Counter.Name.OFFER, count=len(self._places))
         lane = lane_of(priority=self.plan.priority, reoffered=False)
-        numbers = ((task, number) for task in tasks for number in range(1, task.overlap + 1))
-        slots = [
-            Slot(
-                pk=self.plan.ids.next(Slot),
-                task=task,
-                project=self.plan.project,
-                number=number,
-                lane=lane,
-                offer=offer + index,
-            )
-            for index, (task, number) in enumerate(numbers)
-        ]
-        copy_rows(Slot, slots)
+        for place, (task, number) in enumerate(self._places, start=offer):
+            self._put(Slot, task_id=task, project=self.plan.project, number=number, lane=lane, offer=place)
+        copy_rows(Slot, self._rows[Slot])
 
     def _record_rankings(self) -> None:
-        record_changes(
-            project=self.plan.project,
-            changes=[
-                {
-                    "kind": Change.Kind.RANKING if ranking.revision == 1 else Change.Kind.REVISION,
-                    "ranking_id": ranking.pk,
-                }
-                for ranking in self._rows[Ranking]
-            ],
-        )
+        record_changes(project=self.plan.project, changes=self._changes)

@@ -34,6 +34,8 @@ __all__ = [
 CHUNK_RECORDS = 500
 CHUNK_CHARACTERS = 16_000_000
 MAX_OVERLAP = 50
+#: Of a body at once: as much as gunicorn takes from a connection.
+COPIED_BYTES = 1 << 20
 #: From so many records on, an import ends with fresh statistics. Those that the server gathers by itself before it is
 #: committed count no row at all, and the planner then joins the new rows by reading whole tables for each.
 LARGE = 200
@@ -160,7 +162,7 @@ def import_stream(
     """
     with tempfile.TemporaryFile() as file:
         try:
-            shutil.copyfileobj(stream, file)
+            shutil.copyfileobj(stream, file, COPIED_BYTES)
         except OSError as error:
             raise FileError(f"cannot be read: {error}") from error
         check_files(files=[file], format=format, mapping=mapping)

@@ -46,7 +46,7 @@ from annotate.selectors.records import (
     prompt_records,
     records_since,
 )
-from annotate.services.copying import copy_rows, draw_ids
+from annotate.services.copying import RowMaker, copy_rows, draw_ids
 from annotate.services.events import tell_of_snapshot
 from annotate.services.locks import lock_withdrawals
 
@@ -343,9 +343,9 @@ def _record(
     return snapshot
 
 
-def _rows(snapshot: Snapshot, rankings: "array[int]") -> Iterator[SnapshotRanking]:
-    ids = draw_ids(SnapshotRanking, len(rankings))
-    return (SnapshotRanking(pk=pk, snapshot=snapshot, ranking_id=one) for pk, one in zip(ids, rankings, strict=True))
+def _rows(snapshot: Snapshot, rankings: "array[int]") -> Iterator[list[Any]]:
+    ids, row = draw_ids(SnapshotRanking, len(rankings)), RowMaker(SnapshotRanking)
+    return (row({"id": pk, "snapshot": snapshot, "ranking_id": one}) for pk, one in zip(ids, rankings, strict=True))
 
 
 # --- withdrawal -------------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ class OneModel(Endpoint):
         """The model, what it scored on held-out data, where it came from and what reads it."""
         return _answer(request, get_model_for(asking(request), model))
 
-    @extend_schema(operation_id="delete_model", responses=RegistryAnswer)
+    @extend_schema(operation_id="delete_model", responses={200: RegistryAnswer})
     def delete(self, request: Request, model: int) -> Response:
         """Removes the model's files; its row and its lineage stay.
 

@@ -2,16 +2,11 @@
 
 import http.client
 import json
-import os
 import random
-import socket
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -23,8 +18,8 @@ from annotate.models import Project, Ranking
 from annotate.services.imports import import_records
 from annotate.services.tokens import create_token
 from tests.annotate.factories import make_project, make_user
+from tests.web import web_server
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 RECORDS = 1500
 EXPORT = "/api/v1/projects/long/export/"
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -50,41 +45,10 @@ def import_long_records(project: Project, path: Path) -> None:
     assert Ranking.objects.count() == RECORDS
 
 
-@pytest.fixture
-def server(transactional_db: None, tmp_path: Path) -> Iterator[str]:
-    """gunicorn as in production, with a connection pool, on the test's own database."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    base = os.environ["DATABASE_URL"]
-    database = urlsplit(base)._replace(path=f"/{connection.settings_dict['NAME']}").geturl()
-    command = [sys.executable, "-m", "gunicorn", "webapp.wsgi:application", "--bind", f"127.0.0.1:{port}"]
-    command += ["--worker-class", "gthread", "--threads", "4", "--no-control-socket"]
-    environment = {
-        **os.environ,
-        "DATABASE_URL": database,
-        "DJANGO_SETTINGS_MODULE": "tests.settings",
-        "PLACKETT_HOME": str(tmp_path),
-        "PLACKETT_PROCESS": "web",
-    }
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        _wait(f"http://127.0.0.1:{port}/healthz", process)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            if httpx.get(url).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError(f"the server did not start (exit {process.poll()})")
+@pytest.fixture(scope="module")
+def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with web_server(tmp_path_factory.mktemp("home")) as (address, _process):
+        yield address
 
 
 def open_stream(server: str, token: str, **headers: str) -> http.client.HTTPResponse:

@@ -159,7 +159,17 @@ def test_lines_may_be_longer_than_what_is_held_in_memory(alice: APIClient, setti
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
     body = lines(*(record(str(number)) for number in range(50)))
     assert send_lines(alice, body).json()["written"] == 50
-    error_of(send_lines(alice, body, **{"Idempotency-Key": "k"}), 413, "too_large")
+    for replayed in (False, True):
+        answer = send_lines(alice, body, **{"Idempotency-Key": "k"})
+        assert answer.json()["unchanged"] == 50 and ("Idempotent-Replay" in answer) is replayed
+    error_of(send_lines(alice, body[:-2], **{"Idempotency-Key": "k"}), 422, "idempotency_key_reused")
+
+
+def test_a_body_in_chunks_of_unknown_number_is_refused_in_words(alice: APIClient) -> None:
+    answer = alice.generic(
+        "POST", PROMPTS, content_type="application/x-ndjson", headers={"Transfer-Encoding": "chunked"}
+    )
+    assert "Content-Length" in error_of(answer, 400, "parse_error")["message"]
 
 
 def test_another_media_type_is_415(alice: APIClient) -> None:

@@ -19,16 +19,20 @@ from rest_framework.test import APIClient
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
-from annotate.models import Project, RankingTask, Webhook, WebhookDelivery
+from annotate.models import Project, RankingTask, Snapshot, Webhook, WebhookDelivery
 from annotate.services.machines import create_machine
 from annotate.services.queue import next_leases
 from annotate.services.tokens import create_token
 from tests.annotate.api.conftest import ALL_SCOPES, Cast
+from tests.annotate.api.test_roles import api_operations, names_aside
 from tests.annotate.factories import make_task
 from tests.annotate.helpers import submit
-from tests.training.django.helpers import make_snapshot, queue_run
+from tests.training.django.helpers import make_sampled, make_snapshot, queue_run, queue_try
+from training.models import ModelVersion, Worker
 
 EXAMPLES = 20
+#: By `make chaos`, other ones each time.
+MANY_EXAMPLES = 400
 
 
 def document() -> dict[str, Any]:
@@ -49,6 +53,12 @@ OPERATIONS = [
 
 def test_the_document_is_valid_and_made_without_a_warning() -> None:
     call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
+
+
+def test_the_document_has_every_operation_and_so_have_the_drawn_requests() -> None:
+    """None is left out of either, those that a worker would carry out included."""
+    served = {(method, names_aside(path)) for method, path, _view in api_operations()}
+    assert served == {(method, names_aside(path)) for method, path in OPERATIONS}
 
 
 def test_every_operation_is_named_explained_and_scoped() -> None:
@@ -135,15 +145,17 @@ def whole_answers(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 
 @pytest.fixture
-def things(cast: Cast, project: Project, task: RankingTask) -> dict[str, Any]:
-    """Names of real things that are Sue's, so that requests get beyond 404."""
+def things(cast: Cast, project: Project, task: RankingTask, runs_folders: None) -> dict[str, Any]:
+    """Names of real things that are Sue's, so that requests get beyond 404. No worker lives."""
     make_task(project)
     snapshot = make_snapshot(project)
     ranking = submit(next_leases(project=project, annotator=cast.sue)[0], cast.sue)
     lease = next_leases(project=project, annotator=cast.sue)[0]
     run = queue_run(snapshot)
+    model = make_model(snapshot)
     webhook = Webhook.objects.create(project=project, url="https://93.184.215.14/", events=["run.finished"])
     done = {"state": "delivered", "finished_at": "2026-01-01T00:00:00Z"}
+    assert not Worker.objects.exists()
     return {
         "machine": create_machine(project=project, by=cast.sue, name="judge")[0].pk,
         "webhook": webhook.pk,
@@ -153,30 +165,56 @@ def things(cast: Cast, project: Project, task: RankingTask) -> dict[str, Any]:
         "ranking": ranking.pk,
         "snapshot": snapshot.pk,
         "run": run.pk,
-        "model": 1,
+        "model": model.pk,
+        "sampled": make_sampled(snapshot, [["one", "two"]]).pk,
+        "tried": queue_try(project).pk,
+        "order": [[str(pk)] for pk in lease.presented_order or ()],
     }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[f"{method} {path}" for method, path in OPERATIONS])
-def test_no_drawn_request_breaks_the_server(
-    method: str, path: str, cast: Cast, things: dict[str, Any], one_transaction: None, runs_folders: None
-) -> None:
+def make_model(snapshot: Snapshot) -> ModelVersion:
+    made_by = queue_run(snapshot)
+    model = ModelVersion.objects.create(
+        project=snapshot.project, name="m", kind="reward", run=made_by, folder="runs/1/model", size_bytes=1
+    )
+    model.path.mkdir(parents=True)
+    (model.path / "config.json").write_text("{}")
+    return model
+
+
+#: Addresses whose run is of a kind of its own.
+RUNS = {"/api/v1/runs/{run}/send/": "sampled", "/api/v1/projects/{slug}/tries/{run}/": "tried",
+        "/api/v1/projects/{slug}/tries/{run}/cpu/": "tried"}  # fmt: skip
+
+
+def named_by(path: str, method: str, things: dict[str, Any]) -> dict[str, Any]:
+    """The real things that an address names."""
+    names = {one["name"] for one in _parameters(path, method.lower()) if one["in"] == "path"}
+    return {name: things[RUNS.get(path, name) if name == "run" else name] for name in names}
+
+
+def meant(case: Any, things: dict[str, Any]) -> Any:
+    """The drawn request with names of real things where its body has drawn ones."""
+    real = {"project": "tales", "base_model": "tiny", "reward_model": f"registry:{things['model']}"}
+    real |= {"judge": real["reward_model"], "supersedes": things["ranking"], "ranking": things["order"]}
+    real |= {name: things[name] for name in ("snapshot", "lease")}
+    if isinstance(case.body, dict):
+        case.body = {name: real.get(name, value) for name, value in case.body.items()}
+    return case
+
+
+def try_requests(method: str, path: str, cast: Cast, things: dict[str, Any], **how: Any) -> None:
+    """Draws requests to an operation, sends them, and takes back what they did."""
     load_all_checks()
     schema = schemathesis.openapi.from_dict(DOCUMENT)
     schema.app = whole_answers
     operation = schema[path][method]
-    names = {one["name"] for one in _parameters(path, method.lower()) if one["in"] == "path"}
-    real = {name: things[name] for name in names}
     _, secret = create_token(user=cast.sue, name="fuzz", scopes=ALL_SCOPES)
     checks = [CHECKS.get_one(name) for name in CHECKED]
+    good = operation.as_strategy(GenerationMode.POSITIVE, path_parameters=named_by(path, method, things) or None)
+    drawn = st.one_of(good, good.map(lambda case: meant(case, things)), operation.as_strategy(GenerationMode.NEGATIVE))
 
-    drawn = st.one_of(
-        operation.as_strategy(GenerationMode.POSITIVE, path_parameters=real or None),
-        operation.as_strategy(GenerationMode.NEGATIVE),
-    )
-
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=HealthCheck)
+    @settings(deadline=None, database=None, suppress_health_check=HealthCheck, **how)
     @given(case=drawn)
     def holds(case: Any) -> None:
         with transaction.atomic():
@@ -190,6 +228,25 @@ def test_no_drawn_request_breaks_the_server(
 
 
 CHECKED = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
+every_operation = pytest.mark.parametrize(
+    ("method", "path"), OPERATIONS, ids=[f"{method} {path}" for method, path in OPERATIONS]
+)
+
+
+@pytest.mark.slow
+@every_operation
+def test_no_drawn_request_breaks_the_server(
+    method: str, path: str, cast: Cast, things: dict[str, Any], one_transaction: None
+) -> None:
+    try_requests(method, path, cast, things, max_examples=EXAMPLES, derandomize=True)
+
+
+@pytest.mark.chaos
+@every_operation
+def test_many_drawn_requests_break_the_server_no_more(
+    method: str, path: str, cast: Cast, things: dict[str, Any], one_transaction: None
+) -> None:
+    try_requests(method, path, cast, things, max_examples=MANY_EXAMPLES)
 
 
 @pytest.fixture
