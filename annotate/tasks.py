@@ -2,10 +2,16 @@
 
 from celery import shared_task
 
-from annotate.services import outbox
+from annotate.services import outbox, withdrawn_people
 
 
 @shared_task(name=outbox.TASK, ignore_result=True)
 def deliver_webhooks() -> int:
     """Tells webhooks what is due; how many attempts there were. Several at once never send one event together."""
     return outbox.deliver_due()
+
+
+@shared_task(name=withdrawn_people.TASK, ignore_result=True)
+def go_on_withdrawing() -> int:
+    """Goes on with withdrawals too long for a request; how many are finished now. Several at once do no harm."""
+    return withdrawn_people.go_on_withdrawing()

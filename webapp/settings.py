@@ -188,6 +188,10 @@ CELERY_BEAT_SCHEDULE = {
 CELERY_BEAT_SCHEDULE["deliver_webhooks"] = {
     "task": "annotate.deliver_webhooks", "schedule": 15.0, "options": {"expires": 15},
 }  # fmt: skip
+# What a withdrawal could not do within its request, if the worker that was rung for it did not.
+CELERY_BEAT_SCHEDULE["go_on_withdrawing"] = {
+    "task": "annotate.go_on_withdrawing", "schedule": 300.0, "options": {"expires": 300},
+}  # fmt: skip
 
 STATIC_URL = "static/"
 STATIC_ROOT = PLACKETT_HOME / "static"
