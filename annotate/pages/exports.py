@@ -66,7 +66,7 @@ def export_page(request: HttpRequest, slug: str) -> HttpResponse:
         "tab": "export",
         "form": form,
         "format": name,
-        "all_at_once": request.GET.get("votes") == "majority",
+        "all_at_once": request.GET.get("votes") == "majority" or request.GET.get("reviewed") == "yes",
     }
     if form.is_valid():
         asked = {key: str(form.cleaned_data[key]) for key in EXPORTS[name].options if form.cleaned_data[key]}

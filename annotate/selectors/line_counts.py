@@ -9,6 +9,7 @@ from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
 
 from annotate.models import Change, Demonstration, Entry, Project, User
 from annotate.selectors.records import ALL_RANKINGS, RANKED, RankingFilter
+from annotate.selectors.reviews import ACCEPTED, whose_review_is
 
 _MARKED = Q(kind=Change.Kind.REVISION) | Q(kind=Change.Kind.WITHDRAWAL, ranking__isnull=False)
 
@@ -49,6 +50,8 @@ def current_changes(
         found = _of_kinds(found, wanted.annotator_kinds)
     if wanted.splits is not None:
         found = found.filter(ranking__task__prompt__split_group__split__in=wanted.splits)
+    if wanted.reviewed:
+        found = found.filter(whose_review_is(ACCEPTED, ranking="ranking", up_to_change=up_to_change))
     return found
 
 

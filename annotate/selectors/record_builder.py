@@ -21,6 +21,7 @@ from annotate.selectors.record_rows import (
     superseded_by,
     tiers_of,
 )
+from annotate.selectors.reviews import accepted_among
 
 PSEUDONYM_CHARACTERS = 20
 RANKED = (Change.Kind.RANKING, Change.Kind.REVISION)
@@ -38,12 +39,14 @@ def pseudonym_of(project: Project, user_id: int, *, key: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class RankingFilter:
-    """Which rankings are wanted; None means any. `counted`: only those that count towards their task's overlap."""
+    """Which rankings are wanted; None means any. `counted`: only those that count towards their task's overlap;
+    `reviewed`: only those that the last review before the window's end accepted."""
 
     counted: bool = False
     kinds: tuple[str, ...] | None = None
     annotator_kinds: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
+    reviewed: bool = False
 
 
 ALL_RANKINGS = RankingFilter()
@@ -114,7 +117,7 @@ class RecordBuilder:
             prompt = prompts[task.prompt_id]
             if self._wants(rankings[pk], task, prompt, groups[prompt.split_group_id]):
                 found.add(pk)
-        return found
+        return accepted_among(found, up_to_change=self._up_to) if self._wanted.reviewed else found
 
     def _wants(self, ranking: RankingRow, task: TaskRow, prompt: PromptRow, group: GroupRow) -> bool:
         wanted = self._wanted
