@@ -121,11 +121,12 @@ def _withdraw_annotator(project: Project, asked: dict[str, Any], by: User) -> An
 
 def _search(project: Project, text: str, cursor: str | None) -> Answer:
     found, place = find_phrase(project, text, at=Place.decode(cursor) if cursor is not None else None)
-    looked = {"found": [one.as_json() for one in found], "next": place.encode() if place else None}
-    return _answer(Reach({}, [], []), **looked)
+    answer = _answer(Reach({}, [], []))
+    answer.data |= {"found": [one.as_json() for one in found], "next": place.encode() if place else None}
+    return answer
 
 
-def _answer(reach: Reach, done: Withdrawal | None = None, *, status: int = 200, **looked: Any) -> Answer:
+def _answer(reach: Reach, done: Withdrawal | None = None, *, status: int = 200) -> Answer:
     row = withdrawal_content(done) if done is not None else None
     body = {"dry_run": done is None, **reach.as_json(), "withdrawal": row, "found": [], "next": None}
-    return Answer(body | looked, status=status)
+    return Answer(body, status=status)

@@ -66,7 +66,7 @@ def _own(project: Project, ranking: int) -> Ranking:
 
 def _address_of(ranking: Ranking) -> str:
     address = reverse("task", args=[ranking.project.slug, ranking.task_id])
-    return f"{address}?{urlencode({'review': ranking.pk})}#review"
+    return f"{address}?{urlencode({'review': ranking.pk})}"
 
 
 def _number(text: str) -> int:

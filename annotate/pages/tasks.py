@@ -110,14 +110,17 @@ def task(request: HttpRequest, slug: str, task: int) -> HttpResponse:
     user = visitor(request)
     found = get_task_for(user, slug, task)
     (row,) = task_rows([found])
+    asked = reviewing(request)
+    # The answer to be reviewed stands first, whoever answered before.
+    history = sorted(history_of(found), key=lambda said: said.ranking.pk != asked)
     context = {
         **rights_of(membership_of(user=user, project=found.project)),
         "project": found.project,
         "tab": "tasks",
         **row_context(row),
         **_shown(found, row.letters),
-        "reviewing": reviewing(request),
-        "history": [tell(said, letters=row.letters, whole=True) for said in history_of(found)],
+        "reviewing": asked,
+        "history": [tell(said, letters=row.letters, whole=True) for said in history],
         "all_flags": flags_of(found),
     }
     return render(request, "annotate/task.html", context)

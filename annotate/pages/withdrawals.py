@@ -71,7 +71,7 @@ def amounts_of(counts: dict[str, int]) -> list[str]:
         "responses": lambda n: ngettext("%(n)d response", "%(n)d responses", n),
         "tasks": lambda n: ngettext("%(n)d task closed", "%(n)d tasks closed", n),
         "rankings": lambda n: ngettext("%(n)d ranking (revisions counted)", "%(n)d rankings (revisions counted)", n),
-        "answers": lambda n: ngettext("of %(n)d task", "of %(n)d tasks", n),
+        "answers": lambda n: ngettext("%(n)d task answered", "%(n)d tasks answered", n),
         "extras": lambda n: ngettext("%(n)d of them an extra", "%(n)d of them extras", n),
         "rationales": lambda n: ngettext("%(n)d note on a ranking", "%(n)d notes on rankings", n),
         "rewrites": lambda n: ngettext("%(n)d edited version", "%(n)d edited versions", n),

@@ -115,8 +115,8 @@ def annotator_named(project: Project, name: str, *, key: str = "") -> User:
     if named is None and len(name) == PSEUDONYM_CHARACTERS:
         people = set(Membership.objects.filter(project=project).values_list("user", flat=True))
         people |= set(Ranking.objects.filter(project=project).order_by().values_list("annotator", flat=True).distinct())
-        found = next((pk for pk in sorted(people) if pseudonym_of(project, pk, key=key) == name), None)
-        named = User.objects.filter(pk=found).first()
+        found = [pk for pk in sorted(people) if pseudonym_of(project, pk, key=key) == name]
+        named = User.objects.filter(pk__in=found).first()
     if named is None:
         words = _("Nobody who is or was here has this name or pseudonym.")
         raise Invalid(words, fields={"annotator": words})

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from annotate.errors import Conflict, Refused
 from annotate.management.progress import bar, project_of
@@ -100,8 +100,8 @@ def _listed(counts: dict[str, int]) -> str:
 def _written_in(user: User) -> QuerySet[Project]:
     """The projects in which the person ranked, skipped, flagged, reviewed or drafted."""
     of_tasks = {"task__project": OuterRef("pk"), "annotator": user}
-    said = Exists(Ranking.objects.filter(project=OuterRef("pk"), annotator=user))
+    said = Q(Exists(Ranking.objects.filter(project=OuterRef("pk"), annotator=user)))
     said |= Exists(Skip.objects.filter(**of_tasks)) | Exists(TaskFlag.objects.filter(**of_tasks))
-    said |= Exists(Draft.objects.filter(**of_tasks))
-    said |= Exists(Review.objects.filter(ranking__project=OuterRef("pk"), reviewer=user))
+    said |= Q(Exists(Draft.objects.filter(**of_tasks)))
+    said |= Q(Exists(Review.objects.filter(ranking__project=OuterRef("pk"), reviewer=user)))
     return Project.objects.filter(said).order_by("slug")
