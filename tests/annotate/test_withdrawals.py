@@ -279,22 +279,21 @@ def test_a_response_takes_the_rankings_with_it_that_say_where_it_stood() -> None
 
 def test_the_name_of_a_split_group_goes_with_its_last_prompt() -> None:
     project = make_project()
-    lines = [
-        {"prompt": f"{one}?", "responses": ["1", "2"], "split_group": PHRASE, "split": "test"}
-        for one in ("Tea", "Milk")
-    ]
-    batch = import_records(project=project, records=[record_from_object(line) for line in lines]).batch_id
-    prompts = list(Prompt.objects.order_by("pk"))
-    withdraw_prompt(prompt=prompts[0])
-    assert SplitGroup.objects.get().key == PHRASE  # the other prompt is still in it
-    withdraw_prompt(prompt=prompts[1])
-    group = SplitGroup.objects.get()
+    tea, milk = ({"prompt": one, "responses": ["1", "2"], "split_group": PHRASE, "split": "test"} for one in "TM")
+    bare = {"type": "prompt", "prompt": "Bare?"}
+    batch = import_records(project=project, records=[record_from_object(one) for one in (tea, milk, bare)]).batch_id
+    first, second, third = Prompt.objects.order_by("pk")
+    withdraw_prompt(prompt=first)
+    assert SplitGroup.objects.filter(key=PHRASE).count() == 1  # the other prompt is still in it
+    withdraw_prompt(prompt=second)
+    group = SplitGroup.objects.get(pk=first.split_group_id)
     assert (group.key, group.split) == ("", "test") and places_of(PHRASE) == []
     for change in ({"key": "other"}, {"split": "train", "key": ""}):
         with pytest.raises(DatabaseError), transaction.atomic():
             SplitGroup.objects.update(**change)
+    withdraw_prompt(prompt=third)
     undo_import(batch=project.import_batches.get(pk=batch))  # what was withdrawn stands in the feed and stays
-    assert Prompt.objects.count() == 2
+    assert Prompt.objects.count() == 3
 
 
 def test_a_row_of_the_log_stays_and_names_what_it_is_of() -> None:
