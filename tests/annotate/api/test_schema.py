@@ -133,6 +133,7 @@ def things(cast: Cast, project: Project, task: RankingTask) -> dict[str, Any]:
         "slug": "tales",
         "lease": str(lease.lease_id),
         "ranking": ranking.pk,
+        "prompt": task.prompt_id,
         "snapshot": snapshot.pk,
         "run": run.pk,
         "model": 1,
