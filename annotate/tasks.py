@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from annotate.services import feed_blocks, outbox
+from annotate.services import feed_blocks, outbox, withdrawn_people
 
 
 @shared_task(name=outbox.TASK, ignore_result=True)
@@ -15,3 +15,9 @@ def deliver_webhooks() -> int:
 def count_feeds_ahead() -> int:
     """Counts what exports will be asked for; how many blocks of feeds. Twice at once does no harm."""
     return feed_blocks.count_ahead()
+
+
+@shared_task(name=withdrawn_people.TASK, ignore_result=True)
+def go_on_withdrawing() -> int:
+    """Goes on with withdrawals too long for a request; how many are finished now. Several at once do no harm."""
+    return withdrawn_people.go_on_withdrawing()

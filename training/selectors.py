@@ -4,7 +4,7 @@ Runs and models are the business of a project's engineers: an outsider learns no
 engineer is told so (403).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -317,18 +317,21 @@ def lineage_of(model: ModelVersion) -> list[ModelVersion]:
     return chain
 
 
-WITHDRAWN = """
+# Models that were trained, themselves or through others, from the snapshots that a condition chooses.
+_TAINTED = """
     WITH RECURSIVE tainted AS (
         SELECT model.id FROM training_modelversion model
         JOIN training_run run ON run.id = model.run_id
-        JOIN annotate_snapshot snapshot ON snapshot.id = run.snapshot_id AND snapshot.state = 'withdrawn'
+        JOIN annotate_snapshot snapshot ON snapshot.id = run.snapshot_id AND {chosen}
         UNION
         SELECT child.id FROM training_modelversion child
         LEFT JOIN training_runinput input ON input.run_id = child.run_id
         JOIN tainted ON tainted.id IN (child.parent_id, input.version_id)
     )
-    SELECT id FROM tainted WHERE id = ANY (%s)
+    SELECT id FROM tainted
 """
+WITHDRAWN = _TAINTED.format(chosen="snapshot.state = 'withdrawn'") + " WHERE id = ANY (%s)"
+OF_SNAPSHOTS = _TAINTED.format(chosen="snapshot.id = ANY (%s)")
 
 
 def withdrawn_among(models: list[ModelVersion]) -> set[int]:
@@ -339,6 +342,15 @@ def withdrawn_among(models: list[ModelVersion]) -> set[int]:
     with connection.cursor() as cursor:
         cursor.execute(WITHDRAWN, [[model.pk for model in models]])
         return {row[0] for row in cursor.fetchall()}
+
+
+def models_from_snapshots(snapshots: Collection[int]) -> list[str]:
+    """What was trained, itself or through another model, from any of these snapshots: names, for whoever withdraws."""
+    with connection.cursor() as cursor:
+        cursor.execute(OF_SNAPSHOTS, [list(snapshots)])
+        found = ModelVersion.objects.filter(pk__in=[row[0] for row in cursor.fetchall()]).order_by("pk")
+    own = set(Snapshot.objects.filter(pk__in=snapshots).values_list("project", flat=True))
+    return [f"{one.name} ({one.pk})" if one.project_id in own else _("one of another project") for one in found]
 
 
 def accuracy_of(report: Mapping[str, Any] | None, *, what: str = "accuracy") -> dict[str, Any] | None:

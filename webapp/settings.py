@@ -191,6 +191,10 @@ CELERY_BEAT_SCHEDULE["deliver_webhooks"] = {
 CELERY_BEAT_SCHEDULE["count_feeds_ahead"] = {
     "task": "annotate.count_feeds_ahead", "schedule": 60.0, "options": {"expires": 60},
 }  # fmt: skip
+# What a withdrawal could not do within its request, if the worker that was rung for it did not.
+CELERY_BEAT_SCHEDULE["go_on_withdrawing"] = {
+    "task": "annotate.go_on_withdrawing", "schedule": 300.0, "options": {"expires": 300},
+}  # fmt: skip
 
 STATIC_URL = "static/"
 STATIC_ROOT = PLACKETT_HOME / "static"

@@ -1,4 +1,4 @@
-"""Rankings: submit, revise, list."""
+"""Rankings: submit, revise, review, list."""
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -10,12 +10,14 @@ from annotate.api.base import Endpoint, asking
 from annotate.api.filters import filtered, number, parameters, span, word, yes
 from annotate.api.idempotency import idempotent
 from annotate.api.pagination import page_of, page_parameters
-from annotate.api.serializers import RankingAnswer, RankingPage, ReviseShape, SubmitShape
+from annotate.api.serializers import RankingAnswer, RankingPage, ReviewAnswer, ReviewShape, ReviseShape, SubmitShape
 from annotate.models import Ranking, RankingTask, Role, User
-from annotate.selectors.access import get_ranking_for
+from annotate.selectors.access import get_anyones_ranking_for, get_ranking_for
 from annotate.selectors.projects import get_project_for
 from annotate.selectors.rankings import ranking_content, rankings_for, written_content
+from annotate.selectors.reviews import review_content
 from annotate.services.rankings import revise_ranking, submit_ranking
+from annotate.services.reviews import review_ranking
 
 ORDERS = {"id": "pk", "submitted_at": "submitted_at"}
 FILTERS = (
@@ -91,6 +93,18 @@ class Revise(Endpoint):
             source=_source(request),
         )
         return Response(written_content(revised, answer), status=201)
+
+
+class ReviewRanking(Endpoint):
+    @extend_schema(operation_id="review_ranking", request=ReviewShape, responses={201: ReviewAnswer})
+    @idempotent
+    def post(self, request: Request, ranking: int) -> Response:
+        """Accepts somebody else's ranking or gives it back. 409 if it is not the last revision, or was withdrawn."""
+        found = get_anyones_ranking_for(request.user, ranking, role=Role.REVIEWER)
+        shape = ReviewShape(data=request.data)
+        shape.is_valid(raise_exception=True)
+        review = review_ranking(ranking=found, reviewer=asking(request), **shape.validated_data)
+        return Response(review_content(review), status=201)
 
 
 def _of_annotator(rankings: QuerySet[Ranking], name: str | None, *, user: User) -> QuerySet[Ranking]:

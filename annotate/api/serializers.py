@@ -9,7 +9,7 @@ from typing import Any
 from rest_framework import serializers
 
 from annotate.api.queries import MAX_ID
-from annotate.models import Project, ProjectVersion, Ranking, Role, Skip, Snapshot, Split, TaskFlag
+from annotate.models import Project, ProjectVersion, Ranking, Review, Role, Skip, Snapshot, Split, TaskFlag
 from annotate.preferences import MAX_RATIONALE_CHARACTERS, MAX_REWRITE_CHARACTERS, Answer, Rewrite
 
 MAX_RESPONSES = 9
@@ -334,6 +334,24 @@ class RewriteAnswer(serializers.Serializer[Any]):
     text = serializers.CharField()
 
 
+class ReviewShape(Shape):
+    """What a reviewer thinks of somebody else's ranking; to give one back takes a note."""
+
+    verdict = serializers.ChoiceField(choices=Review.Verdict.choices)
+    note = serializers.CharField(
+        required=False, allow_blank=True, max_length=2000, default="", help_text="For the annotator."
+    )
+
+
+class ReviewAnswer(serializers.Serializer[Any]):
+    """A review; the last one of a ranking holds."""
+
+    verdict = serializers.ChoiceField(choices=Review.Verdict.choices)
+    note = serializers.CharField(allow_blank=True)
+    reviewer = serializers.CharField()
+    created_at = serializers.DateTimeField()
+
+
 class RankingAnswer(serializers.Serializer[Any]):
     """A ranking, one revision of it. A withdrawn one keeps its order, but none of its texts."""
 
@@ -358,6 +376,7 @@ class RankingAnswer(serializers.Serializer[Any]):
     seconds = serializers.FloatField(allow_null=True)
     submitted_at = serializers.DateTimeField()
     withdrawn_at = serializers.DateTimeField(allow_null=True)
+    review = ReviewAnswer(allow_null=True, help_text="The one that holds; a new revision has none.")
 
 
 # --- prompts ---------------------------------------------------------------------------------------------------------
@@ -428,7 +447,7 @@ class FreezeShape(Shape):
     name = serializers.CharField(max_length=120)
     filters = serializers.DictField(
         required=False,
-        help_text="counted, demonstrations, prompts: true or false; kinds, annotator_kinds, splits: lists.",
+        help_text="counted, reviewed, demonstrations, prompts: true or false; kinds, annotator_kinds, splits: lists.",
     )
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotate.api import exports, leases, machines, projects, prompts, rankings, snapshots, webhooks
+from annotate.api import exports, leases, machines, projects, prompts, rankings, snapshots, webhooks, withdrawals
 from annotate.api import schema as schema  # registers how the OpenAPI document describes our authentication
 
 urlpatterns = [
@@ -17,6 +17,7 @@ urlpatterns = [
     path("projects/<slug:slug>/machines/", machines.Machines.as_view(), name="api-machines"),
     path("projects/<slug:slug>/machines/<int:machine>/", machines.OneMachine.as_view(), name="api-machine"),
     path("projects/<slug:slug>/machines/<int:machine>/token/", machines.MachineToken.as_view()),
+    path("projects/<slug:slug>/withdrawals/", withdrawals.Withdrawals.as_view(), name="api-withdrawals"),
     path("projects/<slug:slug>/webhooks/", webhooks.Webhooks.as_view(), name="api-webhooks"),
     path("projects/<slug:slug>/webhooks/<int:webhook>/", webhooks.OneWebhook.as_view(), name="api-webhook"),
     path("projects/<slug:slug>/webhooks/<int:webhook>/secret/", webhooks.WebhookSecret.as_view()),
@@ -29,6 +30,9 @@ urlpatterns = [
     ),
     path("snapshots/<int:snapshot>/download/", snapshots.SnapshotFile.as_view(), name="api-snapshot-download"),
     path("rankings/<int:ranking>/revise/", rankings.Revise.as_view(), name="api-revise"),
+    path("rankings/<int:ranking>/review/", rankings.ReviewRanking.as_view(), name="api-review"),
+    path("rankings/<int:ranking>/withdraw/", withdrawals.WithdrawRanking.as_view(), name="api-ranking-withdraw"),
+    path("prompts/<int:prompt>/withdraw/", withdrawals.WithdrawPrompt.as_view(), name="api-prompt-withdraw"),
     path("leases/<uuid:lease>/extend/", leases.Extend.as_view(), name="api-lease-extend"),
     path("leases/<uuid:lease>/release/", leases.Release.as_view(), name="api-lease-release"),
     path("leases/<uuid:lease>/skip/", leases.SkipTask.as_view(), name="api-lease-skip"),

@@ -38,6 +38,7 @@ OPTIONS: tuple[Option, ...] = (
         "human,imported,example",
         "Whose rankings, separated by commas: human, machine, imported, example.",
     ),
+    Option("reviewed", ("any", "yes"), "any", "Only rankings whose review that holds now accepted them."),
     Option("split", SPLITS, "", "Only this part of the data."),
     Option("models", ("yes", "no"), "", "Whether the names of the models that wrote the responses go out."),
     Option("key", (), "", "Pseudonyms of annotators under this key: equal for equal keys, unrelated for others."),
@@ -49,7 +50,7 @@ OPTIONS: tuple[Option, ...] = (
 NAMES = tuple(option.name for option in OPTIONS)
 
 #: Every format takes these.
-_COMMON = frozenset({"as", "annotator_kinds", "split", "models"})
+_COMMON = frozenset({"as", "annotator_kinds", "reviewed", "split", "models"})
 OF_PAIRS = _COMMON | {"ties", "margin", "votes", "agreement"}
 OF_RANKINGS = _COMMON
 WITH_ANNOTATORS = _COMMON | {"key"}
@@ -69,6 +70,7 @@ class ExportOptions:
 
     container: Container = "jsonl"
     annotator_kinds: tuple[str, ...] = USUAL_ANNOTATORS
+    reviewed: bool = False
     split: str | None = None
     models: bool = False
     key: str = ""
@@ -102,6 +104,7 @@ def options_from(given: Mapping[str, str], *, format: str, allowed: Collection[s
         container=given.get("as", "jsonl"),  # type: ignore[arg-type]  # one of CONTAINERS, as checked
         annotator_kinds=_kinds(given.get("annotator_kinds", "")),
         models=given["models"] == "yes" if "models" in given else models,
+        reviewed=given.get("reviewed") == "yes",
         margin=given.get("margin") == "strength",
         agreement=_share(given.get("agreement", "0")),
         **chosen,

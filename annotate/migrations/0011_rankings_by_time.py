@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("annotate", "0009_counted_feed"),
+        ("annotate", "0010_reviews"),
     ]
 
     operations = [

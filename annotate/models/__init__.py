@@ -14,9 +14,11 @@ from annotate.models.prompts import (
     SplitGroup,
 )
 from annotate.models.rankings import Change, Entry, FeedBlock, Ranking
+from annotate.models.reviews import Review
 from annotate.models.snapshots import Snapshot, SnapshotRanking
 from annotate.models.tasks import Draft, Lease, QueueCursor, RankingTask, Skip, Slot, TaskFlag, TaskResponse
 from annotate.models.webhooks import Webhook, WebhookDelivery
+from annotate.models.withdrawals import Withdrawal
 
 __all__ = [
     "ApiToken",
@@ -42,6 +44,7 @@ __all__ = [
     "RankingTask",
     "ReadingReceipt",
     "Response",
+    "Review",
     "Role",
     "Skip",
     "Slot",
@@ -54,4 +57,5 @@ __all__ = [
     "User",
     "Webhook",
     "WebhookDelivery",
+    "Withdrawal",
 ]

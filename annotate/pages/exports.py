@@ -79,7 +79,8 @@ def export_page(request: HttpRequest, slug: str) -> HttpResponse:
     if form.is_valid():
         asked = {key: str(form.cleaned_data[key]) for key in EXPORTS[name].options if form.cleaned_data[key]}
         context |= _offered(request, slug, name, asked)
-        context["all_at_once"] = EXPORTS[name].options_from(asked).by_task
+        options = EXPORTS[name].options_from(asked)
+        context["all_at_once"] = options.by_task or options.reviewed
         try:
             rows = first_rows(project, format=name, options=asked, limit=ROWS)
             context["rows"] = [_shown(row) for row in rows]

@@ -45,6 +45,7 @@ EXPORTS = {
 OPTIONS = {
     "as": (_("Written as"), ""),
     "annotator_kinds": (_("Whose rankings"), ""),
+    "reviewed": (_("Reviews"), ""),
     "split": (_("Part of the data"), ""),
     "models": (_("Names of the models"), ""),
     "key": (
@@ -76,6 +77,8 @@ VALUES = {
     ("as", "jsonl"): _("JSON lines"),
     ("as", "csv"): _("CSV"),
     ("as", "parquet"): _("Parquet"),
+    ("reviewed", "any"): _("reviewed or not"),
+    ("reviewed", "yes"): _("only what was accepted"),
     ("split", ""): _("everything"),
     ("split", "train"): pgettext_lazy("split", "Train"),
     ("split", "validation"): pgettext_lazy("split", "Validation"),

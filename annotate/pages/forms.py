@@ -40,6 +40,9 @@ class FreezeForm(forms.Form):
     extras = forms.BooleanField(
         label=_("Also rankings beyond the overlap"), required=False, initial=not _DEFAULTS.counted
     )
+    reviewed = forms.BooleanField(
+        label=_("Only rankings that were accepted in review"), required=False, initial=_DEFAULTS.reviewed
+    )
     demonstrations = forms.BooleanField(
         label=_("Also demonstrations, for SFT"), required=False, initial=_DEFAULTS.demonstrations
     )
@@ -48,5 +51,5 @@ class FreezeForm(forms.Form):
     def filters(self) -> dict[str, Any]:
         """What services.snapshots.freeze_snapshot takes."""
         given = self.cleaned_data
-        chosen = {name: given[name] for name in ("annotator_kinds", "kinds", "demonstrations", "prompts")}
+        chosen = {name: given[name] for name in ("annotator_kinds", "kinds", "reviewed", "demonstrations", "prompts")}
         return chosen | {"counted": not given["extras"]}

@@ -17,6 +17,8 @@ from annotate.pages.overview import manager_context, overview_context, rights_of
 from annotate.pages.rendering import render_text
 from annotate.selectors.progress import own_progress, project_progress
 from annotate.selectors.projects import current_version, get_project_for, membership_of, memberships_of, projects_of
+from annotate.selectors.reviews import returned_to
+from annotate.selectors.task_lists import beginning_of
 from annotate.services.snapshots import freeze_snapshot
 
 
@@ -62,11 +64,20 @@ def project_context(project: Project, *, user: User, freeze_form: FreezeForm | N
         "project": project,
         "tab": "overview",
         "own": own_progress(user=user, projects=[project])[project.pk],
+        "returned": _returned(user, project) if rights["may_rank"] else [],
         "snapshots": project.snapshots.select_related("created_by") if engineer else None,
         "has_data": engineer and project.prompts.exists(),
         "has_rankings": bool(everybody["overview"].done or everybody["overview"].imported),
         "freeze_form": (freeze_form or _new_freeze_form(project)) if engineer else None,
     }
+
+
+def _returned(user: User, project: Project) -> list[dict[str, Any]]:
+    """What reviewers gave back to the visitor."""
+    return [
+        {"ranking": one.ranking, "review": one.review, "beginning": beginning_of(one.prompt)}
+        for one in returned_to(user, project)
+    ]
 
 
 @require_POST

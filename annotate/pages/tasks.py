@@ -19,6 +19,7 @@ from annotate.pages.access import page, visitor
 from annotate.pages.cards import FOLD_FROM_CHARACTERS
 from annotate.pages.overview import rights_of
 from annotate.pages.rendering import count_words, render_texts
+from annotate.pages.reviews import reviewing
 from annotate.pages.told import row_context, tell
 from annotate.selectors.people import members_of
 from annotate.selectors.projects import get_project_for, membership_of
@@ -57,6 +58,7 @@ class FilterForm(forms.Form):
     annotator = forms.ChoiceField(label=gettext_lazy("Ranked by"), required=False)
     flagged = forms.BooleanField(label=gettext_lazy("flagged"), required=False)
     leaking = forms.BooleanField(label=gettext_lazy("gives away its maker"), required=False)
+    unreviewed = forms.BooleanField(label=gettext_lazy("not reviewed yet"), required=False)
     after = forms.IntegerField(required=False, min_value=0, widget=forms.HiddenInput)
 
     def __init__(self, data: Any, *, project: Project) -> None:
@@ -71,6 +73,7 @@ class FilterForm(forms.Form):
             state=given.get("state") or "",
             flagged=bool(given.get("flagged")),
             leaking=bool(given.get("leaking")),
+            unreviewed=bool(given.get("unreviewed")),
             annotator=int(given["annotator"]) if given.get("annotator") else None,
             text=(given.get("text") or "").replace("\0", "").strip(),
         )
@@ -107,13 +110,17 @@ def task(request: HttpRequest, slug: str, task: int) -> HttpResponse:
     user = visitor(request)
     found = get_task_for(user, slug, task)
     (row,) = task_rows([found])
+    asked = reviewing(request)
+    # The answer to be reviewed stands first, whoever answered before.
+    history = sorted(history_of(found), key=lambda said: said.ranking.pk != asked)
     context = {
         **rights_of(membership_of(user=user, project=found.project)),
         "project": found.project,
         "tab": "tasks",
         **row_context(row),
         **_shown(found, row.letters),
-        "history": [tell(said, letters=row.letters, whole=True) for said in history_of(found)],
+        "reviewing": asked,
+        "history": [tell(said, letters=row.letters, whole=True) for said in history],
         "all_flags": flags_of(found),
     }
     return render(request, "annotate/task.html", context)

@@ -7,8 +7,9 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from annotate.models import Ranking, RankingTask
+from annotate.models import Ranking, RankingTask, Review
 from annotate.pages.workbench import time_in_words
+from annotate.selectors.reviews import review_of
 from annotate.selectors.task_lists import Said, TaskRow
 from annotate.sentences import Words, sentence_of, strengths_of
 
@@ -24,6 +25,7 @@ class Told:
     ratings: Sequence[tuple[str, str]] = ()
     order: str = ""
     time: str = ""
+    review: Review | None = None
 
 
 def words() -> Words:
@@ -53,6 +55,7 @@ def tell(said: Said, *, letters: Mapping[int, str], whole: bool = False) -> Told
         last=not hasattr(ranking, "superseded_by"),
         ratings=_ratings(ranking, letters) if whole else (),
         order=" ".join(letters[pk] for pk in ranking.presented_order if pk in letters) if whole else "",
+        review=review_of(ranking),
         time=short_time(ranking.seconds) if whole and ranking.seconds is not None else "",
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -31,7 +32,8 @@ from annotate.selectors.leases import (
 )
 from annotate.selectors.progress import Standing, standing_of
 from annotate.selectors.projects import current_version, get_project_for
-from annotate.selectors.rankings import answer_content, own_answered
+from annotate.selectors.rankings import answer_content, own_answer, own_answered
+from annotate.selectors.reviews import RETURNED, review_of
 from annotate.services.guidelines import record_reading
 from annotate.services.idempotency import Answer, answer_once
 from annotate.services.queue import next_unseen_leases
@@ -63,6 +65,7 @@ def rank(request: HttpRequest, slug: str) -> HttpResponse:
         "skip_reasons": Skip.Reason.choices,
         "flag_kinds": FLAG_WORDS.items(),
         "words": workbench_words(),
+        "again": id_from(request.GET.get("again", "")),
     }
     return render(request, "annotate/rank.html", context)
 
@@ -128,13 +131,20 @@ def _write(submission: Submission, *, project: Project, user: User) -> dict[str,
 @require_POST
 @page_data
 def rank_back(request: HttpRequest, slug: str) -> HttpResponse:
-    """The visitor's own last answer, or the one before the ranking `before`, to look at and to revise."""
+    """The visitor's own last answer, the one before the ranking `before`, or that of `ranking`: to look at and to
+    revise, with the note of whoever gave it back."""
     user = visitor(request)
     project = get_project_for(user, slug, role=Role.ANNOTATOR)
-    before = (json_body(request) if request.body else {}).get("before")
-    if before is not None and id_from(before) is None:
-        raise Invalid(_("Name a ranking."), fields={"before": "The id of a ranking, or null."})
-    ranking = own_answered(user=user, project=project, before=None if before is None else id_from(before))
+    body = json_body(request) if request.body else {}
+    named = {name: body[name] for name in ("before", "ranking") if body.get(name) is not None}
+    for name, given in named.items():
+        if (known := id_from(given)) is None:
+            raise Invalid(_("Name a ranking."), fields={name: "The id of a ranking, or null."})
+        named[name] = known
+    if "ranking" in named:
+        ranking = own_answer(user=user, project=project, ranking=named["ranking"])
+    else:
+        ranking = own_answered(user=user, project=project, before=named.get("before"))
     return JsonResponse({"task": _answered(ranking) if ranking else None})
 
 
@@ -142,6 +152,9 @@ def _answered(ranking: Ranking) -> dict[str, Any]:
     assert ranking.lease is not None
     content = past_lease_content(ranking.lease) | {"draft": revision_draft(ranking)}
     (task,) = tasks_data([content])
+    review = review_of(ranking)
+    if review is not None and review.verdict == RETURNED and review.note:
+        task["html"] = render_to_string("annotate/_given_back.html", {"note": review.note}) + task["html"]
     return task | {"revises": str(ranking.pk), "answer": answer_content(ranking)}
 
 

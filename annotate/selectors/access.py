@@ -11,7 +11,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.utils.translation import gettext as _
 
 from annotate.errors import Forbidden, NotFound
-from annotate.models import Lease, Project, Ranking, Role, Snapshot, User
+from annotate.models import Lease, Project, Prompt, Ranking, Role, Snapshot, User
 from annotate.selectors.projects import RANK, get_project_for, membership_of
 
 Someone = User | AnonymousUser
@@ -68,6 +68,41 @@ def get_ranking_for(user: Someone, ranking_id: int) -> Ranking:
     if not own:
         raise NotFound(_("There is no such ranking."))
     return ranking
+
+
+def get_anyones_ranking_for(user: Someone, ranking_id: int, *, role: Role) -> Ranking:
+    """Anybody's ranking, with annotator and task, in a project in which the caller has at least this role.
+
+    Raises:
+        NotFound: no such ranking, or none of the caller's business.
+        Forbidden: a member without the role.
+    """
+    rankings = Ranking.objects.select_related("project", "annotator", "task")
+    ranking = rankings.filter(pk=ranking_id).first()
+    if ranking is None:
+        raise NotFound(_("There is no such ranking."))
+    try:
+        get_project_for(user, ranking.project.slug, role=role)
+    except NotFound:
+        raise NotFound(_("There is no such ranking.")) from None
+    return ranking
+
+
+def get_prompt_for(user: Someone, prompt_id: int, *, role: Role) -> Prompt:
+    """A prompt of a project in which the caller has at least this role.
+
+    Raises:
+        NotFound: no such prompt, or none of the caller's business.
+        Forbidden: a member without the role.
+    """
+    prompt = Prompt.objects.select_related("project").filter(pk=prompt_id).first()
+    if prompt is None:
+        raise NotFound(_("There is no such prompt."))
+    try:
+        get_project_for(user, prompt.project.slug, role=role)
+    except NotFound:
+        raise NotFound(_("There is no such prompt.")) from None
+    return prompt
 
 
 def _may_rank(user: Someone, project: Project, *, own: bool, otherwise: str) -> None:

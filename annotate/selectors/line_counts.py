@@ -78,8 +78,15 @@ CROSS JOIN LATERAL (
 WHERE NOT EXISTS (
     SELECT FROM annotate_ranking later JOIN annotate_change x ON x.ranking_id = later.id
     WHERE later.supersedes_id = r.id AND x.kind = 'revision' AND x.number <= %(up_to)s)
+{more}
 GROUP BY 1, 2, 3, 4
 """
+_STANDING = _SHAPES.format(more="")
+_ACCEPTED = _SHAPES.format(
+    more="""AND (
+    SELECT verdict FROM annotate_review WHERE ranking_id = r.id AND change <= %(up_to)s
+    ORDER BY change DESC LIMIT 1) = 'accepted'"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +121,24 @@ class Window:
             as_of__lte=self.up_to,
         )
         place = self.after
-        for block in blocks.order_by("number"):
+        for block in blocks.order_by("number") if not self.wanted.reviewed else ():  # which knows nothing of reviews
             if place < block.number * size:
-                yield from shapes_of(self.project, after=place, last=block.number * size, up_to=self.up_to)
+                yield from self._counted_now(place, block.number * size)
             yield from (Shape(*row) for row in block.shapes)
             place = (block.number + 1) * size
         if place < self.up_to:
-            yield from shapes_of(self.project, after=place, last=self.up_to, up_to=self.up_to)
+            yield from self._counted_now(place, self.up_to)
+
+    def _counted_now(self, after: int, last: int) -> list[Shape]:
+        return shapes_of(self.project, after=after, last=last, up_to=self.up_to, reviewed=self.wanted.reviewed)
 
 
-def shapes_of(project: Project, *, after: int, last: int, up_to: int) -> list[Shape]:
-    """The shapes of the rankings written in a stretch of the feed that still stand at change `up_to`."""
+def shapes_of(project: Project, *, after: int, last: int, up_to: int, reviewed: bool = False) -> list[Shape]:
+    """The shapes of the rankings written in a stretch of the feed that still stand at change `up_to`; with `reviewed`
+    only of those that the last review until then accepted."""
+    values = {"project": project.pk, "after": after, "last": last, "up_to": up_to}
     with prepared_cursor() as cursor:
-        cursor.execute(_SHAPES, {"project": project.pk, "after": after, "last": last, "up_to": up_to})
+        cursor.execute(_ACCEPTED if reviewed else _STANDING, values)
         return [Shape(*row) for row in cursor.fetchall()]
 
 

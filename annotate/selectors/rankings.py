@@ -7,6 +7,7 @@ from django.db.models import Prefetch, Q, QuerySet
 from annotate.models import Entry, Project, Ranking, Role, User
 from annotate.preferences import Answer
 from annotate.selectors.projects import RANK, membership_of
+from annotate.selectors.reviews import review_content, review_of, with_reviews
 
 
 def rankings_for(user: User, project: Project) -> QuerySet[Ranking]:
@@ -24,19 +25,21 @@ def rankings_for(user: User, project: Project) -> QuerySet[Ranking]:
 def with_content(rankings: QuerySet[Ranking]) -> QuerySet[Ranking]:
     """Loads with the rankings what ranking_content reads."""
     entries = Prefetch("entries", queryset=Entry.objects.order_by("tier", "response_id"))
-    return rankings.select_related("annotator", "version", "superseded_by").prefetch_related(entries)
+    return rankings.select_related("annotator", "version", "superseded_by").prefetch_related(entries, with_reviews())
 
 
 def ranking_content(ranking: Ranking) -> dict[str, Any]:
     """One revision as JSON types; ids of rankings and responses are strings."""
     places = [(entry.response_id, entry.tier) for entry in ranking.entries.all()]
-    return _content(ranking, places, later=getattr(ranking, "superseded_by", None))
+    content = _content(ranking, places, later=getattr(ranking, "superseded_by", None))
+    return content | {"review": review_content(review_of(ranking))}
 
 
 def written_content(ranking: Ranking, answer: Answer) -> dict[str, Any]:
     """As ranking_content, of a revision that was written this moment with this answer; reads nothing."""
     tiers = {int(name): number for number, tier in enumerate(answer.ranking, start=1) for name in tier}
-    return _content(ranking, [(pk, tiers.get(pk)) for pk in sorted(ranking.presented_order)], later=None)
+    content = _content(ranking, [(pk, tiers.get(pk)) for pk in sorted(ranking.presented_order)], later=None)
+    return content | {"review": None}
 
 
 def _content(ranking: Ranking, places: list[tuple[int, int | None]], *, later: Ranking | None) -> dict[str, Any]:
@@ -88,7 +91,18 @@ def own_answered(*, user: User, project: Project, before: int | None = None) -> 
         first = first.filter(
             Q(submitted_at__lt=start.submitted_at) | Q(submitted_at=start.submitted_at, pk__lt=start.pk)
         )
-    task = first.order_by("-submitted_at", "-pk").values_list("task", flat=True)[:1]
+    return _last_of(user, first.order_by("-submitted_at", "-pk"))
+
+
+def own_answer(*, user: User, project: Project, ranking: int) -> Ranking | None:
+    """As own_answered, of the answer that this ranking is a revision of."""
+    mine = Ranking.objects.filter(pk=ranking, annotator=user, project=project, withdrawn_at=None)
+    return _last_of(user, mine.filter(lease__isnull=False).order_by("pk"))
+
+
+def _last_of(user: User, answers: QuerySet[Ranking]) -> Ranking | None:
+    """The last revision of the first of the user's answers."""
+    task = answers.values_list("task", flat=True)[:1]
     chain = Ranking.objects.filter(task__in=list(task), annotator=user).order_by("-revision")
     return with_content(chain).select_related("lease__task__prompt", "lease__version").first()
 

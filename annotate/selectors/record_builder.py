@@ -19,6 +19,7 @@ from annotate.selectors.record_rows import (
     rows_of_feed,
     rows_of_tasks,
 )
+from annotate.selectors.reviews import accepted_among
 
 PSEUDONYM_CHARACTERS = 20
 
@@ -35,12 +36,14 @@ def pseudonym_of(project: Project, user_id: int, *, key: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class RankingFilter:
-    """Which rankings are wanted; None means any. `counted`: only those that count towards their task's overlap."""
+    """Which rankings are wanted; None means any. `counted`: only those that count towards their task's overlap;
+    `reviewed`: only those that the last review before the window's end accepted."""
 
     counted: bool = False
     kinds: tuple[str, ...] | None = None
     annotator_kinds: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
+    reviewed: bool = False
 
 
 ALL_RANKINGS = RankingFilter()
@@ -76,7 +79,7 @@ class RecordBuilder:
         """Yields the record of each wanted ranking of the page; with `markers`, what takes earlier lines back, too."""
         prompts = prompts_of({row.prompt_id for row in page})
         self._meet(page)
-        wanted = {row.number for row in page if self._wants(row, prompts[row.prompt_id])}
+        wanted = self._wanted_of(page, prompts)
         shown = _shown_of(responses_of({row.task_id for row in page if row.number in wanted}))
         heads = {pk: head_of(self.project, prompt, prompt) for pk, prompt in prompts.items()}
         for row in page:
@@ -95,6 +98,14 @@ class RecordBuilder:
         versions = {row.version_id for row in rows} - self._versions.keys()
         if versions:
             self._versions |= dict(ProjectVersion.objects.filter(pk__in=versions).values_list("pk", "number"))
+
+    def _wanted_of(self, page: Sequence[RankedRow], prompts: Mapping[int, PromptRow]) -> set[int]:
+        """The numbers of the changes that wrote a wanted ranking."""
+        found = {row.number: row.id for row in page if self._wants(row, prompts[row.prompt_id])}
+        if not self._wanted.reviewed:
+            return set(found)
+        accepted = accepted_among(found.values(), up_to_change=self._up_to)
+        return {number for number, pk in found.items() if pk in accepted}
 
     def _wants(self, row: RankedRow, prompt: PromptRow) -> bool:
         """Whether this change wrote a ranking that still stands at the window's end, and is wanted."""

@@ -22,6 +22,7 @@ from annotate.models import (
     User,
 )
 from annotate.selectors.projects import get_project_for
+from annotate.selectors.reviews import unreviewed, with_reviews
 
 PAGE = 25
 #: Where a filter has no index, one page looks at so many tasks and then says how far it came.
@@ -35,12 +36,13 @@ BEGINNING_CHARACTERS = 280
 
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
-    """Which tasks are wanted. `state`: open (and not done), held, closed, done, or all if empty; `text`: an external
-    id, or words of the prompt."""
+    """Which tasks are wanted. `state`: open (and not done), held, closed, done, or all if empty; `unreviewed`: with a
+    ranking that nobody has reviewed; `text`: an external id, or words of the prompt."""
 
     state: str = ""
     flagged: bool = False
     leaking: bool = False
+    unreviewed: bool = False
     annotator: int | None = None
     text: str = ""
 
@@ -165,6 +167,8 @@ def _without_index(project: Project, wanted: TaskFilter) -> Q | None:
         conditions.append(Q(to_do, state=OPEN))
     elif wanted.state == DONE:
         conditions.append(Q(~to_do, Exists(Ranking.objects.filter(task=OuterRef("pk"))), state=OPEN))
+    if wanted.unreviewed:
+        conditions.append(Q(Exists(unreviewed(project).filter(task=OuterRef("pk")))))
     if wanted.text and not _prompt_named(project, wanted.text):
         conditions.append(Q(Exists(_prompts_saying(wanted.text))))
     if not conditions:
@@ -204,7 +208,7 @@ def _flagged(project: Project) -> QuerySet[TaskFlag, Any]:
 
 
 def task_rows(tasks: Iterable[RankingTask]) -> list[TaskRow]:
-    """The tasks with what was said last about each, skips, open flags and leaks, in seven queries."""
+    """The tasks with what was said last about each, skips, open flags and leaks, in eight queries."""
     found = list(tasks)
     ids = [task.pk for task in found]
     letters = letters_of(ids)
@@ -264,7 +268,8 @@ def letters_of(tasks: Sequence[int]) -> dict[int, dict[int, str]]:
 def say(rankings: QuerySet[Ranking], letters: Mapping[int, Mapping[int, str]]) -> list[Said]:
     """These rankings in the letters of their tasks, in the order of their ids."""
     entries = Prefetch("entries", queryset=Entry.objects.order_by("tier"))
-    loaded = rankings.select_related("annotator", "version", "superseded_by").prefetch_related(entries).order_by("pk")
+    loaded = rankings.select_related("annotator", "version", "superseded_by").order_by("pk")
+    loaded = loaded.prefetch_related(entries, with_reviews())
     return [_said(ranking, letters[ranking.task_id]) for ranking in loaded]
 
 

@@ -59,7 +59,7 @@ def open_export(
     line's `id`). The other formats have no way to take a line back; export them whole to be exact.
 
     Pairs that depend on all annotators of a task (`votes=majority`, `agreement`) are not a function of what is new,
-    and demonstrations are not in the feed: there `since` is refused.
+    demonstrations are not in the feed, and a review comes after its ranking: there `since` is refused.
 
     Args:
         options: texts by the names of `interchange.options.OPTIONS`.
@@ -132,6 +132,12 @@ def _check_since(project: Project, chosen: ExportFormat, asked: ExportOptions, s
             "cursor: export it whole, without since."
         )
         raise Invalid(words, fields={"since": _("Not with votes=majority or agreement.")})
+    if asked.reviewed:
+        words = _(
+            "A ranking may be reviewed long after it was made, so what is new among the reviewed ones cannot be told "
+            "since a cursor: export them whole, without since."
+        )
+        raise Invalid(words, fields={"since": _("Not with reviewed=yes.")})
     if chosen.demonstrations and demonstrations_of(project).exists():
         words = _("Demonstrations are not in the feed that since counts by: export this format whole, without since.")
         raise Invalid(words, fields={"since": _("Not while the project has demonstrations.")})
@@ -151,13 +157,16 @@ class _Asked:
     def wanted(self) -> RankingFilter:
         splits = (self.options.split,) if self.options.split else None
         if self.format.name == "plackett":
-            return RankingFilter(annotator_kinds=self.options.annotator_kinds, splits=splits)
+            return RankingFilter(
+                annotator_kinds=self.options.annotator_kinds, splits=splits, reviewed=self.options.reviewed
+            )
         # What a reader of plain lines cannot tell apart must not reach it.
         return RankingFilter(
             counted=True,
             kinds=(RankingTask.Kind.NORMAL,),
             annotator_kinds=self.options.annotator_kinds,
             splits=splits,
+            reviewed=self.options.reviewed,
         )
 
     def rows(self, *, markers: bool) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from annotate.errors import Conflict
-from annotate.models import RankingTask, Slot, TaskFlag, User
+from annotate.models import RankingTask, Slot, TaskFlag, TaskResponse, User
 from annotate.services.locks import lock_decisions, lock_open_slots
 from annotate.services.overlaps import add_places
 from annotate.services.own_places import offer_again
@@ -59,8 +59,8 @@ def reopen_task(*, task: RankingTask) -> int:
         How many places are free now.
 
     Raises:
-        Conflict: it is not closed (`not_closed`), its prompt was withdrawn (`withdrawn`), or it is a repeat, which
-            one person alone can answer (`repeat`).
+        Conflict: it is not closed (`not_closed`), its prompt or one of its responses was withdrawn (`withdrawn`), or it
+            is a repeat, which one person alone can answer (`repeat`).
     """
     lock_decisions(task)
     locked = RankingTask.objects.select_for_update(of=("self",), no_key=True)
@@ -69,6 +69,9 @@ def reopen_task(*, task: RankingTask) -> int:
         raise Conflict(_("This task is not closed."), code="not_closed")
     if now.prompt.withdrawn_at is not None:
         raise Conflict(_("The prompt was withdrawn, so the task stays out of the queue."), code="withdrawn")
+    shown = TaskResponse.objects.filter(task=now, response__withdrawn_at__isnull=False)
+    if shown.exists():
+        raise Conflict(_("A response was withdrawn, so the task stays out of the queue."), code="withdrawn")
     if now.kind == RankingTask.Kind.REPEAT:
         raise Conflict(_("A repeat is meant for one person alone and is not opened again."), code="repeat")
     done = list(Slot.objects.filter(task=now, beyond_overlap=False).values_list("number", flat=True))

@@ -52,6 +52,7 @@ class KnownPrompt:
     Attributes:
         responses: key → id.
         tasks: (kind, ids of the task's responses) → id.
+        lacks_response: one of its responses was withdrawn.
         demonstrations: sha256 of the text → whether it was withdrawn.
     """
 
@@ -60,6 +61,7 @@ class KnownPrompt:
     messages: list[Any]
     group: Group
     withdrawn: bool = False
+    lacks_response: bool = False
     responses: dict[str, int] = field(default_factory=dict)
     tasks: dict[tuple[str, frozenset[int]], int] = field(default_factory=dict)
     demonstrations: dict[str, bool] = field(default_factory=dict)
@@ -101,8 +103,10 @@ def known_prompts(*, project: Project, records: Sequence[ImportedRecord]) -> dic
         *found.filter(external_id__isnull=True, content_sha256__in=hashes),
     ]
     known = {prompt.pk: _known(prompt) for prompt in prompts}
-    for prompt_id, key, pk in Response.objects.filter(prompt__in=known).values_list("prompt_id", "key", "id"):
+    responses = Response.objects.filter(prompt__in=known).values_list("prompt_id", "key", "id", "withdrawn_at")
+    for prompt_id, key, pk, withdrawn_at in responses:
         known[prompt_id].responses[key] = pk
+        known[prompt_id].lacks_response |= withdrawn_at is not None
     tasks = list(RankingTask.objects.filter(prompt__in=known).order_by("-id").values_list("id", "prompt_id", "kind"))
     chosen: dict[int, set[int]] = defaultdict(set)
     rows = TaskResponse.objects.filter(task__in=[task[0] for task in tasks])

@@ -64,6 +64,8 @@ def check_same(prompt: KnownPrompt, record: ImportedRecord) -> None:
     name = f"external_id {record.external_id!r}" if record.external_id is not None else "the prompt"
     if prompt.withdrawn:
         raise NotTaken(f"{name} was withdrawn here")
+    if prompt.lacks_response and record.type == "ranking":
+        raise NotTaken(f"a response to {name} was withdrawn here")
     if prompt.content_sha256 != content_sha256(record) and not _says_nothing_else(prompt, record):
         raise _conflict(f"{name} is known with other content")
     if record.split_group is not None and sha256_of(record.split_group) != prompt.group.sha256:

@@ -9,10 +9,13 @@ from annotate.services.locks import lock_imports, lock_open_slots, lock_withdraw
 from annotate.services.snapshots import snapshots_holding
 from annotate.services.withdrawals import withdraw_prompts
 
-# Prompts with rankings cannot be deleted, because rankings never are.
+# Prompts with rankings cannot be deleted, because rankings never are; those that were withdrawn stand in the feed.
 _UNRANKED = """
     SELECT prompt.id FROM annotate_prompt prompt
-    WHERE prompt.batch_id = %(batch)s AND NOT EXISTS (
+    WHERE prompt.batch_id = %(batch)s AND prompt.withdrawn_at IS NULL AND NOT EXISTS (
+        SELECT 1 FROM annotate_response response
+        WHERE response.prompt_id = prompt.id AND response.withdrawn_at IS NOT NULL)
+    AND NOT EXISTS (
         SELECT 1 FROM annotate_ranking ranking JOIN annotate_rankingtask task ON task.id = ranking.task_id
         WHERE task.prompt_id = prompt.id)
 """

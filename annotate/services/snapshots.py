@@ -62,6 +62,7 @@ class SnapshotFilters:
 
     Attributes:
         counted: only rankings that count towards their task's overlap.
+        reviewed: only rankings that a reviewer accepted and nobody gave back since.
         kinds: kinds of task.
         annotator_kinds: kinds of annotator; machines must be asked for.
         splits: parts of the data.
@@ -70,6 +71,7 @@ class SnapshotFilters:
     """
 
     counted: bool = True
+    reviewed: bool = False
     kinds: tuple[str, ...] = tuple(sorted(RankingTask.Kind.values))
     annotator_kinds: tuple[str, ...] = (User.Kind.EXAMPLE.value, User.Kind.HUMAN.value, User.Kind.IMPORTED.value)
     splits: tuple[str, ...] = tuple(sorted(Split.values))
@@ -100,7 +102,7 @@ class SnapshotFilters:
 
     @property
     def rankings(self) -> RankingFilter:
-        return RankingFilter(self.counted, self.kinds, self.annotator_kinds, self.splits)
+        return RankingFilter(self.counted, self.kinds, self.annotator_kinds, self.splits, self.reviewed)
 
 
 def _in_one_order(value: Any) -> Any:

@@ -243,7 +243,7 @@ def test_history_is_append_only(world: World, table: str, statement: str) -> Non
     assert "append-only" in refused(lambda: sql(statement.format(table)))
 
 
-@pytest.mark.parametrize("table", ["taskresponse", "lease", "splitgroup"])
+@pytest.mark.parametrize("table", ["taskresponse", "lease"])
 def test_what_was_shown_is_never_changed(world: World, table: str) -> None:
     assert "append-only" in refused(lambda: sql(f"UPDATE annotate_{table} SET id = id"))
 

@@ -26,6 +26,7 @@ def test_the_schedule_names_tasks_that_workers_know_and_lets_messages_expire() -
         "webapp.remove_left_files",
         "webapp.forget_deliveries",
         "annotate.deliver_webhooks",
+        "annotate.go_on_withdrawing",
     }
     for entry in entries:
         assert entry["task"] in current_app.tasks

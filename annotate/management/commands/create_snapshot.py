@@ -28,6 +28,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--splits", nargs="+", choices=Split.values, help="All if absent.")
         parser.add_argument("--uncounted", action="store_true", help="Also rankings beyond their task's overlap.")
+        parser.add_argument("--reviewed", action="store_true", help="Only rankings that were accepted in review.")
         parser.add_argument("--no-demonstrations", action="store_true", help="Rankings only.")
         parser.add_argument("--prompts", action="store_true", help="Also prompts that have no responses.")
         parser.add_argument("--dry-run", action="store_true", help="Say what it would hold and write nothing.")
@@ -37,6 +38,7 @@ class Command(BaseCommand):
         filters: dict[str, Any] = {name: options[name] for name in _LISTS if options[name]}
         filters |= {
             "counted": not options["uncounted"],
+            "reviewed": options["reviewed"],
             "demonstrations": not options["no_demonstrations"],
             "prompts": options["prompts"],
         }

@@ -1,4 +1,4 @@
-// The ranking page: fetches tasks, sends answers, says what can go wrong.
+// The ranking page: fetches tasks, sends answers, tells of trouble.
 
 import {pause, persist, send} from "../webapp/http.js";
 import {cardOf} from "./cards.js";
@@ -10,7 +10,7 @@ import {startRanker} from "./ranker.js";
 import {fill, fromDraft, letterOf, sentence, toAnswer, toDraft} from "./ranking_state.js";
 
 const page = document.getElementById("workbench");
-const {user, pageUrl, leaseUrl, leaseSeconds} = page.dataset;
+const {user, pageUrl, leaseUrl, leaseSeconds, again} = page.dataset;
 const guidelines = Number(page.dataset.guidelines);
 const words = JSON.parse(page.dataset.words);
 
@@ -103,10 +103,10 @@ function finish(lease) {
 	tasks = tasks.filter((one) => one.lease !== lease);
 }
 
-async function back() {
+async function back(ranking) {
 	await outbox.idle();
 	const shown = ({task: earlier}) => (earlier ? show(earlier) : ask("notice", words.noEarlier));
-	await send("POST", `${pageUrl}back/`, {before: task?.revises ?? null}).then(shown, stuck);
+	await send("POST", `${pageUrl}back/`, {before: task?.revises, ranking}).then(shown, stuck);
 }
 
 async function drop() {
@@ -121,7 +121,7 @@ function conflict(theirs, mine) {
 	return ask("conflict", {mine: said(mine), theirs: said(theirs)});
 }
 
-// What no patience mends. `sent`: an answer was refused, and is a draft again; of a revision, if the task is ranked by now.
+// What no patience mends. `sent`: a refused answer, a draft again; a revision if the task is ranked.
 async function stuck(error, sent) {
 	say("lost");
 	for (const dialog of document.querySelectorAll("dialog[open]:not(#notice)")) dialog.close();
@@ -143,7 +143,7 @@ async function stuck(error, sent) {
 	drafts.change(draftOf(ranker.now()));
 }
 
-// For ears only trouble and its end: each key press is announced already.
+// For ears only trouble and its end: keys are announced already.
 function say(state) {
 	const shown = part("save-state");
 	const before = shown.dataset.state;
@@ -156,7 +156,7 @@ const settled = () => say(outbox.pending() ? "sending" : outbox.kept().length ? 
 const tell = (text) => void (part("live").textContent = text);
 const hint = (text) => tell((part("hint").textContent = text));
 
-// Sends the dialog's form to the address of the same name.
+// Sends the dialog's form to the address of its name.
 async function leave(name, done) {
 	if (!task || ranker.busy()) return;
 	const url = `${leaseUrl}${task.lease}/${name}/`;
@@ -177,7 +177,7 @@ function compare() {
 	ask("compare");
 }
 
-// An emptied or unchanged text is no edited version.
+// Emptied or unchanged text is no edited version.
 async function rewrite() {
 	const now = ranker.now();
 	const best = now?.tiers[0] ?? [];
@@ -206,4 +206,5 @@ await outbox.resume();
 await fetchTasks();
 if (await handOver(user, tasks)) await fetchTasks();
 await show();
+if (again) await back(again);
 if (page.dataset.unread) readGuidelines();

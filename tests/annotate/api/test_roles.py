@@ -203,7 +203,13 @@ def for_managers(project: Project, cast: Cast) -> dict[str, int]:
     webhook = Webhook.objects.create(project=project, url=url, events=["ranking.submitted"])
     done = {"state": "delivered", "finished_at": "2026-01-01T00:00:00Z"}
     delivery = WebhookDelivery.objects.create(webhook=webhook, event="ping", body="{}", **done)
-    settled = {"task": task.pk, "member": member.pk, "invitation": invitation.pk, "batch": batch}
+    settled = {
+        "prompt": task.prompt_id,
+        "task": task.pk,
+        "member": member.pk,
+        "invitation": invitation.pk,
+        "batch": batch,
+    }
     return settled | {"webhook": webhook.pk, "delivery": delivery.pk, "machine": machine.pk}
 
 
@@ -256,6 +262,9 @@ BODIES: dict[tuple[str, str], Body] = {
     ("POST", "/runs/{run}/keep/"): lambda world, slot: {"keep": "1"},
     ("POST", "/api/v1/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
     ("POST", "/models/{model}/promote/"): lambda world, slot: {"stage": "candidate"},
+    ("POST", "/api/v1/projects/{slug}/withdrawals/"): lambda world, slot: {"annotator": "dora"},
+    ("POST", "/api/v1/rankings/{ranking}/review/"): lambda world, slot: {"verdict": "accepted"},
+    ("POST", "/p/{slug}/answers/{ranking}/review/"): lambda world, slot: {"verdict": "returned", "note": "Why?"},
     ("POST", "/api/v1/leases/{lease}/flag/"): lambda world, slot: {"kind": "unclear"},
     ("POST", "/api/v1/projects/{slug}/webhooks/"): lambda world, slot: HOOK,
     ("PATCH", "/api/v1/projects/{slug}/webhooks/{webhook}/"): lambda world, slot: {"on": False},
@@ -325,7 +334,7 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
         **world.settled,
     )
     body = BODIES.get((row.method, row.path), lambda world, slot: {})(world, slot)
-    if "{ranking}" in row.path:
+    if row.path.endswith("{ranking}/revise/"):
         body = ranking_body(slot) | {"supersedes": ranking}
     if path.startswith("/api/") and path != "/api/docs/":
         client = token_client(user) if user else APIClient()

@@ -163,6 +163,7 @@ def things(cast: Cast, project: Project, task: RankingTask, runs_folders: None) 
         "slug": "tales",
         "lease": str(lease.lease_id),
         "ranking": ranking.pk,
+        "prompt": task.prompt_id,
         "snapshot": snapshot.pk,
         "run": run.pk,
         "model": model.pk,
