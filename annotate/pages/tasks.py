@@ -37,9 +37,10 @@ from annotate.selectors.task_lists import (
     leaks_of,
     task_rows,
 )
+from annotate.selectors.withdrawals import reach_of_response
 from annotate.services.held_tasks import close_task, release_task, reopen_task, settle_flags
 from annotate.services.leaks import settle_leak
-from annotate.services.withdrawals import withdraw_prompt, withdraw_ranking
+from annotate.services.withdrawals import withdraw_prompt, withdraw_ranking, withdraw_response
 
 STATES = [
     ("", gettext_lazy("any state")),
@@ -262,6 +263,28 @@ def withdraw_answer(request: HttpRequest, slug: str, ranking: int) -> HttpRespon
     said = [tell(one, letters=row.letters) for one in row.said if one.ranking.annotator_id == found.annotator_id]
     context = {"project": project, "ranking": found, "told": said, **{"task": row.task}}
     return render(request, "annotate/withdraw_ranking.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@page
+def withdraw_of_task(request: HttpRequest, slug: str, task: int, response: int) -> HttpResponse:
+    """Asks first; then blanks one response of a task, and withdraws the rankings that it stands in."""
+    found = get_task_for(visitor(request), slug, task, role=Role.MANAGER)
+    shown = found.task_responses.select_related("response__prompt__project").filter(response=response).first()
+    if shown is None:
+        raise NotFound(_("There is no such response in this task."))
+    if request.method == "POST":
+        try:
+            withdraw_response(response=shown.response, by=visitor(request))
+        except Refused as refused:
+            messages.error(request, refused.message)
+        else:
+            messages.success(request, _("The response was withdrawn."))
+        return redirect("task", slug, task)
+    reach = reach_of_response(shown.response)
+    (row,) = task_rows([found])
+    context = {"project": found.project, "task": found, "letter": row.letters[response], "reach": reach}
+    return render(request, "annotate/withdraw_response.html", context)
 
 
 def _back(request: HttpRequest, slug: str, task: int) -> HttpResponse:

@@ -58,6 +58,11 @@ urlpatterns = [
     path("p/<slug:slug>/tasks/<int:task>/reopen/", tasks.reopen, name="task_reopen"),
     path("p/<slug:slug>/tasks/<int:task>/settle/", tasks.settle, name="task_settle"),
     path("p/<slug:slug>/tasks/<int:task>/withdraw/", tasks.withdraw_task, name="task_withdraw"),
+    path(
+        "p/<slug:slug>/tasks/<int:task>/responses/<int:response>/withdraw/",
+        tasks.withdraw_of_task,
+        name="response_withdraw",
+    ),
     path("p/<slug:slug>/review/", reviews.review_next, name="review"),
     path("p/<slug:slug>/answers/<int:ranking>/review/", reviews.review, name="ranking_review"),
     path("p/<slug:slug>/answers/<int:ranking>/withdraw/", tasks.withdraw_answer, name="ranking_withdraw"),

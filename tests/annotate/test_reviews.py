@@ -252,6 +252,21 @@ def test_what_was_given_back_is_shown_to_its_annotator_until_it_is_revised(world
     )
 
 
+def test_a_manager_withdraws_a_response_on_a_page(world: World) -> None:
+    mona = make_user("mona", project=world.project, role="manager")
+    task = world.rankings[0].task
+    one, other = task.task_responses.order_by("pk")[:2]
+    page, address = browser(mona), f"/p/tales/tasks/{task.pk}/responses/{one.response_id}/withdraw/"
+    assert address in page.get(f"/p/tales/tasks/{task.pk}/").content.decode()
+    assert "1 ranking " in page.get(address).content.decode()
+    done = page.post(address, follow=True).content.decode()
+    assert "The response was withdrawn." in done and "its text is gone" in done and address not in done
+    assert other.response.text in done and Ranking.objects.filter(withdrawn_at=None).count() == 2
+    assert "withdrawn before" in page.post(address, follow=True).content.decode()
+    foreign = world.rankings[1].task
+    assert page.get(f"/p/tales/tasks/{foreign.pk}/responses/{one.response_id}/withdraw/").status_code == 404
+
+
 def test_a_manager_withdraws_a_member_on_a_page(world: World) -> None:
     mona = make_user("mona", project=world.project, role="manager")
     snapshot = freeze_snapshot(project=world.project, name="The first one")

@@ -71,13 +71,15 @@ def addresses() -> list[str]:
     WebhookDelivery.objects.create(webhook=webhook, state="given_up", excerpt="<html>" * 99, **told, **done_at)
     WebhookDelivery.objects.create(webhook=webhook, **told)
     judge, _token = create_machine(project=busy.project, by=busy.mia, name="judge-with-a-name-that-is-rather-long")
+    task = RankingTask.objects.filter(rankings__isnull=False)[0]
     names = {
         "webhook": webhook.pk,
         "machine": judge.pk,
         "slug": busy.project.slug,
         "number": 1,
         "member": Membership.objects.get(user=busy.bob).pk,
-        "task": RankingTask.objects.filter(rankings__isnull=False)[0].pk,
+        "task": task.pk,
+        "response": task.task_responses.order_by("pk")[0].response_id,
         "ranking": Ranking.objects.order_by("pk")[0].pk,
         "run": run.pk,
         "done": done.pk,

@@ -205,6 +205,7 @@ def for_managers(project: Project, cast: Cast) -> dict[str, int]:
     delivery = WebhookDelivery.objects.create(webhook=webhook, event="ping", body="{}", **done)
     settled = {
         "prompt": task.prompt_id,
+        "response": task.task_responses.values_list("response", flat=True)[0],
         "task": task.pk,
         "member": member.pk,
         "invitation": invitation.pk,
