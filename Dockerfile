@@ -31,9 +31,10 @@ FROM web-packages AS source
 WORKDIR /srv/plackett
 COPY manage.py pyproject.toml ./
 COPY annotate annotate
+COPY plackett plackett
 COPY training training
 COPY webapp webapp
-RUN python -m webapp.catalogues && python -m compileall -q annotate training webapp
+RUN python -m webapp.catalogues && python -m compileall -q annotate plackett training webapp
 
 FROM ${PYTHON} AS runtime
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PLACKETT_HOME=/data HF_HOME=/data/hub

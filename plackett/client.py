@@ -126,18 +126,41 @@ class Client:
 
     @contextmanager
     def export(
-        self, project: str, *, format: str = "plackett", since: str | None = None, annotator_kinds: str | None = None
+        self, project: str, *, format: str = "plackett", since: str | None = None, **options: str | None
     ) -> Iterator[Export]:
         """Opens an export: `with client.export("demo", format="trl") as export: for line in export.lines: …`.
 
         Args:
             since: `cursor` of the export before: only what is new.
-            annotator_kinds: whose rankings, such as "human,machine"; all but machines' if None.
+            options: `annotator_kinds="human,machine"`, `split`, `ties`, `margin`, `votes` … as in docs/formats.md.
         """
-        asked = {"format": format, "since": since, "annotator_kinds": annotator_kinds}
-        with self._transport.stream(f"/api/v1/projects/{project}/export/", **asked) as response:
+        path = f"/api/v1/projects/{project}/export/"
+        with self._transport.stream(path, format=format, since=since, **options) as response:
             count = int(response.headers["Plackett-Count"])
             yield Export(count, response.headers["Plackett-Cursor"], _whole(response.iter_bytes(), count))
+
+    def download_parquet(
+        self,
+        project: str,
+        file: IO[bytes],
+        *,
+        format: str = "trl",
+        progress: Callable[[int], object] = lambda size: None,
+        **options: str | None,
+    ) -> int:
+        """Writes an export as Parquet into a file that is open in binary; returns how many rows it has.
+
+        A Parquet file ends with what says where its rows are, so one that broke off cannot be read.
+
+        Args:
+            progress: called with the number of bytes that came, again and again.
+        """
+        path = f"/api/v1/projects/{project}/export/"
+        with self._transport.stream(path, format=format, **options, **{"as": "parquet"}) as response:
+            for block in response.iter_bytes():
+                file.write(block)
+                progress(len(block))
+            return int(response.headers["Plackett-Count"])
 
     def preferences(self, project: str, *, format: str = "plackett", **options: Any) -> Iterator[Json]:
         """The lines of an export as objects; see export for the options."""
@@ -170,6 +193,29 @@ class Client:
         """Answers a lease: tiers of response ids, best first. `answer`: `unranked`, `strengths`, `rationale` …"""
         body = {"lease": lease, "ranking": ranking} | answer
         return dict(self._transport.post(f"/api/v1/projects/{project}/rankings/", body))
+
+    # --- machines -----------------------------------------------------------------------------------------------------
+
+    def machines(self, project: str) -> Iterator[Json]:
+        """The accounts that rank by program in the project. For its managers, as all of this."""
+        return self._pages(f"/api/v1/projects/{project}/machines/")
+
+    def add_machine(self, project: str, name: str, **options: Any) -> Json:
+        """Makes one; the answer has its `token`, this once. `options`: `open_lease_limit`, `fills_places`."""
+        made = dict(self._transport.post(f"/api/v1/projects/{project}/machines/", {"name": name} | options))
+        # The first answer was lost on the way, and the server has kept no token to tell again.
+        return made if made["token"] else self.renew_machine_token(project, made["id"])
+
+    def renew_machine_token(self, project: str, machine: int) -> Json:
+        """A new `token`, told this once; the one before stops working. Brings back one that was removed."""
+        made: Json = {}
+        while not made.get("token"):
+            made = dict(self._transport.post(f"/api/v1/projects/{project}/machines/{machine}/token/"))
+        return made
+
+    def remove_machine(self, project: str, machine: int) -> None:
+        """Its token ends, and what it holds goes back to the queue; its rankings stay."""
+        self._transport.delete(f"/api/v1/projects/{project}/machines/{machine}/")
 
     # --- runs and models ----------------------------------------------------------------------------------------------
 

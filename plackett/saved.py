@@ -6,12 +6,12 @@ all that is new is safely on disk, so a pull that broke off leaves nothing behin
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from plackett.client import Client
-from plackett.errors import PlackettError
+from plackett.errors import PlackettError, Refused
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Saved:
     annotator_kinds: str | None
     cursor: str
     size_bytes: int
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def pull_to_file(
@@ -33,6 +34,7 @@ def pull_to_file(
     *,
     format: str = "plackett",
     annotator_kinds: str | None = None,
+    options: Mapping[str, str] | None = None,
     restart: bool = False,
     progress: Callable[[int, int], object] = lambda lines, count: None,
 ) -> int:
@@ -41,21 +43,40 @@ def pull_to_file(
     In the format `plackett` lines of type `superseded` and `withdrawn` take earlier ones back; other formats cannot.
 
     Args:
+        options: further ones of the export, such as {"ties": "both"}.
         restart: write it whole, whatever stands there.
         progress: called with how many lines came so far and how many there will be.
 
     Raises:
         PlackettError: the file is not what its cursor says, or Client's.
     """
-    wanted = Saved(client.server, project, format, annotator_kinds, "", 0)
+    wanted = Saved(client.server, project, format, annotator_kinds, "", 0, dict(options or {}))
     known = None if restart else _read(path)
     if known is None and not restart and path.exists() and path.stat().st_size:
         raise PlackettError(f"{path} exists and has no cursor: name another file, or say --restart to replace it.")
     if known is not None:
         _check(known, wanted, path)
     begin = known.size_bytes if known else 0
+    since = known.cursor if known else None
+    try:
+        return _pull(client, path, wanted, since=since, begin=begin, progress=progress)
+    except Refused as refused:
+        if since and (refused.code == "unknown_epoch" or "since" in refused.fields):
+            raise PlackettError(f"{refused} Say --restart to write {path} whole.") from None
+        raise
+
+
+def _pull(
+    client: Client,
+    path: Path,
+    wanted: Saved,
+    *,
+    since: str | None,
+    begin: int,
+    progress: Callable[[int, int], object],
+) -> int:
     with client.export(
-        project, format=format, since=known.cursor if known else None, annotator_kinds=annotator_kinds
+        wanted.project, format=wanted.format, since=since, annotator_kinds=wanted.annotator_kinds, **wanted.options
     ) as export:
         with open(path, "ab") as file:
             file.truncate(begin)  # what a pull that broke off left
@@ -67,7 +88,7 @@ def pull_to_file(
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
-        now = Saved(client.server, project, format, annotator_kinds, export.cursor, size)
+        now = replace(wanted, cursor=export.cursor, size_bytes=size)
     _write(path, now)
     return lines
 
@@ -86,7 +107,7 @@ def _read(path: Path) -> Saved | None:
 
 
 def _check(known: Saved, wanted: Saved, path: Path) -> None:
-    for name in ("server", "project", "format", "annotator_kinds"):
+    for name in ("server", "project", "format", "annotator_kinds", "options"):
         if getattr(known, name) != getattr(wanted, name):
             there, asked = getattr(known, name), getattr(wanted, name)
             raise PlackettError(f"{path} holds an export with {name} {there}, not {asked}: name another file.")

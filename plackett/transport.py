@@ -1,7 +1,8 @@
 """Requests that survive a busy server and a broken network.
 
-Only what can safely be repeated is: GET, and POST with an Idempotency-Key, which the server carries out once. An answer
-of 429 or 5xx and a connection that broke are tried again, after as long as `Retry-After` says, else after 1, 2, 4 … s.
+Only what can safely be repeated is: GET, DELETE, and POST with an Idempotency-Key, which the server carries out once.
+An answer of 429 or 5xx and a connection that broke are tried again, after as long as `Retry-After` says, else after 1,
+2, 4 … s.
 """
 
 import random
@@ -40,6 +41,10 @@ class Transport:
     def post(self, path: str, body: Any = None, **params: Any) -> Any:
         """As get, of a POST with this body as JSON, under a fresh Idempotency-Key."""
         return self._json("POST", path, json=body if body is not None else {}, params=params, headers=_key())
+
+    def delete(self, path: str) -> None:
+        """Deletes what is at the path."""
+        self._json("DELETE", path, params={})
 
     def post_bytes(self, path: str, body: bytes, *, content_type: str, key: str, **params: Any) -> Any:
         """As post, of bytes, under a key of the caller's."""

@@ -1,19 +1,31 @@
-"""Documentation that cannot fall behind: every setting, command and flag is written down."""
+"""Documentation that cannot fall behind: settings, commands, flags, what the API takes, formats, events, links."""
 
+import argparse
 import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import BaseCommand
+from drf_spectacular.generators import SchemaGenerator
 
 from annotate.interchange import EXPORTS, FORMATS, export_lines, read_file
 from annotate.interchange.options import OPTIONS
 from annotate.interchange.records import ImportedRecord
+from annotate.models import Webhook
 from benchmarks.__main__ import HELPERS
+from plackett import cli
 from training.recipes import configs
+from webapp.stack import __main__ as stack
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def _page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text()
 
 
 def _read(*globs: str) -> str:
@@ -22,37 +34,134 @@ def _read(*globs: str) -> str:
     return "\n".join(path.read_text() for path in files)
 
 
-def test_every_setting_is_documented() -> None:
-    sources = _read("webapp/*.py", "webapp/stack/*.py", "training/core/*.py", "training/runner/*.py")
-    names = set(re.findall(r'"(PLACKETT_[A-Z0-9_]+|DATABASE_URL|REDIS_URL)"', sources))
-    assert len(names) > 8
-    documented = (ROOT / "docs" / "settings.md").read_text()
-    assert sorted(name for name in names if f"`{name}`" not in documented) == []
+RECIPES = [
+    (configs.RewardConfig, "training.md", "reward"),
+    (configs.EvaluateRewardConfig, "training.md", "evaluate_reward"),
+    (configs.SftConfig, "policies.md", "sft"),
+    (configs.DpoConfig, "policies.md", "dpo"),
+    (configs.PpoConfig, "policies.md", "ppo"),
+    (configs.SampleConfig, "sampling.md", "sample"),
+    (configs.EvaluatePolicyConfig, "sampling.md", "evaluate_policy"),
+]
 
 
-def test_every_management_command_is_documented() -> None:
-    commands = [
-        path.stem
-        for app in ("annotate", "training")
-        for path in (ROOT / app / "management" / "commands").glob("[a-z]*.py")
-    ]
-    assert len(commands) > 3
-    documented = _read("README.md", "docs/*.md")
-    assert sorted(name for name in commands if f"manage.py {name}" not in documented) == []
-
-
-@pytest.mark.parametrize(
-    ("config", "page", "title"),
-    [
-        (configs.RewardConfig, "training.md", "reward"),
-        (configs.EvaluateRewardConfig, "training.md", "evaluate_reward"),
-        (configs.SftConfig, "policies.md", "sft"),
-        (configs.DpoConfig, "policies.md", "dpo"),
-        (configs.PpoConfig, "policies.md", "ppo"),
-        (configs.SampleConfig, "sampling.md", "sample"),
-        (configs.EvaluatePolicyConfig, "sampling.md", "evaluate_policy"),
-    ],
+#: Variables that we read: `env.text("NAME")`, `os.environ["NAME"]`, `"NAME" in os.environ`, `${NAME}`.
+READ = re.compile(
+    r"""\benv\.\w+\(\s*"([A-Z][A-Z0-9_]+)"
+    |environ(?:\.\w+)?[\[(]\s*"([A-Z][A-Z0-9_]+)"|"([A-Z][A-Z0-9_]+)"\s+(?:not\s+)?in\s+os\.environ
+    |"((?:PLACKETT|DATABASE|REDIS)_[A-Z0-9_]+)"|\$\{(PLACKETT_[A-Z0-9_]+)""",
+    re.VERBOSE,
 )
+#: Every program's, or set by what starts us: torchrun, pytest, Django's own commands.
+OF_OTHERS = {
+    "PATH", "HOME", "TMPDIR", "RANK", "LOCAL_RANK", "WORLD_SIZE", "DJANGO_SETTINGS_MODULE",
+    "DJANGO_ALLOW_ASYNC_UNSAFE", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT",
+}  # fmt: skip
+SOURCES = (
+    "annotate/**/*.py", "training/**/*.py", "webapp/**/*.py", "plackett/*.py", "tools/**/*.py", "tests/[!t]*.py",
+    "tests/browser/*.py", "docker-compose*.yml", "Makefile",
+)  # fmt: skip
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    names = {name for found in READ.findall(_read(*SOURCES)) for name in found if name} - OF_OTHERS
+    assert len(names) > 50
+    documented = _page("settings")
+    assert sorted(name for name in names if f"`{name}`" not in documented) == []
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \|", documented, re.MULTILINE)
+    assert sorted(set(rows) - names) == [], "nobody reads these"
+
+
+def test_every_secret_that_may_come_from_a_file_is_documented_so() -> None:
+    private = set(re.findall(r'\b(?:private|secret)\(\s*"(\w+)"', _read("webapp/**/*.py", "training/**/*.py")))
+    assert len(private) > 6
+    documented = _page("settings")
+    assert sorted(name for name in private if f"`{name}_FILE`" not in documented) == []
+
+
+def _commands() -> dict[str, argparse.ArgumentParser]:
+    """What can be typed: of manage.py what is ours, and the words of `plackett`."""
+    found = {
+        f"manage.py {name}": load_command_class(app, name).create_parser("manage.py", name)
+        for name, app in get_commands().items()
+        if str(app).partition(".")[0] in ("annotate", "training", "webapp")
+    }
+    return found | {f"plackett {name}": one for name, one in _words(cli.parser()).items()} | {"plackett": cli.parser()}
+
+
+def _words(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    (words,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    return dict(words.choices)
+
+
+COMMANDS = _commands()
+#: What every command of manage.py takes.
+USUAL = {flag for one in BaseCommand().create_parser("manage.py", "x")._actions for flag in one.option_strings}
+
+
+def test_every_command_is_documented_and_no_other() -> None:
+    documented = re.findall("^##+ `((?:manage.py|plackett).*)`$", _page("commands"), re.MULTILINE)
+    assert len(documented) > 20 and sorted(documented) == sorted(COMMANDS.keys() | {"manage.py"})
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_argument_of_a_command_is_documented_and_no_other(name: str) -> None:
+    part = re.split("^##+ ", _page("commands").partition(f"## `{name}`\n")[2], flags=re.MULTILINE)[0]
+    rows = {row.split("`")[1].split()[0]: row for row in part.splitlines() if row.startswith("| `")}
+    actions = [one for one in COMMANDS[name]._actions if not isinstance(one, argparse._SubParsersAction)]
+    taken = {one.option_strings[-1]: one for one in actions if one.option_strings}
+    usual = USUAL if name.startswith("manage.py") else {"--help"}
+    assert {flag for flag in rows if flag.startswith("-")} == set(taken) - usual
+    assert len(rows.keys() - set(taken)) == len([one for one in actions if not one.option_strings])
+    for flag in rows.keys() & set(taken):
+        values = () if flag == "--format" else taken[flag].choices or ()
+        assert [one for one in values if not re.search(rf"\b{one}\b", rows[flag])] == [], flag
+
+
+def test_every_target_of_make_and_every_part_of_the_stack_is_documented() -> None:
+    targets = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
+    parts = _words(stack.parser())
+    assert len(targets) > 5 and len(parts) > 3
+    wanted = [f"| `make {target}` |" for target in targets] + [f"| `{part}" for part in parts]
+    assert [row for row in wanted if row not in _page("commands")] == []
+
+
+DOCUMENT = SchemaGenerator().get_schema(request=None, public=True)
+
+
+def _taken(operation: dict[str, Any]) -> set[str]:
+    """Query parameters of an operation, and fields of its body."""
+    shapes = [body["schema"].get("$ref", "") for body in operation.get("requestBody", {}).get("content", {}).values()]
+    fields = [DOCUMENT["components"]["schemas"].get(name.rpartition("/")[2], {}) for name in shapes]
+    asked = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"}
+    return asked.union(*(one.get("properties", {}) for one in fields))
+
+
+def test_every_parameter_and_field_that_the_api_takes_is_in_the_references_part_about_it() -> None:
+    everywhere = _page("api").partition("## What holds everywhere")[2].partition("\n## ")[0]
+    parts = [re.sub(r"\{\w+\}", "{}", part) + everywhere for part in _page("api-reference").split("\n## ")]
+    missing, seen = [], 0
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            where = f"{method.upper()} {re.sub(r'{[^}]*}', '{}', path)}"
+            told = "".join(part for part in parts if where in part)
+            missing += [(where, name) for name in _taken(operation) if not re.search(rf"[`?&\"]{name}\b", told)]
+            seen += len(_taken(operation))
+    assert seen > 100
+    assert sorted(missing) == []
+
+
+def test_every_event_of_webhooks_is_documented_and_no_other() -> None:
+    rows = [row for row in _page("webhooks").splitlines() if row.startswith("| `")]
+    documented = {event for row in rows for event in re.findall("`([^`]+)`", row.split("|")[1])}
+    assert documented == {*Webhook.Event.values, "ping"}
+
+
+def test_every_recipe_has_its_flags_documented() -> None:
+    assert {config for config, _page, _title in RECIPES} == set(configs.RECIPES.values())
+
+
+@pytest.mark.parametrize(("config", "page", "title"), RECIPES)
 def test_every_flag_of_a_recipe_is_documented_with_its_default(
     config: type[configs.BaseConfig], page: str, title: str
 ) -> None:
@@ -69,7 +178,7 @@ def test_every_flag_of_a_recipe_is_documented_with_its_default(
 
 def _example_of(heading: str) -> str:
     """The first fenced block under a heading of docs/formats.md."""
-    part = (ROOT / "docs" / "formats.md").read_text().partition(f"### {heading}\n")[2].partition("\n#")[0]
+    part = _page("formats").partition(f"### {heading}\n")[2].partition("\n#")[0]
     assert part, heading
     return part.partition("```\n")[2].partition("\n```")[0]
 
@@ -85,14 +194,14 @@ def test_every_format_that_is_read_is_documented_with_an_example_that_reads(name
 
 @pytest.mark.parametrize("name", EXPORTS)
 def test_every_format_that_is_written_is_documented_with_what_it_writes(name: str) -> None:
-    page = (ROOT / "docs" / "formats.md").read_text()
+    page = _page("formats")
     native = page.partition("## Formats that are written")[2].partition("```\n")[2].partition("\n```")[0]
     first = b"".join(export_lines(name, [json.loads(native)])).decode().splitlines()[0]
     assert first == (native if name == "plackett" else _example_of(f"Writing `{name}`"))
 
 
 def test_every_option_and_every_field_of_a_table_is_documented() -> None:
-    page = (ROOT / "docs" / "formats.md").read_text()
+    page = _page("formats")
     rows = {row.split("|")[1].strip(" `"): row for row in page.splitlines() if row.startswith("| `")}
     for option in OPTIONS:
         assert option.name in rows and all(f"`{value}`" in rows[option.name] for value in option.values), option.name
@@ -106,13 +215,22 @@ def test_every_option_and_every_field_of_a_table_is_documented() -> None:
     assert sorted(field for field in every if not re.search(rf"\b{re.sub('_[2-9]$', '_1', field)}\b", columns)) == []
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions.md", "docs/formats.md", "docs/data.md"]
-)
+PAGES = sorted(str(path.relative_to(ROOT)) for pattern in ("*.md", "docs/*.md") for path in ROOT.glob(pattern))
+
+
+def _anchors(path: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     path = ROOT / page
-    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text())
-    assert [target for target in targets if not (path.parent / target).exists()] == []
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", path.read_text()):
+        found = path.parent / target if target else path
+        assert found.exists(), target
+        assert not anchor or anchor in _anchors(found), f"{target}#{anchor}"
 
 
 def test_every_benchmark_module_says_how_to_run_it() -> None:

@@ -36,13 +36,27 @@ def idempotent(post: Post[View, P]) -> Post[View, P]:
     return _with_key(post, answer_once, _body_sha256)
 
 
+def idempotent_but(*told_once: str) -> Callable[[Post[View, P]], Post[View, P]]:
+    """As idempotent, for an answer with secrets of which only a hash is kept: repeated, these fields of it are null."""
+
+    def decorated(post: Post[View, P]) -> Post[View, P]:
+        return _with_key(post, answer_once, _body_sha256, told_once)
+
+    return decorated
+
+
 def idempotent_once_finished(post: Post[View, P]) -> Post[View, P]:
     """As idempotent, for a POST that is too long for one transaction and writes nothing twice by its own nature; its
     body may be of any size."""
     return _with_key(post, answer_once_finished, keep_body)
 
 
-def _with_key(post: Post[View, P], once: Callable[..., Answer], body_sha256: Callable[[Request], str]) -> Post[View, P]:
+def _with_key(
+    post: Post[View, P],
+    once: Callable[..., Answer],
+    body_sha256: Callable[[Request], str],
+    told_once: tuple[str, ...] = (),
+) -> Post[View, P]:
     @functools.wraps(post)
     def wrapped(self: View, request: Request, *args: P.args, **kwargs: P.kwargs) -> Response:
         key = key_of(request)
@@ -52,7 +66,8 @@ def _with_key(post: Post[View, P], once: Callable[..., Answer], body_sha256: Cal
 
         def act() -> Answer:
             first.append(post(self, request, *args, **kwargs))
-            return Answer(first[0].status_code, json.loads(JSONRenderer().render(first[0].data) or "null"))
+            body = json.loads(JSONRenderer().render(first[0].data) or "null")
+            return Answer(first[0].status_code, body | dict.fromkeys(told_once) if told_once else body)
 
         answer = once(
             user=cast(User, request.user),

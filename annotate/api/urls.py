@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from annotate.api import exports, leases, projects, prompts, rankings, snapshots, webhooks
+from annotate.api import exports, leases, machines, projects, prompts, rankings, snapshots, webhooks
 from annotate.api import schema as schema  # registers how the OpenAPI document describes our authentication
 
 urlpatterns = [
@@ -14,6 +14,9 @@ urlpatterns = [
     path("projects/<slug:slug>/rankings/", rankings.Rankings.as_view(), name="api-rankings"),
     path("projects/<slug:slug>/export/", exports.Exports.as_view(), name="api-export"),
     path("projects/<slug:slug>/snapshots/", snapshots.Snapshots.as_view(), name="api-snapshots"),
+    path("projects/<slug:slug>/machines/", machines.Machines.as_view(), name="api-machines"),
+    path("projects/<slug:slug>/machines/<int:machine>/", machines.OneMachine.as_view(), name="api-machine"),
+    path("projects/<slug:slug>/machines/<int:machine>/token/", machines.MachineToken.as_view()),
     path("projects/<slug:slug>/webhooks/", webhooks.Webhooks.as_view(), name="api-webhooks"),
     path("projects/<slug:slug>/webhooks/<int:webhook>/", webhooks.OneWebhook.as_view(), name="api-webhook"),
     path("projects/<slug:slug>/webhooks/<int:webhook>/secret/", webhooks.WebhookSecret.as_view()),

@@ -48,6 +48,8 @@ class RankingTask(models.Model):
             models.Index(name="task_by_project", fields=["project", "id"]),
             models.Index(name="task_held", fields=["project", "id"], condition=Q(state="held")),
             models.Index(name="task_closed", fields=["project", "id"], condition=Q(state="closed")),
+            # For machines, which take tasks by priority; the many of the normal one (2) are found in the order of ids.
+            models.Index(name="task_by_priority", fields=["project", "priority", "id"], condition=~Q(priority=2)),
         ]
         constraints = [
             models.UniqueConstraint(name="task_with_prompt", fields=["id", "prompt"]),

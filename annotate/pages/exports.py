@@ -34,10 +34,10 @@ class ExportForm(forms.Form):
         super().__init__(given)
         for option in OPTIONS:
             if option.name in EXPORTS[format].options:
-                self.fields[option.name] = _field(option)
+                self.fields[option.name] = _field(option, str(given.get(option.name, "")))
 
 
-def _field(option: Option) -> forms.Field:
+def _field(option: Option, given: str) -> forms.Field:
     label, help_text = format_words.OPTIONS[option.name]
     common: dict[str, Any] = {"label": label, "help_text": help_text, "required": False}
     if option.values:
@@ -47,7 +47,16 @@ def _field(option: Option) -> forms.Field:
         return forms.ChoiceField(choices=list(format_words.WHOSE.items()), **common)
     if option.name == "key":
         return forms.CharField(max_length=MAX_KEY_CHARACTERS, **common)
-    return forms.FloatField(min_value=0, max_value=1, **common)
+    return forms.ChoiceField(choices=list(_shares(given).items()), **common)
+
+
+def _shares(given: str) -> dict[str, Any]:
+    """Least agreements in words, and whichever other share the address holds."""
+    try:
+        other = given not in format_words.AGREEMENT and 0 <= float(given) <= 1
+    except ValueError:
+        other = False
+    return format_words.AGREEMENT | ({given: f"{float(given):.0%}"} if other else {})
 
 
 @require_safe
@@ -66,11 +75,11 @@ def export_page(request: HttpRequest, slug: str) -> HttpResponse:
         "tab": "export",
         "form": form,
         "format": name,
-        "all_at_once": request.GET.get("votes") == "majority",
     }
     if form.is_valid():
         asked = {key: str(form.cleaned_data[key]) for key in EXPORTS[name].options if form.cleaned_data[key]}
         context |= _offered(request, slug, name, asked)
+        context["all_at_once"] = EXPORTS[name].options_from(asked).by_task
         try:
             rows = first_rows(project, format=name, options=asked, limit=ROWS)
             context["rows"] = [_shown(row) for row in rows]

@@ -56,13 +56,21 @@ OPTIONS = {
     "votes": (_("Whose pairs"), ""),
     "agreement": (
         _("Least agreement"),
-        _("From 0 to 1: only pairs of which this share of a task's annotators says the same."),
+        _("Only pairs of which so many of the annotators who placed both say the same."),
     ),
 }
 WHOSE = {
     "human,imported,example": _("people's, imported ones and examples"),
     "human,machine,imported,example": _("these and machines'"),
     "machine": _("machines' alone"),
+}
+#: Shares; an address may hold any other.
+AGREEMENT = {
+    "0": _("not looked at"),
+    "0.5": _("half of them"),
+    "0.66": _("two thirds of them"),
+    "0.75": _("three quarters of them"),
+    "1": _("all of them"),
 }
 VALUES = {
     ("as", "jsonl"): _("JSON lines"),

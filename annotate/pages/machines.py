@@ -9,11 +9,11 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
-from annotate.errors import NotFound, Refused
-from annotate.models import Membership, Role, User
+from annotate.errors import Refused
+from annotate.models import Membership, Role
 from annotate.pages.access import page, visitor
 from annotate.pages.overview import rights_of
-from annotate.selectors.people import get_member, machines_of
+from annotate.selectors.people import get_machine_for, machines_of
 from annotate.selectors.projects import get_project_for, membership_of
 from annotate.services.machines import (
     MOST_OPEN_LEASES,
@@ -90,7 +90,7 @@ def machines(request: HttpRequest, slug: str) -> HttpResponse:
 @page
 def machine(request: HttpRequest, slug: str, machine: int) -> HttpResponse:
     """One machine; posting changes it."""
-    found = _found(request, slug, machine)
+    found = get_machine_for(visitor(request), slug, machine)
     form = _form(found, request)
     if request.method == "POST" and form.is_valid():
         try:
@@ -108,17 +108,9 @@ def machine(request: HttpRequest, slug: str, machine: int) -> HttpResponse:
 @page
 def token(request: HttpRequest, slug: str, machine: int) -> HttpResponse:
     """Makes a new token and shows it, this once."""
-    found = _found(request, slug, machine)
+    found = get_machine_for(visitor(request), slug, machine)
     secret = renew_machine_token(membership=found, by=visitor(request))
     return _show(request, found, _form(found), token=secret)
-
-
-def _found(request: HttpRequest, slug: str, machine: int) -> Membership:
-    project = get_project_for(visitor(request), slug, role=Role.MANAGER)
-    found = get_member(project, machine)
-    if found.user.kind != User.Kind.MACHINE:
-        raise NotFound(_("There is no such machine."))
-    return found
 
 
 def _form(found: Membership, request: HttpRequest | None = None) -> OneMachineForm:

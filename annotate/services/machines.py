@@ -9,7 +9,7 @@ from annotate.errors import Forbidden, Invalid, NotFound
 from annotate.models import ApiToken, Membership, Project, Role, User
 from annotate.selectors.projects import RANK, membership_of
 from annotate.services.locks import lock_members
-from annotate.services.members import MAX_WEIGHT
+from annotate.services.members import MAX_WEIGHT, deactivate_member
 from annotate.services.projects import add_member
 from annotate.services.tokens import create_token, revoke_tokens_of
 
@@ -82,6 +82,19 @@ def renew_machine_token(*, membership: Membership, by: User) -> str:
     _refuse_people(membership)
     revoke_tokens_of(membership.user)
     return _new_token(membership.user)
+
+
+@transaction.atomic
+def dismiss_machine(*, membership: Membership, by: User) -> None:
+    """Ends its tokens and its membership; what it holds goes back, its rankings stay. Doing it again changes nothing.
+
+    Raises:
+        Forbidden, NotFound: as change_machine.
+    """
+    _refuse_others(membership.project, by=by)
+    _refuse_people(membership)
+    deactivate_member(membership=membership, by=by)
+    revoke_tokens_of(membership.user)
 
 
 def _new_token(user: User) -> str:

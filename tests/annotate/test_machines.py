@@ -146,6 +146,32 @@ def test_what_was_passed_comes_back_when_it_can_be_ranked_again(
     assert [slot.task_id for slot in again] == [held.pk, closed.pk] and len(tasks) == 4
 
 
+def test_machines_take_what_is_urgent_first(
+    project: Project, judge: Membership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_places, "CURSOR_STEP", 1)
+    machine = judge.user
+
+    def rank(count: int) -> list[int]:
+        slots = next_leases(project=project, annotator=machine, count=count)
+        RankingTask.objects.update(created_at=Now() - timedelta(hours=1))
+        for slot in slots:
+            submit(slot, machine)
+        return [slot.task.priority for slot in slots]
+
+    for priority in (3, 2, 1, 2, 0, 3, 1, 0):
+        make_task(project, priority=priority)
+    assert rank(3) == [0, 0, 1]
+    make_task(project, priority=0)
+    assert rank(4) == [0, 1, 2, 2], "what is urgent goes before what was begun, also when it came later"
+    assert rank(9) == [3, 3] and rank(9) == []
+    passed = dict(QueueCursor.objects.filter(annotator=machine).values_list("lane", "offer"))
+    last = RankingTask.objects.latest("pk").pk
+    assert passed == dict.fromkeys(own_places.LANES.values(), last)
+    own_places.offer_again(project=project, task=last)
+    assert QueueCursor.objects.filter(annotator=machine, offer=last - 1).count() == 4
+
+
 def test_tasks_of_a_transaction_that_commits_late_are_not_passed(
     project: Project, judge: Membership, monkeypatch: pytest.MonkeyPatch
 ) -> None:

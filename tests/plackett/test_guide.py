@@ -1,6 +1,5 @@
 """Every example of docs/client.md is run, in its order, against a real server; runs are ended as workers end them."""
 
-import json
 import re
 import shlex
 import threading
@@ -21,13 +20,11 @@ from annotate.services.tokens import create_token
 from plackett.cli import main
 from tests.annotate.factories import make_project, make_task, make_user
 from tests.annotate.helpers import submit
+from tests.plackett.fences import DOCS, fences
 from tests.training.django.helpers import queue_run
 from training.core.local_models import make_tiny_model
 from training.models import ModelVersion, Run
 from training.services.claims import claim_run, mark_running, succeed, update_run
-
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "client.md"
-FENCE = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -99,23 +96,27 @@ def test_every_example_works(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PLACKETT_CREDENTIALS", str(tmp_path / "kept.json"))
     (tmp_path / "token.txt").write_text(token + "\n")
-    record = {"prompt": "Tea?", "responses": [{"id": "a", "text": "Yes."}, {"id": "b", "text": "No."}]}
-    (tmp_path / "prompts.jsonl").write_text(json.dumps(record) + "\n")
+    shown = re.search(r"^```\n(\{.*?)^```$", (DOCS / "client.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "prompts.jsonl").write_text(shown[1] if shown else "")
     names: dict[str, Any] = {"server": live_server.url, "token": token, "machine_token": machine_token}
     names["model_id"] = reward_model(project, alice, tmp_path).pk
     printed: list[str] = []
-    for kind, text in FENCE.findall(GUIDE.read_text()):
+    for kind, text, where in fences("client.md"):
         if kind == "console":
             for line in text.splitlines():
                 command = line.removeprefix("$ plackett ").replace("http://127.0.0.1:8000", live_server.url)
                 command = re.sub(r"(--snapshot|^wait) 1\b", lambda found: f"{found[1]} {printed[-1]}", command)
                 assert main(shlex.split(command)) == 0, (line, capsys.readouterr().err)
                 printed.append(capsys.readouterr().out.strip().splitlines()[-1])
-        else:
-            exec(compile(text, str(GUIDE), "exec"), names)
+        elif kind == "python":
+            exec(compile(text, where, "exec"), names)
     assert (tmp_path / "prefs.jsonl").read_text().count("\n") == 3, "the second pull brought nothing twice"
     assert len((tmp_path / "pairs.jsonl").read_text().splitlines()) == 9
     assert names["done"]["state"] == "succeeded" and names["pairs"].num_rows == 9
     ranked = Ranking.objects.filter(annotator=machine.user)
-    assert ranked.count() == 5, "three tasks that were there, one pushed, one made in Python"
+    assert ranked.count() == 6, "three tasks that were there, two pushed, one made in Python"
+    from datasets import load_from_disk  # heavy
+
+    assert load_from_disk(str(tmp_path / "pairs")).column_names == ["prompt", "chosen", "rejected"]
+    assert User.objects.filter(username="demo.llm-judge", kind="machine").exists()
     assert Run.objects.filter(state="succeeded").count() == 2

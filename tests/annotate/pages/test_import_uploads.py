@@ -175,6 +175,15 @@ def test_options_go_into_the_link_and_the_commands(engineer: User) -> None:
     assert "--as parquet --key &#x27;it&#x27;\\&#x27;&#x27;s ours&#x27; --models no" in page
     page = export_page(engineer, format="trl", votes="majority", agreement="0.6", margin="strength").content.decode()
     assert "agreement=0.6&amp;margin=strength&amp;votes=majority" in page and "&quot;margin&quot;: 0.0" in page
+    assert '<option value="0.6" selected>60%</option>' in page
+
+
+def test_agreement_is_asked_for_in_words(engineer: User) -> None:
+    page = export_page(engineer, format="trl").content.decode()
+    assert '<option value="0" selected>not looked at</option>' in page and "Plackett-Cursor" in page
+    page = export_page(engineer, format="trl", agreement="0.66").content.decode()
+    assert '<option value="0.66" selected>two thirds of them</option>' in page and "agreement=0.66" in page
+    assert "Plackett-Cursor" not in page, "what annotators say together has no new"
 
 
 def test_an_option_that_cannot_be_is_said_at_its_field(engineer: User) -> None:

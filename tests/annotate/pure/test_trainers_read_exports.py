@@ -11,6 +11,7 @@ import pytest
 
 from annotate.interchange import EXPORTS
 from tests.annotate.pure.judgements import LONGER, RECORD, exported
+from tests.plackett.fences import fences
 
 BOTH = (RECORD, LONGER)
 
@@ -120,3 +121,13 @@ def test_openrlhf_finds_its_default_keys() -> None:
         assert line["chosen"][:-1] == line["rejected"][:-1] and line["chosen"][-2]["role"] == "user"
         assert all(list(message) == ["role", "content"] for side in ("chosen", "rejected") for message in line[side])
         assert line["chosen"][-1]["role"] == line["rejected"][-1]["role"] == "assistant"
+
+
+@pytest.mark.slow
+def test_the_guides_example_for_trl_trains(tiny: Path, tmp_path: Path) -> None:
+    (example,) = (text for _language, text, _where in fences("api.md") if "from trl import" in text)
+    own = f'output_dir="{tmp_path}", max_steps=1, use_cpu=True, bf16=False, save_strategy="no", report_to="none"'
+    example = example.replace("HuggingFaceTB/SmolLM2-135M-Instruct", str(tiny)).replace('output_dir="rewards"', own)
+    names: dict[str, Any] = {"pairs": loaded(tmp_path, "trl")}
+    exec(compile(example, "docs/api.md", "exec"), names)
+    assert names["trainer"].state.global_step == 1
