@@ -1,7 +1,7 @@
 # make run: the whole stack on this machine. make test: everything that CI checks. PYTHON=… chooses the Python.
 # make backup TO=FOLDER: database, files and their hashes, while everything runs.
 .POSIX:
-.PHONY: run install test lint bench chaos lock messages chromium backup
+.PHONY: run install test lint rules bench chaos lock messages chromium backup
 PY = .venv/bin/python
 
 run: install
@@ -10,14 +10,17 @@ run: install
 install:
 	@sh requirements/install.sh run
 
-test: chromium lint
-	$(PY) -m pytest -n 4 --dist worksteal
+# Types are checked beside the tests, on what the tests leave of the processors while they wait.
+test: chromium rules
+	$(PY) -m mypy & types=$$!; $(PY) -m pytest -n 3 --dist worksteal; tests=$$?; wait $$types && exit $$tests
 
-lint:
+lint: rules
+	$(PY) -m mypy
+
+rules:
 	@sh requirements/install.sh test lint
 	$(PY) -m ruff check .
 	.venv/bin/lint-imports
-	$(PY) -m mypy
 
 chromium:
 	@sh requirements/install.sh test

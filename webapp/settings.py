@@ -188,6 +188,9 @@ CELERY_BEAT_SCHEDULE = {
 CELERY_BEAT_SCHEDULE["deliver_webhooks"] = {
     "task": "annotate.deliver_webhooks", "schedule": 15.0, "options": {"expires": 15},
 }  # fmt: skip
+CELERY_BEAT_SCHEDULE["count_feeds_ahead"] = {
+    "task": "annotate.count_feeds_ahead", "schedule": 60.0, "options": {"expires": 60},
+}  # fmt: skip
 
 STATIC_URL = "static/"
 STATIC_ROOT = PLACKETT_HOME / "static"
@@ -277,6 +280,10 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "annotate.api.schema.name_headers",
+    ],
     "ENUM_NAME_OVERRIDES": {
         "ProjectRole": "annotate.models.Role",
         "Need": "annotate.models.ProjectVersion.Strength",
@@ -289,6 +296,9 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
 }
+# What one token may ask: requests a minute, evenly (0: no limit), and how many may come at once.
+API_RATE = env.integer("PLACKETT_API_RATE", 60_000, 0, 10_000_000)
+API_BURST = env.integer("PLACKETT_API_BURST", 6_000, 1, 10_000_000)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024  # one bulk request of prompts; larger files go through import_data
 
 LANGUAGE_CODE = "en"

@@ -12,6 +12,7 @@ from rest_framework.request import Request
 
 from annotate.api.base import Endpoint
 from annotate.api.queries import one_of
+from annotate.api.sending import packed_stream
 from annotate.interchange.exporting import MEDIA_TYPES
 from annotate.interchange.options import NAMES, OPTIONS
 from annotate.selectors.projects import get_project_for
@@ -76,7 +77,9 @@ def _answer(request: Request, export: Export, lines: "ReleasedStream", *, name: 
     if request.method == "HEAD":
         lines.close()
         return HttpResponse(content_type=export.media_type, headers=headers)
-    return StreamingHttpResponse(lines, content_type=export.media_type, headers=headers)
+    answer = StreamingHttpResponse(lines, content_type=export.media_type, headers=headers)
+    # A Parquet file is compressed in itself.
+    return answer if export.extension == "parquet" else packed_stream(answer, request)
 
 
 def in_blocks(lines: Iterator[bytes]) -> Iterator[bytes]:

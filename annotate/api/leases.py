@@ -58,6 +58,7 @@ class Release(Endpoint):
     required_scope = Scope.ANNOTATE
 
     @extend_schema(operation_id="release_lease", request=None, responses={204: None})
+    @idempotent
     def post(self, request: Request, lease: uuid.UUID) -> Response:
         """Hands the task back unranked. It may come to the same person again."""
         found = get_lease_for(request.user, lease)

@@ -9,8 +9,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotate.api.base import Endpoint, asking
+from annotate.api.filters import filtered, parameters, yes
 from annotate.api.idempotency import idempotent
-from annotate.api.pagination import PAGE_PARAMETERS, page_of
+from annotate.api.pagination import page_of, page_parameters
 from annotate.api.serializers import (
     MeAnswer,
     ProjectAnswer,
@@ -25,6 +26,11 @@ from annotate.models import ApiToken, Project, Role, User
 from annotate.selectors.access import may_create_projects
 from annotate.selectors.projects import current_version, get_project_for, membership_of, projects_of
 from annotate.services.projects import change_project, create_project
+
+ORDERS = {"id": "pk", "slug": "slug", "created_at": "created_at"}
+FILTERS = (
+    yes("archived", "archived_at__isnull", "1: only closed ones; 0: only open ones.", same=lambda value: not value),
+)
 
 
 class Me(Endpoint):
@@ -48,11 +54,15 @@ class Me(Endpoint):
 
 
 class Projects(Endpoint):
-    @extend_schema(operation_id="list_projects", parameters=PAGE_PARAMETERS, responses=ProjectPage)
+    @extend_schema(
+        operation_id="list_projects",
+        parameters=[*page_parameters(ORDERS), *parameters(FILTERS)],
+        responses=ProjectPage,
+    )
     def get(self, request: Request) -> Response:
         """The caller's projects; a superuser's are all."""
-        projects = projects_of(asking(request))
-        return Response(page_of(projects, request, lambda rows: [*ProjectRow(rows, many=True).data]))
+        projects = filtered(projects_of(asking(request)), request, FILTERS)
+        return Response(page_of(projects, request, lambda rows: [*ProjectRow(rows, many=True).data], orders=ORDERS))
 
     @extend_schema(operation_id="create_project", request=ProjectShape, responses={201: ProjectAnswer})
     @idempotent

@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response as Answer
 
 from annotate.api.base import Endpoint, asking
+from annotate.api.filters import filtered, number, parameters, span, text, word, yes
 from annotate.api.idempotency import idempotent_once_finished
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
 from annotate.api.parsers import CsvParser, ParquetParser, RecordLinesParser, RecordListParser
@@ -16,7 +17,7 @@ from annotate.api.serializers import ImportAnswer, PromptPage, RecordsShape
 from annotate.interchange import FORMATS
 from annotate.interchange.mapping import MappingError, mapping_from
 from annotate.interchange.records import FileError
-from annotate.models import RankingTask, Role
+from annotate.models import RankingTask, Role, Split
 from annotate.selectors.access import get_project_for_data
 from annotate.selectors.prompts import prompt_content, prompts_of
 from annotate.services.imports import import_stream
@@ -44,14 +45,33 @@ IMPORT_PARAMETERS = [
 ]
 
 
+FILTERS = (
+    text("external_id", "external_id", "Only the one that its importer calls so."),
+    word("split", "split_group__split", Split.values, "Only of this split."),
+    text("tag", "tags__contains", "Only those with this tag.", same=lambda tag: [tag]),
+    text("language", "language", "Only of this language, as it was given."),
+    number("batch", "batch", "Only of this import."),
+    yes(
+        "withdrawn",
+        "withdrawn_at__isnull",
+        "1: only what was withdrawn; 0: only the rest.",
+        same=lambda value: not value,
+    ),
+    *span("created", "created_at", "Brought in"),
+)
+
+
 class Prompts(Endpoint):
     parser_classes = (RecordListParser, RecordLinesParser, CsvParser, ParquetParser)
 
-    @extend_schema(operation_id="list_prompts", parameters=PAGE_PARAMETERS, responses=PromptPage)
+    @extend_schema(
+        operation_id="list_prompts", parameters=[*PAGE_PARAMETERS, *parameters(FILTERS)], responses=PromptPage
+    )
     def get(self, request: Request, slug: str) -> Answer:
         """Prompts with their responses, for reviewers, managers and engineers: it names the models."""
         project = get_project_for_data(request.user, slug, role=Role.REVIEWER)
-        return Answer(page_of(prompts_of(project), request, lambda rows: [prompt_content(row) for row in rows]))
+        prompts = filtered(prompts_of(project), request, FILTERS)
+        return Answer(page_of(prompts, request, lambda rows: [prompt_content(row) for row in rows]))
 
     @extend_schema(
         operation_id="import_prompts",

@@ -1,20 +1,39 @@
 """Rankings: submit, revise, list."""
 
+from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotate.api.authentication import Scope
 from annotate.api.base import Endpoint, asking
+from annotate.api.filters import filtered, number, parameters, span, word, yes
 from annotate.api.idempotency import idempotent
-from annotate.api.pagination import PAGE_PARAMETERS, page_of
-from annotate.api.queries import whole_number
+from annotate.api.pagination import page_of, page_parameters
 from annotate.api.serializers import RankingAnswer, RankingPage, ReviseShape, SubmitShape
-from annotate.models import Ranking, Role
+from annotate.models import Ranking, RankingTask, Role, User
 from annotate.selectors.access import get_ranking_for
 from annotate.selectors.projects import get_project_for
 from annotate.selectors.rankings import ranking_content, rankings_for, written_content
 from annotate.services.rankings import revise_ranking, submit_ranking
+
+ORDERS = {"id": "pk", "submitted_at": "submitted_at"}
+FILTERS = (
+    number("task", "task", "Only this task's."),
+    word("kind", "task__kind", RankingTask.Kind.values, "Only of tasks of this kind."),
+    word("annotator_kind", "annotator__kind", User.Kind.values, "Only of annotators of this kind."),
+    word("source", "source", Ranking.Source.values, "Only what came this way."),
+    yes("counted", "counted", "1: only what counts; 0: only extras."),
+    yes("latest", "superseded_by__isnull", "1: only last revisions; 0: only superseded ones."),
+    yes(
+        "withdrawn",
+        "withdrawn_at__isnull",
+        "1: only what was withdrawn; 0: only the rest.",
+        same=lambda value: not value,
+    ),
+    *span("submitted", "submitted_at", "Submitted"),
+)
+ANNOTATOR = OpenApiParameter("annotator", str, description="Only of this user name; `me` for the caller's own.")
 
 
 class Rankings(Endpoint):
@@ -22,16 +41,15 @@ class Rankings(Endpoint):
 
     @extend_schema(
         operation_id="list_rankings",
-        parameters=[*PAGE_PARAMETERS, OpenApiParameter("task", int, description="Only this task's.")],
+        parameters=[*page_parameters(ORDERS), ANNOTATOR, *parameters(FILTERS)],
         responses=RankingPage,
     )
     def get(self, request: Request, slug: str) -> Response:
         """Every revision, oldest first: reviewers and managers see all, everybody else their own."""
         user = asking(request)
-        rankings = rankings_for(user, get_project_for(user, slug))
-        if (task := whole_number(request, "task")) is not None:
-            rankings = rankings.filter(task=task)
-        return Response(page_of(rankings, request, lambda rows: [ranking_content(row) for row in rows]))
+        rankings = filtered(rankings_for(user, get_project_for(user, slug)), request, FILTERS)
+        rankings = _of_annotator(rankings, request.query_params.get("annotator"), user=user)
+        return Response(page_of(rankings, request, lambda rows: [ranking_content(row) for row in rows], orders=ORDERS))
 
     @extend_schema(operation_id="submit_ranking", request=SubmitShape, responses={201: RankingAnswer})
     @idempotent
@@ -73,6 +91,12 @@ class Revise(Endpoint):
             source=_source(request),
         )
         return Response(written_content(revised, answer), status=201)
+
+
+def _of_annotator(rankings: QuerySet[Ranking], name: str | None, *, user: User) -> QuerySet[Ranking]:
+    if name is None:
+        return rankings
+    return rankings.filter(annotator=user) if name == "me" else rankings.filter(annotator__username=name)
 
 
 def _source(request: Request) -> Ranking.Source:

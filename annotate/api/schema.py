@@ -1,4 +1,5 @@
-"""What the OpenAPI document says of every operation: its errors, its scope, its Idempotency-Key, how to log in."""
+"""What the OpenAPI document says of every operation: its errors, its scope, its Idempotency-Key, its rate, the ETags of
+its answers, how to log in."""
 
 from typing import Any, Literal
 
@@ -8,6 +9,40 @@ from rest_framework import serializers
 
 from annotate.api.authentication import scope_for
 from annotate.api.idempotency import HEADER, MAX_KEY_CHARACTERS
+
+HEADERS = {
+    "RateLimit-Policy": 'How much a token may ask: `"token";q=6000;w=6` are 6000 requests at once, all back after 6 s. '
+    "Absent where there is no limit: for sessions, or if the operator set none.",
+    "RateLimit": 'What is left: `"token";r=5990;t=1` are 5990 requests, all of the quota in 1 s.',
+    "Retry-After": "Seconds until the next request may come.",
+    "ETag": "Names this answer; `If-None-Match` with it gives 304 as long as it is the same.",
+}
+
+OF_EVERY_ANSWER = ("RateLimit-Policy", "RateLimit")
+
+
+IF_NONE_MATCH = {
+    "in": "header",
+    "name": "If-None-Match",
+    "schema": {"type": "string"},
+    "description": "ETags of answers that you have: 304, without a body, if it is one of them.",
+}
+
+
+def name_headers(result: dict[str, Any], **_context: Any) -> dict[str, Any]:
+    """A hook of drf-spectacular: the headers that operations refer to, once for the whole document."""
+    named = {name: {"schema": {"type": "string"}, "description": about} for name, about in HEADERS.items()}
+    result["components"] |= {"headers": named, "parameters": {"IfNoneMatch": IF_NONE_MATCH}}
+    for operation in (one for path in result["paths"].values() for one in path.values()):
+        parameters = operation.get("parameters", [])
+        if "304" in operation["responses"] and all(one["name"] != "If-None-Match" for one in parameters):
+            operation["parameters"] = [*parameters, {"$ref": "#/components/parameters/IfNoneMatch"}]
+    return result
+
+
+def _with_headers(response: dict[str, Any], *names: str) -> dict[str, Any]:
+    referred = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+    return response | {"headers": response.get("headers", {}) | referred}
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
@@ -44,8 +79,13 @@ class Operations(AutoSchema):
 
     def _get_response_bodies(self, direction: Literal["request", "response"] = "response") -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
+        if self.method == "GET" and "application/json" in bodies.get("200", {}).get("content", {}):
+            bodies["200"] = _with_headers(bodies["200"], "ETag")
+            bodies["304"] = _with_headers({"description": "The answer is the one that you have."}, "ETag")
         error = self._get_response_for_code(ErrorAnswerSerializer, "4XX", ["application/json"])  # type: ignore[no-untyped-call]
-        return bodies | {"4XX": error | {"description": "Refused; `error` says why."}}
+        bodies["4XX"] = error | {"description": "Refused; `error` says why."}
+        bodies["429"] = _with_headers(error | {"description": "Too much at once."}, "Retry-After")
+        return {code: _with_headers(body, *OF_EVERY_ANSWER) for code, body in bodies.items()}
 
 
 class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -53,7 +93,7 @@ class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
     name = "token"
 
     def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:
-        about = "`Authorization: Token pk_…`. An administrator makes tokens, or manage.py create_token."
+        about = "`Authorization: Token pk_…`. You make tokens at /accounts/tokens/."
         return {"type": "apiKey", "in": "header", "name": "Authorization", "description": about}
 
 

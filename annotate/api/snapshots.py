@@ -13,8 +13,9 @@ from rest_framework.response import Response
 
 from annotate.api.base import Endpoint, asking
 from annotate.api.errors import error_body
+from annotate.api.filters import filtered, parameters, span, word
 from annotate.api.idempotency import idempotent
-from annotate.api.pagination import PAGE_PARAMETERS, page_of
+from annotate.api.pagination import page_of, page_parameters
 from annotate.api.serializers import FreezeShape, SnapshotAnswer, SnapshotPage
 from annotate.models import Snapshot
 from annotate.selectors.access import get_snapshot_for
@@ -26,13 +27,24 @@ BLOCK_BYTES = 1 << 16
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
+ORDERS = {"id": "pk", "created_at": "created_at", "size_bytes": "size_bytes"}
+FILTERS = (
+    word("state", "state", Snapshot.State.values, "Only in this state."),
+    *span("created", "created_at", "Frozen"),
+)
+
+
 class Snapshots(Endpoint):
-    @extend_schema(operation_id="list_snapshots", parameters=PAGE_PARAMETERS, responses=SnapshotPage)
+    @extend_schema(
+        operation_id="list_snapshots",
+        parameters=[*page_parameters(ORDERS), *parameters(FILTERS)],
+        responses=SnapshotPage,
+    )
     def get(self, request: Request, slug: str) -> Response:
         """The project's snapshots with their manifests, oldest first."""
         project = get_project_for(request.user, slug, engineer=True)
-        snapshots = Snapshot.objects.filter(project=project).select_related("project")
-        return Response(page_of(snapshots, request, lambda rows: [manifest_of(row) for row in rows]))
+        snapshots = filtered(Snapshot.objects.filter(project=project).select_related("project"), request, FILTERS)
+        return Response(page_of(snapshots, request, lambda rows: [manifest_of(row) for row in rows], orders=ORDERS))
 
     @extend_schema(operation_id="freeze_snapshot", request=FreezeShape, responses={201: SnapshotAnswer})
     @idempotent

@@ -7,6 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotate.api.base import Endpoint, asking
+from annotate.api.filters import filtered, parameters, span, text, word, yes
 from annotate.api.idempotency import idempotent
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
 from annotate.api.webhook_shapes import (
@@ -30,13 +31,30 @@ from annotate.services.webhooks import (
     replay_delivery,
 )
 
+FILTERS = (
+    word(
+        "event", "events__contains", Webhook.Event.values, "Only those that are told of it.", same=lambda event: [event]
+    ),
+    yes("on", "switched_off_at__isnull", "1: only those that are on; 0: only the others."),
+)
+OF_DELIVERIES = (
+    word("state", "state", WebhookDelivery.State.values, "Only in this state."),
+    text("event", "event", "Only of this event."),
+    *span("created", "created_at", "Happened"),
+)
+
 
 class Webhooks(Endpoint):
-    @extend_schema(operation_id="list_webhooks", parameters=PAGE_PARAMETERS, responses=WebhookPage)
+    tells_secrets = True
+
+    @extend_schema(
+        operation_id="list_webhooks", parameters=[*PAGE_PARAMETERS, *parameters(FILTERS)], responses=WebhookPage
+    )
     def get(self, request: Request, slug: str) -> Response:
         """The project's webhooks, without their secrets."""
         project = get_project_for(request.user, slug, role=Role.MANAGER)
-        return Response(page_of(webhooks_of(project), request, lambda rows: [webhook_content(row) for row in rows]))
+        webhooks = filtered(webhooks_of(project), request, FILTERS)
+        return Response(page_of(webhooks, request, lambda rows: [webhook_content(row) for row in rows]))
 
     @extend_schema(operation_id="create_webhook", request=WebhookShape, responses={201: WebhookSecretAnswer})
     @idempotent
@@ -72,6 +90,8 @@ class OneWebhook(Endpoint):
 
 
 class WebhookSecret(Endpoint):
+    tells_secrets = True
+
     @extend_schema(operation_id="renew_webhook_secret", request=None, responses={201: WebhookSecretAnswer})
     @idempotent
     def post(self, request: Request, slug: str, webhook: int) -> Response:
@@ -91,11 +111,15 @@ class WebhookPing(Endpoint):
 
 
 class Deliveries(Endpoint):
-    @extend_schema(operation_id="list_deliveries", parameters=PAGE_PARAMETERS, responses=DeliveryPage)
+    @extend_schema(
+        operation_id="list_deliveries",
+        parameters=[*PAGE_PARAMETERS, *parameters(OF_DELIVERIES)],
+        responses=DeliveryPage,
+    )
     def get(self, request: Request, slug: str, webhook: int) -> Response:
         """What was sent to the webhook in the last 30 days and what waits, in the order of the events."""
         found = get_webhook_for(request.user, slug, webhook)
-        rows = WebhookDelivery.objects.filter(webhook=found)
+        rows = filtered(WebhookDelivery.objects.filter(webhook=found), request, OF_DELIVERIES)
         return Response(page_of(rows, request, lambda page: [delivery_content(row) for row in page]))
 
 

@@ -8,12 +8,15 @@ import codecs
 import gzip
 import io
 import json
+import math
 import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, NamedTuple, cast
+
+import orjson
 
 from annotate.interchange.records import (
     MAX_RECORD_BYTES,
@@ -279,8 +282,8 @@ class _ListSplitter:
 
 # --- writing ----------------------------------------------------------------------------------------------------
 
-# Valid inside a JSON string, but some readers of lines break there.
-_LINE_BREAKS = ((chr(0x85), "\\u0085"), (chr(0x2028), "\\u2028"), (chr(0x2029), "\\u2029"))
+# Valid inside a JSON string, but some readers of lines break there: U+0085, U+2028, U+2029.
+_LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 
 
 def encode_line(record: Mapping[str, Any]) -> bytes:
@@ -289,10 +292,17 @@ def encode_line(record: Mapping[str, Any]) -> bytes:
     Equal mappings in equal order give equal bytes, which is what snapshots hash.
 
     Raises:
-        ValueError: a NaN, an infinity or a lone surrogate.
+        ValueError: a NaN or an infinity as a value of the record itself, or a lone surrogate anywhere. (Inside its
+            values there is no NaN: they were JSON in Postgres, which knows none.)
     """
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if not text.isascii():
+    for value in record.values():
+        if type(value) is float and not math.isfinite(value):
+            raise ValueError(f"{value} is no JSON")
+    try:
+        line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a lone surrogate, which is refused here too, or a whole number of more than 64 bits
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    if not line.isascii():
         for character, escape in _LINE_BREAKS:
-            text = text.replace(character, escape)
-    return text.encode() + b"\n"
+            line = line.replace(character, escape)
+    return line

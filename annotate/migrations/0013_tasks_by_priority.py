@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("annotate", "0008_webhooks_and_machines")]
+    dependencies = [("annotate", "0011_rankings_by_time")]
 
     operations = [
         migrations.AddIndex(

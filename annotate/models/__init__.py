@@ -13,7 +13,7 @@ from annotate.models.prompts import (
     Split,
     SplitGroup,
 )
-from annotate.models.rankings import Change, Entry, Ranking
+from annotate.models.rankings import Change, Entry, FeedBlock, Ranking
 from annotate.models.snapshots import Snapshot, SnapshotRanking
 from annotate.models.tasks import Draft, Lease, QueueCursor, RankingTask, Skip, Slot, TaskFlag, TaskResponse
 from annotate.models.webhooks import Webhook, WebhookDelivery
@@ -26,6 +26,7 @@ __all__ = [
     "Demonstration",
     "Draft",
     "Entry",
+    "FeedBlock",
     "IdempotencyKey",
     "IdentityLeak",
     "ImportBatch",

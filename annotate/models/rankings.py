@@ -62,6 +62,7 @@ class Ranking(models.Model):
                 fields=["project", "submitted_at"],
                 condition=Q(revision=1, source__in=["page", "api"]),
             ),
+            models.Index(name="ranking_by_time", fields=["project", "submitted_at", "id"]),
         ]
         constraints = [
             models.UniqueConstraint(name="one_ranking_per_revision", fields=["task", "annotator", "revision"]),
@@ -144,3 +145,24 @@ class Change(models.Model):
 
     def __str__(self) -> str:
         return f"change {self.number}: {self.kind}"
+
+
+class FeedBlock(models.Model):
+    """What a stretch of the feed still holds, so that an export need not count it anew: see services.feed_blocks.
+
+    Block n is of the changes n · CHANGES + 1 to (n + 1) · CHANGES. It goes as soon as anything of it is superseded or
+    withdrawn.
+    """
+
+    CHANGES = 4096
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="feed_blocks")
+    number = models.BigIntegerField()
+    as_of = models.BigIntegerField(help_text="The last change when it was counted.")
+    shapes = models.JSONField(help_text="Rows of selectors.line_counts.Shape.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(name="one_feed_block_per_number", fields=["project", "number"])]
+
+    def __str__(self) -> str:
+        return f"block {self.number} of the feed of project {self.project_id}"

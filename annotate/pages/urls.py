@@ -12,6 +12,7 @@ from annotate.pages import (
     projects,
     setup,
     tasks,
+    tokens,
     versions,
     webhooks,
     workbench,
@@ -20,6 +21,8 @@ from annotate.pages import (
 urlpatterns = [
     path("", projects.home, name="home"),
     path("preferences/", preferences.preferences, name="preferences"),
+    path("accounts/tokens/", tokens.tokens, name="tokens"),
+    path("accounts/tokens/<int:token>/revoke/", tokens.revoke, name="token_revoke"),
     path("projects/new/", new_project.new_project, name="new_project"),
     path("p/<slug:slug>/", projects.project, name="project"),
     path("p/<slug:slug>/setup/", setup.setup, name="setup"),

@@ -2,28 +2,25 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from annotate.interchange.native import VERSION, canonical, instant_text
+from annotate.interchange.native import VERSION, canonical
 from annotate.models import Change, Membership, Project, ProjectVersion, Prompt, Ranking, SplitGroup, User
 from annotate.preferences import normalise_split_text
 from annotate.selectors.record_rows import (
-    ChangeRow,
-    GroupRow,
+    RANKED,
     PromptRow,
-    RankingRow,
+    RankedRow,
     ResponseRow,
-    TaskRow,
-    by_id,
+    prompts_of,
     responses_of,
-    superseded_by,
-    tiers_of,
+    rows_of_feed,
+    rows_of_tasks,
 )
 
 PSEUDONYM_CHARACTERS = 20
-RANKED = (Change.Kind.RANKING, Change.Kind.REVISION)
 
 
 def pseudonym_of(project: Project, user_id: int, *, key: str = "") -> str:
@@ -53,7 +50,7 @@ ALL_RANKINGS = RankingFilter()
 
 
 class RecordBuilder:
-    """Makes records of pages of changes: eight queries a page, and two more for whom or what it meets first."""
+    """Makes records of pages of changes: three queries a page, and two more for whom or what it meets first."""
 
     def __init__(self, project: Project, *, up_to_change: int, wanted: RankingFilter, key: str) -> None:
         self.project = project
@@ -66,124 +63,100 @@ class RecordBuilder:
         self._pseudonyms: dict[int, str] = {}
         self._versions: dict[int, int] = {}
 
-    def build(self, page: Sequence[ChangeRow], *, markers: bool) -> Iterator[dict[str, Any]]:
-        rankings = by_id(RankingRow, {change.ranking_id for change in page})
-        tasks = by_id(TaskRow, {ranking.task_id for ranking in rankings.values()})
-        prompts = by_id(PromptRow, {task.prompt_id for task in tasks.values()})
-        groups = by_id(GroupRow, {prompt.split_group_id for prompt in prompts.values()})
-        self._meet(rankings.values())
-        current = self._current(page, rankings, tasks, prompts, groups)
-        tiers = tiers_of(current)
-        shown = _shown_of(responses_of({rankings[pk].task_id for pk in current}))
-        heads = {pk: head_of(self.project, prompt, groups[prompt.split_group_id]) for pk, prompt in prompts.items()}
-        for change in page:
-            ranking = rankings[change.ranking_id]
-            task = tasks[ranking.task_id]
-            prompt = prompts[task.prompt_id]
-            if markers and change.kind != Change.Kind.RANKING:
-                yield self._marker(change, ranking, prompt)
-            # None where a response was withdrawn since this page was read: its texts are gone.
-            responses = shown.get(task.id)
-            if change.kind in RANKED and ranking.id in current and responses is not None:
-                yield self._record(change, ranking, task, heads[prompt.id], responses, tiers[ranking.id])
+    def page_of_feed(self, *, after: int, markers: bool, limit: int) -> list[RankedRow]:
+        """The next changes that records or markers are made of."""
+        kinds = (*RANKED, Change.Kind.WITHDRAWAL) if markers else RANKED
+        return rows_of_feed(self.project.pk, after=after, up_to=self._up_to, kinds=kinds, limit=limit)
 
-    def _meet(self, rankings: Iterable[RankingRow]) -> None:
+    def page_of_tasks(self, tasks: Collection[int]) -> list[RankedRow]:
+        """The changes that wrote the rankings of these tasks."""
+        return rows_of_tasks(tasks, up_to=self._up_to)
+
+    def build(self, page: Sequence[RankedRow], *, markers: bool = False) -> Iterator[dict[str, Any]]:
+        """Yields the record of each wanted ranking of the page; with `markers`, what takes earlier lines back, too."""
+        prompts = prompts_of({row.prompt_id for row in page})
+        self._meet(page)
+        wanted = {row.number for row in page if self._wants(row, prompts[row.prompt_id])}
+        shown = _shown_of(responses_of({row.task_id for row in page if row.number in wanted}))
+        heads = {pk: head_of(self.project, prompt, prompt) for pk, prompt in prompts.items()}
+        for row in page:
+            if markers and row.kind != Change.Kind.RANKING:
+                yield self._marker(row, prompts[row.prompt_id])
+            # None where a response was withdrawn since this page was read: its texts are gone.
+            if row.number in wanted and (responses := shown.get(row.task_id)) is not None:
+                yield self._record(row, heads[row.prompt_id], responses)
+
+    def _meet(self, rows: Iterable[RankedRow]) -> None:
         """Looks up annotators and versions that no page had before; a project has few of either."""
-        people = {ranking.annotator_id for ranking in rankings} - self._kinds.keys()
+        people = {row.annotator_id for row in rows} - self._kinds.keys()
         if people:
             self._kinds |= dict(User.objects.filter(pk__in=people).values_list("pk", "kind"))
             self._pseudonyms |= {pk: pseudonym_of(self.project, pk, key=self._key) for pk in people}
-        versions = {ranking.version_id for ranking in rankings} - self._versions.keys()
+        versions = {row.version_id for row in rows} - self._versions.keys()
         if versions:
             self._versions |= dict(ProjectVersion.objects.filter(pk__in=versions).values_list("pk", "number"))
 
-    def _current(
-        self,
-        page: Sequence[ChangeRow],
-        rankings: Mapping[int, RankingRow],
-        tasks: Mapping[int, TaskRow],
-        prompts: Mapping[int, PromptRow],
-        groups: Mapping[int, GroupRow],
-    ) -> set[int]:
-        """The rankings written here that still stand at the window's end, and are wanted."""
-        written = {change.ranking_id for change in page if change.kind in RANKED}
-        superseded = superseded_by(written, up_to_change=self._up_to)
-        found = set()
-        for pk in written - superseded:
-            task = tasks[rankings[pk].task_id]
-            prompt = prompts[task.prompt_id]
-            if self._wants(rankings[pk], task, prompt, groups[prompt.split_group_id]):
-                found.add(pk)
-        return found
-
-    def _wants(self, ranking: RankingRow, task: TaskRow, prompt: PromptRow, group: GroupRow) -> bool:
+    def _wants(self, row: RankedRow, prompt: PromptRow) -> bool:
+        """Whether this change wrote a ranking that still stands at the window's end, and is wanted."""
         wanted = self._wanted
         return (
-            ranking.withdrawn_at is None
-            and prompt.withdrawn_at is None
-            and (ranking.counted or not wanted.counted)
-            and (wanted.kinds is None or task.kind in wanted.kinds)
-            and (wanted.annotator_kinds is None or self._kinds[ranking.annotator_id] in wanted.annotator_kinds)
-            and (wanted.splits is None or group.split in wanted.splits)
+            row.kind in RANKED
+            and not (row.superseded or row.withdrawn or prompt.withdrawn)
+            and (row.counted or not wanted.counted)
+            and (wanted.kinds is None or row.task_kind in wanted.kinds)
+            and (wanted.annotator_kinds is None or self._kinds[row.annotator_id] in wanted.annotator_kinds)
+            and (wanted.splits is None or prompt.split in wanted.splits)
         )
 
-    def _marker(self, change: ChangeRow, ranking: RankingRow, prompt: PromptRow) -> dict[str, Any]:
+    def _marker(self, row: RankedRow, prompt: PromptRow) -> dict[str, Any]:
         """What takes an earlier line back."""
         marker: dict[str, Any] = {
             "format": VERSION,
             "project": self.project.slug,
-            "task": str(ranking.task_id),
+            "task": str(row.task_id),
             "external_id": prompt.external_id,
         }
-        if change.kind == Change.Kind.WITHDRAWAL:
-            marker |= {"type": "withdrawn", "id": str(ranking.id)}
+        if row.kind == Change.Kind.WITHDRAWAL:
+            marker |= {"type": "withdrawn", "id": str(row.id)}
         else:
-            marker |= {"type": "superseded", "id": str(ranking.supersedes_id), "superseded_by": str(ranking.id)}
-        return canonical(marker | {"change": change.number})
+            marker |= {"type": "superseded", "id": str(row.supersedes_id), "superseded_by": str(row.id)}
+        return canonical(marker | {"change": row.number})
 
-    def _record(
-        self,
-        change: ChangeRow,
-        ranking: RankingRow,
-        task: TaskRow,
-        head: dict[str, Any],
-        shown: "_Shown",
-        tiers: Mapping[int, int | None],
-    ) -> dict[str, Any]:
-        keys = shown.keys
-        said = ranking.extra
-        record = dict(said) | head | {
-            "id": str(ranking.id),
-            "task": str(task.id),
-            "kind": task.kind,
-            "counted": ranking.counted,
+    def _record(self, row: RankedRow, head: dict[str, Any], shown: "_Shown") -> dict[str, Any]:
+        keys, said = shown.keys, row.extra
+        tiers = dict(zip(row.responses, row.tiers, strict=True))
+        record = head | {
+            "id": str(row.id),
+            "task": str(row.task_id),
+            "kind": row.task_kind,
+            "counted": row.counted,
             "responses": shown.responses,
             "ranking": _tiers(tiers, keys),
             "unranked": [key for pk, key in keys.items() if tiers[pk] is None],
-            "strengths": ranking.strengths,
-            "all_bad": ranking.all_bad,
-            "ratings": _by_key(ranking.ratings, keys),
-            "flags": _by_key(ranking.flags, keys),
-            "rationale": ranking.rationale,
-            "rewrite": _rewrite(ranking, keys),
-            "annotator": self._pseudonyms[ranking.annotator_id],
-            "annotator_kind": self._kinds[ranking.annotator_id],
-            "weight": said.get("weight", 1.0) * self._weights.get(ranking.annotator_id, 1.0),
-            "revision": said.get("revision", ranking.revision),
-            "guideline_version": self._guideline_version(ranking),
-            "presented_order": [keys[pk] for pk in ranking.presented_order] or None,
-            "seconds": ranking.seconds,
-            "change": change.number,
-            "submitted_at": instant_text(ranking.submitted_at),
+            "strengths": row.strengths,
+            "all_bad": row.all_bad,
+            "ratings": _by_key(row.ratings, keys),
+            "flags": _by_key(row.flags, keys),
+            "rationale": row.rationale,
+            "rewrite": _rewrite(row, keys),
+            "annotator": self._pseudonyms[row.annotator_id],
+            "annotator_kind": self._kinds[row.annotator_id],
+            "weight": said.get("weight", 1.0) * self._weights.get(row.annotator_id, 1.0),
+            "revision": said.get("revision", row.revision),
+            "guideline_version": self._guideline_version(row),
+            "presented_order": [keys[pk] for pk in row.presented_order] or None,
+            "seconds": row.seconds,
+            "change": row.number,
+            "submitted_at": row.submitted_at,
         }  # fmt: skip
-        return canonical(record)
+        return canonical(dict(said) | record)
 
-    def _guideline_version(self, ranking: RankingRow) -> int | None:
+    def _guideline_version(self, row: RankedRow) -> int | None:
         """The rules that the annotator saw: ours, or those that an import names; ours mean nothing to an import."""
-        if ranking.source == Ranking.Source.IMPORT:
-            found: int | None = ranking.extra.get("guideline_version")
+        if row.source == Ranking.Source.IMPORT:
+            found: int | None = row.extra.get("guideline_version")
             return found
-        return self._versions[ranking.version_id]
+        return self._versions[row.version_id]
 
 
 class _Shown(NamedTuple):
@@ -198,11 +171,11 @@ def _shown_of(responses: Mapping[int, Sequence[ResponseRow]]) -> dict[int, _Show
     return {
         task: _Shown({one.id: one.key for one in rows}, [_response_object(one) for one in rows])
         for task, rows in responses.items()
-        if all(one.withdrawn_at is None for one in rows)
+        if not any(one.withdrawn for one in rows)
     }
 
 
-def head_of(project: Project, prompt: PromptRow | Prompt, group: GroupRow | SplitGroup) -> dict[str, Any]:
+def head_of(project: Project, prompt: PromptRow | Prompt, group: PromptRow | SplitGroup) -> dict[str, Any]:
     """What every kind of line says about its prompt."""
     return {
         "format": VERSION,
@@ -214,12 +187,15 @@ def head_of(project: Project, prompt: PromptRow | Prompt, group: GroupRow | Spli
     }
 
 
-def _split_group(prompt: PromptRow | Prompt, group: GroupRow | SplitGroup) -> str:
+def _split_group(prompt: PromptRow | Prompt, group: PromptRow | SplitGroup) -> str:
     """The group's key. That of a group named by its first user message is not stored but made from the message."""
-    if group.key:
-        return group.key
+    key, key_sha256 = (
+        (group.group_key, group.group_sha256) if isinstance(group, PromptRow) else (group.key, group.key_sha256)
+    )
+    if key:
+        return key
     made = normalise_split_text(prompt.messages)
-    return made if hashlib.sha256(made.encode()).hexdigest() == group.key_sha256 else f"sha256:{group.key_sha256}"
+    return made if hashlib.sha256(made.encode()).hexdigest() == key_sha256 else f"sha256:{key_sha256}"
 
 
 def _response_object(response: ResponseRow) -> dict[str, Any]:
@@ -246,7 +222,7 @@ def _by_key(values: Mapping[str, Any], keys: Mapping[int, str]) -> dict[str, Any
     return {key: values[str(pk)] for pk, key in keys.items() if str(pk) in values} if values else {}
 
 
-def _rewrite(ranking: RankingRow, keys: Mapping[int, str]) -> dict[str, str] | None:
-    if ranking.rewrite_of_id is None or ranking.rewrite_text is None:
+def _rewrite(row: RankedRow, keys: Mapping[int, str]) -> dict[str, str] | None:
+    if row.rewrite_of_id is None or row.rewrite_text is None:
         return None
-    return {"of": keys[ranking.rewrite_of_id], "text": ranking.rewrite_text}
+    return {"of": keys[row.rewrite_of_id], "text": row.rewrite_text}

@@ -1,6 +1,6 @@
 """Native records out of the database: the one form in which rankings leave annotate.
 
-Reading is by keyset over the feed, a page at a time, each page a dozen queries in autocommit: whatever the size of the
+Reading is by keyset over the feed, a page at a time, each page a few queries in autocommit: whatever the size of the
 project, memory stays level and no transaction stays open.
 """
 
@@ -11,16 +11,15 @@ from typing import Any, TypeVar
 from django.db.models import Model, Q, QuerySet
 
 from annotate.interchange.native import canonical
-from annotate.models import Change, Demonstration, Project, Prompt, Ranking, RankingTask
+from annotate.models import Demonstration, Project, Prompt, RankingTask
 from annotate.selectors.record_builder import (
     ALL_RANKINGS,
-    RANKED,
     RankingFilter,
     RecordBuilder,
     head_of,
     pseudonym_of,
 )
-from annotate.selectors.record_rows import change_rows
+from annotate.selectors.record_rows import RANKED
 
 __all__ = [
     "ALL_RANKINGS",
@@ -34,6 +33,8 @@ __all__ = [
 ]
 
 PAGE = 500
+#: A short one, so that the first line does not wait for hundreds.
+FIRST_PAGE = 50
 
 
 # --- the feed ---------------------------------------------------------------------------------------------------------
@@ -56,14 +57,12 @@ def records_since(
     between.
     """
     builder = RecordBuilder(project, up_to_change=up_to_change, wanted=wanted, key=key)
-    kinds = (*RANKED, Change.Kind.WITHDRAWAL) if markers else RANKED
-    feed = Change.objects.filter(project=project, kind__in=kinds, number__lte=up_to_change, ranking__isnull=False)
-    last = after_change
-    while page := change_rows(feed.filter(number__gt=last).order_by("number")[:PAGE]):
+    last, limit = after_change, FIRST_PAGE
+    while page := builder.page_of_feed(after=last, markers=markers, limit=limit):
         yield from builder.build(page, markers=markers)
-        if len(page) < PAGE:
+        if len(page) < limit:
             return
-        last = page[-1].number
+        last, limit = page[-1].number, PAGE
 
 
 def rankings_by_task(
@@ -80,10 +79,8 @@ def rankings_by_task(
     last = 0
     while page := list(tasks.filter(pk__gt=last).values_list("pk", flat=True)[:PAGE]):
         last = page[-1]
-        rankings = list(Ranking.objects.filter(task__in=page, withdrawn_at=None).values_list("pk", flat=True))
-        changes = Change.objects.filter(ranking__in=rankings, kind__in=RANKED, number__lte=up_to_change)
         by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for record in builder.build(change_rows(changes.order_by("number")), markers=False):
+        for record in builder.build(builder.page_of_tasks(page)):
             by_task[record["task"]].append(record)
         yield from (by_task[str(task)] for task in page if str(task) in by_task)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from annotate.models import Counter, Project
+from annotate.models import Change, Counter, FeedBlock, Project
 from annotate.prepared import prepared_cursor
 
 _DRAW = """
@@ -23,6 +23,14 @@ _RECORD = f"""
         ORDER BY change.place)
     SELECT value, EXISTS (
         SELECT 1 FROM annotate_webhook WHERE project_id = %(project)s AND switched_off_at IS NULL) FROM drawn
+"""
+
+# What was counted of the feed with a ranking that no longer stands: see services.feed_blocks.
+_FORGET = """
+    DELETE FROM annotate_feedblock USING annotate_ranking r, annotate_change written
+    WHERE annotate_feedblock.project_id = %(project)s AND r.id = ANY(%(rankings)s::bigint[])
+        AND written.ranking_id = CASE WHEN %(revised)s THEN r.supersedes_id ELSE r.id END
+        AND written.kind IN ('ranking', 'revision') AND annotate_feedblock.number = (written.number - 1) / %(block)s
 """
 
 
@@ -60,4 +68,17 @@ def record_changes(*, project: Project, changes: Iterable[Mapping[str, Any]]) ->
     values |= {name: [one.get(name) for one in told] for name in ("kind", "ranking_id", "skip_id", "prompt_id")}
     with prepared_cursor() as cursor:
         cursor.execute(_RECORD, values)
-        return Recorded(*cursor.fetchone())
+        recorded = Recorded(*cursor.fetchone())
+    _forget_counts(project, told)
+    return recorded
+
+
+def _forget_counts(project: Project, changes: list[Mapping[str, Any]]) -> None:
+    """Deletes the counted blocks of what revisions superseded and withdrawals took away. The counter is ours by now."""
+    for kind in (Change.Kind.REVISION, Change.Kind.WITHDRAWAL):
+        rankings = [one["ranking_id"] for one in changes if one["kind"] == kind and one.get("ranking_id")]
+        if rankings:
+            values: dict[str, Any] = {"project": project.pk, "rankings": rankings, "block": FeedBlock.CHANGES}
+            values["revised"] = kind == Change.Kind.REVISION
+            with prepared_cursor() as cursor:
+                cursor.execute(_FORGET, values)

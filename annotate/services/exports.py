@@ -5,24 +5,15 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
 from annotate.errors import Invalid
 from annotate.interchange.exporting import EXPORTS, MEDIA_TYPES, ExportFormat, encoded
 from annotate.interchange.options import ExportOptions, OptionError
 from annotate.models import Change, Project, RankingTask
+from annotate.preferences import TiePolicy
 from annotate.selectors.cursors import change_of, cursor_at, last_change
-from annotate.selectors.line_counts import (
-    count_imitated,
-    count_labels,
-    count_records,
-    count_strict_pairs,
-    count_tied_pairs,
-    count_with_placed_pair,
-    current_changes,
-    demonstrations_of,
-)
+from annotate.selectors.line_counts import Counted, Window, demonstrations_of
 from annotate.selectors.records import (
     RankingFilter,
     demonstration_records,
@@ -80,7 +71,7 @@ def open_export(
     chosen = format_named(format)
     asked = checked_options(chosen, options or {})
     _check_since(project, chosen, asked, since)
-    window = _Window(project, chosen, asked, change_of(since, project=project) if since else 0, last_change(project))
+    window = _Asked(project, chosen, asked, change_of(since, project=project) if since else 0, last_change(project))
     count = window.count(markers=bool(since))
     rows = _whole(window, window.rows(markers=bool(since)), count)
     return Export(
@@ -100,7 +91,7 @@ def first_rows(project: Project, *, format: str, options: Mapping[str, str] | No
     """
     chosen = format_named(format)
     asked = checked_options(chosen, options or {})
-    rows = _Window(project, chosen, asked, 0, last_change(project)).rows(markers=False)
+    rows = _Asked(project, chosen, asked, 0, last_change(project)).rows(markers=False)
     return [row for row, _number in zip(rows, range(limit), strict=False)]
 
 
@@ -147,7 +138,7 @@ def _check_since(project: Project, chosen: ExportFormat, asked: ExportOptions, s
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
+class _Asked:
     """The part of a project's feed that an export is made of."""
 
     project: Project
@@ -194,30 +185,36 @@ class _Window:
         if self.options.by_task:
             # No shape of single rankings tells it; the same pass that writes the lines counts them.
             return sum(1 for _row in self.rows(markers=False))
-        window: dict[str, Any] = {"after_change": self.after, "up_to_change": self.up_to, "wanted": self.wanted}
+        window = Window(self.project, self.after, self.up_to, self.wanted)
         if self.format.counted == "records":
-            return count_records(self.project, **window, markers=markers)
-        found = _COUNTS[self.format.counted](current_changes(self.project, **window), self.options)
+            return window.count_records(markers=markers)
+        found = _COUNTS[self.format.counted](window, self.options)
         if self.format.demonstrations and not self.after:
             found += demonstrations_of(self.project, splits=self.wanted.splits).count()
         return found
 
 
-def _count_pairs(changes: QuerySet[Change], options: ExportOptions) -> int:
-    tied = count_tied_pairs(changes) if options.ties != "drop" else 0
-    return count_strict_pairs(changes) + (2 * tied if options.ties == "both" else tied)
-
-
-_COUNTS: dict[str, Callable[[QuerySet[Change], ExportOptions], int]] = {
-    "pairs": _count_pairs,
-    "battles": lambda changes, _options: count_strict_pairs(changes) + count_tied_pairs(changes),
-    "placed": lambda changes, _options: count_with_placed_pair(changes),
-    "labels": lambda changes, _options: count_labels(changes),
-    "imitated": lambda changes, _options: count_imitated(changes),
+_PAIRS: dict[TiePolicy, tuple[Counted, ...]] = {
+    "drop": ("strict_pairs",),
+    "soft": ("strict_pairs", "tied_pairs"),
+    "both": ("strict_pairs", "tied_pairs", "tied_pairs"),
 }
 
 
-def _whole(window: _Window, rows: Iterator[Row], count: int) -> Iterator[Row]:
+def _count_pairs(window: Window, options: ExportOptions) -> int:
+    return window.count(*_PAIRS[options.ties])
+
+
+_COUNTS: dict[str, Callable[[Window, ExportOptions], int]] = {
+    "pairs": _count_pairs,
+    "battles": lambda window, _options: window.count("strict_pairs", "tied_pairs"),
+    "placed": lambda window, _options: window.count("placed"),
+    "labels": lambda window, _options: window.count("labels"),
+    "imitated": lambda window, _options: window.count("imitated"),
+}
+
+
+def _whole(window: _Asked, rows: Iterator[Row], count: int) -> Iterator[Row]:
     written = 0
     for row in rows:
         written += 1

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -12,8 +13,10 @@ from django.utils.translation import gettext as _
 from annotate.errors import Invalid
 from annotate.models import ApiToken, User
 from annotate.prepared import Columns, prepared_cursor
+from annotate.selectors.tokens import scopes_open_to, usable_tokens
 
 PREFIX = "pk_"
+MOST_OWN = 50  # each has a rate of its own
 TOUCH_EVERY = timedelta(minutes=1)
 
 
@@ -49,6 +52,25 @@ def create_token(
         expires_at=expires_at,
     )
     return token, secret
+
+
+@transaction.atomic
+def create_own_token(
+    *, user: User, name: str, scopes: Iterable[str], expires_at: datetime | None
+) -> tuple[ApiToken, str]:
+    """As create_token, for a person who makes one for themselves. Locks the user's row.
+
+    Raises:
+        Invalid: as create_token; or a scope that is not open to the user, or 50 tokens that work already.
+    """
+    User.objects.select_for_update(no_key=True).get(pk=user.pk)
+    wanted = set(scopes)
+    if beyond := sorted(wanted - {scope.value for scope in scopes_open_to(user)}):
+        words = _("None of your roles is for the scope %(scope)s.") % {"scope": ", ".join(beyond)}
+        raise Invalid(words, fields={"scopes": words})
+    if usable_tokens(user).count() >= MOST_OWN:
+        raise Invalid(_("You have %(most)d tokens that work. Revoke one first.") % {"most": MOST_OWN})
+    return create_token(user=user, name=name, scopes=wanted, expires_at=expires_at)
 
 
 _TOKEN = Columns(ApiToken, "token")

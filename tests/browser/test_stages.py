@@ -11,7 +11,7 @@ from annotate.models import RankingTask, Role, User
 from tests.annotate.factories import make_project, make_user
 from tests.training.django.helpers import make_snapshot
 from tests.training.django.test_run_worker import Worker, home, same_folders, start_worker
-from training.models import ModelVersion, Run, Try
+from training.models import ModelVersion, Run, RunMetric, Try
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 Login = Callable[[BrowserContext, User], None]
@@ -71,16 +71,20 @@ def compare_with_sft(page: Page, url: str) -> None:
 
 
 def ask_both_and_send(page: Page, url: str, policy: ModelVersion) -> None:
-    """The policy beside the model that it began with; the pair becomes a task."""
+    """The policy beside the model that it began with; what they say becomes a task.
+
+    Two responses each: sixteen small steps later one draw may well still say the same.
+    """
     page.goto(url)
     page.get_by_role("textbox", name="Message 2").fill("What is tea?")
     model = page.get_by_label("Model", exact=True)
     model.select_option(model.locator("option", has_text=policy.name).get_attribute("value"))
     page.get_by_label("Beside it").select_option("tiny")
+    page.get_by_label("Responses of each").fill("2")
     page.get_by_label("Longest response, tokens").fill("16")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#try-live")).to_have_attribute("data-state", "succeeded", timeout=PATIENCE_MS)
-    expect(page.get_by_role("article")).to_have_count(2)
+    expect(page.get_by_role("article")).to_have_count(4)
     page.get_by_role("button", name="Send to annotators").click()
     expect(page.get_by_text("1 ranking task was made.")).to_be_visible()
 
@@ -99,8 +103,12 @@ def test_from_one_form_to_a_task_for_annotators(
     ppo = Run.objects.get(kind="ppo")
     assert ppo.step == STEPS and ppo.attempt == 2
     assert [run.state for run in Run.objects.exclude(pk=ppo.pk)] == ["succeeded", "succeeded"]
+    taught, scorer, policy = (ModelVersion.objects.get(run__kind=kind) for kind in ("sft", "reward", "ppo"))
+    assert (taught.kind, scorer.kind, policy.kind) == ("policy", "reward", "policy")
+    assert scorer.parent == policy.parent == taught
+    rows = list(RunMetric.objects.filter(run=ppo).order_by("step"))
+    assert [row.step for row in rows] == list(range(1, STEPS + 1)) and "ppo/reward/model" in rows[0].values
     compare_with_sft(page, f"{live_server.url}/runs/")
-    policy = ModelVersion.objects.get(run=ppo)
     ask_both_and_send(page, f"{live_server.url}/p/{project.slug}/try/", policy)
     said = {row["text"] for row in Try.objects.get().result["responses"]}  # type: ignore[index]
     assert {one.text for one in RankingTask.objects.get().prompt.responses.all()} == said

@@ -65,7 +65,7 @@ def run_trial(
     run = ground.start_run(kind=course.kind, config=course.config, **course.named)
     folder = ground.folder(run)
     timeline = Timeline(folder / "out" / "metrics.jsonl")
-    with Census(folder, every_seconds=0.1) as census:
+    with Census(folder, every_seconds=0.2) as census:
         trial = Trial(run, folder, timeline, census, victim=victim)
         if victim:
             assert undisturbed is not None

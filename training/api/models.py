@@ -15,7 +15,9 @@ from rest_framework.response import Response
 from annotate.api.authentication import Scope
 from annotate.api.base import Endpoint, asking
 from annotate.api.exports import ReleasedStream
-from annotate.api.pagination import PAGE_PARAMETERS, page_of
+from annotate.api.filters import filtered, parameters, span, word, yes
+from annotate.api.idempotency import idempotent
+from annotate.api.pagination import page_of, page_parameters
 from annotate.api.serializers import Shape
 from training.api.asked import OF_PROJECT, project_asked
 from training.api.serializers import ModelAnswer, ModelDetails, ModelRow
@@ -96,13 +98,32 @@ class PromoteShape(Shape):
     )
 
 
+ORDERS = {"id": "pk", "created_at": "created_at", "size_bytes": "size_bytes"}
+FILTERS = (
+    word("kind", "kind", ModelVersion.Kind.values, "Only of this kind."),
+    word("stage", "stage", ModelVersion.Stage.values, "Only in this stage."),
+    yes(
+        "deleted",
+        "deleted_at__isnull",
+        "1: only those whose files are gone; 0: only the rest.",
+        same=lambda value: not value,
+    ),
+    yes("shared", "shared", "1: only those shared with other projects; 0: only the others."),
+    *span("created", "created_at", "Made"),
+)
+
+
 class Models(Endpoint):
-    @extend_schema(operation_id="list_models", parameters=[*PAGE_PARAMETERS, OF_PROJECT], responses=RegistryPage)
+    @extend_schema(
+        operation_id="list_models",
+        parameters=[*page_parameters(ORDERS), OF_PROJECT, *parameters(FILTERS)],
+        responses=RegistryPage,
+    )
     def get(self, request: Request) -> Response:
         """The registry: models of the projects whose engineer the caller is, and shared ones, oldest first."""
         user = asking(request)
-        models = models_for(user, project=project_asked(request, user))
-        return Response(page_of(models, request, model_rows))
+        models = filtered(models_for(user, project=project_asked(request, user)), request, FILTERS)
+        return Response(page_of(models, request, model_rows, orders=ORDERS))
 
 
 class OneModel(Endpoint):
@@ -128,6 +149,7 @@ class Promotion(Endpoint):
     required_scope = Scope.TRAIN
 
     @extend_schema(operation_id="promote_model", request=PromoteShape, responses=RegistryAnswer)
+    @idempotent
     def post(self, request: Request, model: int) -> Response:
         """Gives the model a stage. One of a kind is in production in a project: the one before it is archived with it.
 

@@ -9,6 +9,7 @@ from rest_framework.response import Response
 
 from annotate.api.authentication import Scope
 from annotate.api.base import Endpoint, asking
+from annotate.api.idempotency import idempotent
 from annotate.api.serializers import Shape
 from training.models import Run
 from training.selectors import get_run_for
@@ -46,6 +47,7 @@ class Checkpoints(Endpoint):
         return _answer(get_run_for(asking(request), run))
 
     @extend_schema(operation_id="keep_run_checkpoints", request=KeepShape, responses=KeptAnswer)
+    @idempotent
     def post(self, request: Request, run: int) -> Response:
         """Keeps the run's checkpoints, or leaves them to the rules again. What is gone does not come back."""
         found = get_run_for(asking(request), run)

@@ -145,6 +145,7 @@ class ToCpu(Endpoint):
     required_scope = TRAIN
 
     @extend_schema(operation_id="move_try_to_cpu", request=None, responses=TryAnswer)
+    @idempotent
     def post(self, request: Request, slug: str, run: int) -> Response:
         """Has a waiting try answered by a worker of processors. Repeating it is harmless while it waits."""
         move_to_cpu(get_try_for(asking(request), slug, run))

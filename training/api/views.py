@@ -4,15 +4,15 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotate.api.authentication import Scope
 from annotate.api.base import Endpoint, asking
+from annotate.api.filters import filtered, number, parameters, span, word, yes
 from annotate.api.idempotency import idempotent
-from annotate.api.pagination import PAGE_PARAMETERS, page_of
-from annotate.api.queries import whole_number
+from annotate.api.pagination import page_of, page_parameters
+from annotate.api.queries import whole_number, yes_or_no
 from annotate.errors import Invalid
 from annotate.models import Project, Snapshot
 from annotate.selectors.projects import get_project_for
@@ -42,28 +42,35 @@ TRAIN = {"GET": Scope.READ, "POST": Scope.TRAIN}
 ROWS_A_REPLY = 5_000
 
 
+ORDERS = {"id": "pk", "created_at": "created_at"}
+FILTERS = (
+    word("state", "state", Run.State.values, "Only in this state."),
+    word("kind", "kind", Run.Kind.values, "Only of this kind."),
+    yes("suspect", "suspect", "1: only those marked suspect; 0: only the others."),
+    number("snapshot", "snapshot", "Only from this snapshot."),
+    *span("created", "created_at", "Asked for"),
+)
+
+
 class Runs(Endpoint):
     required_scope = TRAIN
 
     @extend_schema(
         operation_id="list_runs",
         parameters=[
-            *PAGE_PARAMETERS,
+            *page_parameters(ORDERS),
             OF_PROJECT,
-            OpenApiParameter("state", str, enum=Run.State.values),
-            OpenApiParameter("tries", str, enum=["true"], description="Tries alone, which are left out otherwise."),
+            *parameters(FILTERS),
+            OpenApiParameter("tries", bool, description="1: tries alone, which are left out otherwise.", default=False),
         ],
         responses=RunPage,
     )
     def get(self, request: Request) -> Response:
         """The runs of the projects whose engineer the caller is, oldest first."""
-        user, tries = asking(request), request.query_params.get("tries") == "true"
+        user, tries = asking(request), yes_or_no(request, "tries")
         runs = with_time_worked(runs_for(user, project=project_asked(request, user))).filter(tried__isnull=not tries)
-        if (state := request.query_params.get("state")) is not None:
-            if state not in Run.State.values:
-                raise ValidationError({"state": [f"One of {', '.join(Run.State.values)}."]})
-            runs = runs.filter(state=state)
-        return Response(page_of(runs, request, lambda rows: [*RunRow(rows, many=True).data]))
+        runs = filtered(runs, request, FILTERS)
+        return Response(page_of(runs, request, lambda rows: [*RunRow(rows, many=True).data], orders=ORDERS))
 
     @extend_schema(operation_id="start_run", request=StartShape, responses={201: RunAnswer})
     @idempotent
@@ -84,6 +91,7 @@ class Cancel(Endpoint):
     required_scope = TRAIN
 
     @extend_schema(operation_id="cancel_run", request=None, responses=RunAnswer)
+    @idempotent
     def post(self, request: Request, run: int) -> Response:
         """Stops the run: at once if no worker has it, else within seconds. Repeating it is harmless."""
         return Response(run_content(cancel_run(get_run_for(asking(request), run))))
@@ -93,6 +101,7 @@ class Resume(Endpoint):
     required_scope = TRAIN
 
     @extend_schema(operation_id="resume_run", request=None, responses=RunAnswer)
+    @idempotent
     def post(self, request: Request, run: int) -> Response:
         """Queues a failed or cancelled run again; it goes on from its last checkpoint."""
         return Response(run_content(resume_run(get_run_for(asking(request), run))))

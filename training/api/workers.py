@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotate.api.base import Endpoint, asking
+from annotate.api.filters import filtered, parameters, text, yes
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
 from annotate.models import User
 from training.models import Worker
@@ -82,12 +83,21 @@ class WorkerPage(serializers.Serializer[Any]):
     next = serializers.CharField(allow_null=True)
 
 
+FILTERS = (
+    text("queue", "queues__contains", "Only those that take runs from it.", same=lambda queue: [queue]),
+    yes("alive", "alive", "1: only those that live; 0: only the others."),
+)
+
+
 class Workers(Endpoint):
-    @extend_schema(operation_id="list_workers", parameters=PAGE_PARAMETERS, responses=WorkerPage)
+    @extend_schema(
+        operation_id="list_workers", parameters=[*PAGE_PARAMETERS, *parameters(FILTERS)], responses=WorkerPage
+    )
     def get(self, request: Request) -> Response:
         """Workers that were heard of in the last day: what they hold, and processors, memory and GPUs of each."""
         user = asking(request)
-        return Response(page_of(workers_for(user), request, lambda rows: _contents(rows, user)))
+        workers = filtered(workers_for(user), request, FILTERS)
+        return Response(page_of(workers, request, lambda rows: _contents(rows, user)))
 
 
 def _contents(workers: list[Worker], user: User) -> list[dict[str, Any]]:

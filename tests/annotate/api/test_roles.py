@@ -26,6 +26,7 @@ from annotate.services.imports import import_records
 from annotate.services.invitations import create_invitation
 from annotate.services.machines import create_machine
 from annotate.services.queue import next_leases
+from annotate.services.tokens import create_token
 from annotate.services.uploads import keep_upload
 from tests.annotate.api.conftest import Cast, token_client
 from tests.annotate.factories import make_task, make_user
@@ -45,6 +46,7 @@ COLUMNS = ("Anonymous", "Outsider", "Viewer", "Annotator", "Reviewer", "Manager"
 CELLS = {"yes", "own", "401", "403", "404", "login"}
 # The log-in and what belongs to it, all of allauth's; the admin's index stands for the admin.
 ELSEWHERE = ("/accounts/", "/admin/")
+OURS = "/accounts/tokens/"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def addresses() -> Iterator[tuple[str, Any]]:
                 yield re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path), one.callback
 
     for path, view in walk(get_resolver().url_patterns, "/"):
-        if not path.startswith(ELSEWHERE) and not path.startswith("/^api/"):
+        if path.startswith(OURS) or not path.startswith((*ELSEWHERE, "/^api/")):
             yield path, view
 
 
@@ -266,6 +268,7 @@ BODIES: dict[tuple[str, str], Body] = {
     ("POST", "/p/{slug}/rank/submit/"): lambda world, slot: {"lease": str(slot.lease_id)} | ranking_body(slot),
     ("POST", "/p/{slug}/rank/read/"): lambda world, slot: {"version": 1},
     ("GET", "/p/{slug}/rank/difference/"): lambda world, slot: compared(slot),
+    ("POST", "/accounts/tokens/"): lambda world, slot: {"name": "loader", "scopes": ["read"], "days": "7"},
     ("POST", "/preferences/"): lambda world, slot: {"theme": "dark"},
     ("POST", "/p/{slug}/snapshots/"): lambda world, slot: {"name": "s", "annotator_kinds": "human", "kinds": "normal"},
     ("POST", "/p/{slug}/setup/"): lambda world, slot: setup_body(world),
@@ -317,6 +320,7 @@ def ask(row: Row, world: World, user: User | None, *, holder: User) -> Any:
         model=world.model,
         number=1,
         **{"try": _tried(row, world)} if "{try}" in row.path else {},
+        token=create_token(user=holder, name="t", scopes=["read"])[0].pk if "{token}" in row.path else "",
         upload=_uploaded(world, holder) if "{upload}" in row.path else "",
         **world.settled,
     )

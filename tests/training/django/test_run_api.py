@@ -96,6 +96,28 @@ def test_starting_twice_with_one_key_starts_one_run(snapshot: Snapshot, people: 
     assert Run.objects.count() == 1
 
 
+def test_a_resume_that_comes_twice_does_not_undo_what_came_between(snapshot: Snapshot, people: RunCast) -> None:
+    client, run = client_of(people.alice), queue_run(snapshot)
+    model = ModelVersion.objects.create(
+        project=run.project, name="m", kind="reward", run=run, folder="1/model", size_bytes=1
+    )
+    client.post(f"/api/v1/runs/{run.pk}/cancel/")
+    for path, sent in (
+        (f"/api/v1/runs/{run.pk}/resume/", {}),
+        (f"/api/v1/models/{model.pk}/promote/", {"stage": "candidate"}),
+        (f"/api/v1/runs/{run.pk}/checkpoints/", {"keep": True}),
+    ):
+        first = client.post(path, sent, HTTP_IDEMPOTENCY_KEY="k")
+        assert first.status_code == 200, first.content
+        Run.objects.filter(pk=run.pk).update(state="cancelled", finished_at=run.created_at, keeps_checkpoints=False)
+        ModelVersion.objects.update(stage="archived")
+        again = client.post(path, sent, HTTP_IDEMPOTENCY_KEY="k")
+        assert (again.status_code, again.json(), again["Idempotent-Replay"]) == (200, first.json(), "true"), path
+        run.refresh_from_db()
+        assert (run.state, run.keeps_checkpoints) == ("cancelled", False)
+        assert ModelVersion.objects.get().stage == "archived"
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "field"),
     [

@@ -202,38 +202,6 @@ def test_a_run_from_the_doorbell_to_the_registry(snapshot: Snapshot, start_worke
     assert not (run.folder / "out" / "cache").exists()
 
 
-def test_a_chain_from_rankings_to_a_policy(snapshot: Snapshot, start_worker: Callable[[str], Worker]) -> None:
-    """SFT, a reward model on it, PPO with both: started at once, one worker does them in turn."""
-    short = {"max_steps": 2, "batch_size": 4, "lora_rank": 2}
-
-    def begin(kind: str, base_model: str, inputs: dict[str, str], **config: Any) -> Run:
-        return start_run(
-            project=snapshot.project, started_by=None, kind=kind, snapshot=snapshot, base_model=base_model,
-            config=short | config, inputs=inputs,
-        )  # fmt: skip
-
-    sft = begin("sft", "tiny", {}, max_response_length=4)
-    reward = begin("reward", f"run:{sft.pk}", {})
-    ppo = begin(
-        "ppo",
-        f"run:{sft.pk}",
-        {"reward_model": f"run:{reward.pk}"},
-        max_response_length=4,
-        reward=["format*0.1"],
-        evaluation_prompts=2,
-    )
-    start_worker("gpu")
-    for run in (sft, reward, ppo):
-        wait_for(run, lambda run: run.is_finished)
-        assert (run.state, run.reason, run.attempt) == ("succeeded", "", 1), run.log_tail
-    policy, scorer, taught = (ModelVersion.objects.get(run=run) for run in (sft, reward, ppo))
-    assert (policy.kind, scorer.kind, taught.kind) == ("policy", "reward", "policy")
-    assert scorer.parent == taught.parent == policy
-    rows = RunMetric.objects.filter(run=ppo)
-    assert [row.step for row in rows.order_by("step")] == [1, 2]
-    assert {"ppo/reward/model", "ppo/reward/format"} <= set(rows.first().values)  # type: ignore[union-attr]
-
-
 def test_a_failure_tells_its_reason_and_the_last_lines(
     snapshot: Snapshot, start_worker: Callable[[str], Worker]
 ) -> None:
