@@ -18,6 +18,7 @@ __all__ = ["DONE", "NOT_WHOLE", "REFUSED", "UNREACHED", "WAITED", "main", "parse
 
 #: Of exports: see docs/formats.md.
 EXPORT_OPTIONS = {
+    "reviewed": "yes: only rankings accepted in review",
     "split": "train, validation or test alone",
     "models": "yes or no: whether the names of models go out",
     "key": "pseudonyms of annotators under this key instead of the project's",

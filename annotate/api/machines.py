@@ -76,6 +76,8 @@ class MachinePage(serializers.Serializer[Any]):
 
 
 class Machines(Endpoint):
+    tells_secrets = True
+
     @extend_schema(operation_id="list_machines", parameters=PAGE_PARAMETERS, responses=MachinePage)
     def get(self, request: Request, slug: str) -> Response:
         """The project's machines, those sent away too, without their tokens."""
@@ -117,6 +119,8 @@ class OneMachine(Endpoint):
 
 
 class MachineToken(Endpoint):
+    tells_secrets = True
+
     @extend_schema(operation_id="renew_machine_token", request=None, responses={201: MachineTokenAnswer})
     @idempotent_but("token")
     def post(self, request: Request, slug: str, machine: int) -> Response:
