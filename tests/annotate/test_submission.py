@@ -10,7 +10,7 @@ from django.utils import timezone
 from annotate.errors import Conflict, Invalid, NotFound
 from annotate.models import Change, Draft, Entry, Lease, Project, Ranking, Slot, User
 from annotate.preferences import Answer, Rewrite
-from annotate.services import withdrawals
+from annotate.services import blanking
 from annotate.services.counters import record_changes
 from annotate.services.drafts import save_draft
 from annotate.services.overlaps import set_overlap_of_all
@@ -192,7 +192,7 @@ def test_no_draft_is_written_by_whoever_types_while_the_prompt_is_withdrawn(
         finally:
             saved.set()
 
-    monkeypatch.setattr(withdrawals, "record_changes", recorded)
+    monkeypatch.setattr(blanking, "record_changes", recorded)
     _withdrawn, refused = at_once(2, work)
     assert isinstance(refused, Conflict) and refused.code == "withdrawn"
     assert not Draft.objects.exists()

@@ -80,7 +80,7 @@ def ask_both_and_send(page: Page, url: str, policy: ModelVersion) -> None:
     model = page.get_by_label("Model", exact=True)
     model.select_option(model.locator("option", has_text=policy.name).get_attribute("value"))
     page.get_by_label("Beside it").select_option("tiny")
-    page.get_by_label("Responses of each").fill("2")
+    page.get_by_label("Responses of each").select_option("2")
     page.get_by_label("Longest response, tokens").fill("16")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#try-live")).to_have_attribute("data-state", "succeeded", timeout=PATIENCE_MS)

@@ -25,6 +25,7 @@ def test_the_schedule_names_tasks_that_workers_know_and_lets_messages_expire() -
         "webapp.prune_checkpoints",
         "webapp.remove_left_files",
         "webapp.forget_deliveries",
+        "annotate.count_feeds_ahead",
         "annotate.deliver_webhooks",
         "annotate.go_on_withdrawing",
     }

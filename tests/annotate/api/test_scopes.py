@@ -29,7 +29,7 @@ def expected_scope(method: str, path: str) -> str:
     """What it must be, by a rule that the code does not know."""
     if method == "GET":
         return "read"
-    if path.endswith("/send/"):
+    if path.endswith(("/send/", "/review/", "/withdraw/")):
         return "write"
     if RANKED.search(path):
         return "annotate"
