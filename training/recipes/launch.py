@@ -1,5 +1,6 @@
 """From the command line to a recipe and back to an exit code: what all recipes share around their loop."""
 
+import gc
 import sys
 import traceback
 import warnings
@@ -108,6 +109,7 @@ def launch(
     Returns:
         0, 2, 3, 4 or 143 as the module ``training.core.process`` says; ``exit.json`` holds the same.
     """
+    collect_garbage_of_the_run()
     arguments = sys.argv[1:] if arguments is None else arguments
     program = f"python -m training.recipes.{recipe}"
     try:
@@ -128,6 +130,13 @@ def launch(
             raise  # else neither file takes a word, and the exit code has to say it
     session.world.leave()
     return code
+
+
+def collect_garbage_of_the_run() -> None:
+    """Ends the pause that the package began, and leaves out for good what was loaded in it."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def quieten_transformers() -> None:
