@@ -6,7 +6,7 @@ Imported rankings of four responses each (prompts of about 300 bytes, responses 
 prompt) are read through `open_export`, as the API, the command and the page read them: as `plackett`, as `trl`, as
 `trl` in Parquet, and as the pairs of the majority. Beside them COPY TO emits one joined line for each ranking: ids,
 messages, the texts with their tiers, annotator and time. All on one Postgres that does not flush to disk, one after
-the other, each export in a process of its own. Printed are rankings and megabytes a second, their share of COPY's
+the other, each export in a process of its own; the feed is counted ahead, as the clock has it done. Printed are rankings and megabytes a second, their share of COPY's
 rankings a second (the quicker of two), the growth of the process's memory, and the time to the first byte.
 """
 
@@ -51,6 +51,7 @@ def prepare(rankings: int) -> None:
     """The project whose rankings are exported; tables as autovacuum leaves them, so that no reader tidies up first."""
     from django.db import connection
 
+    from annotate.services import feed_blocks
     from annotate.services.projects import create_project
     from benchmarks.data_rows import write_rankings
 
@@ -59,6 +60,9 @@ def prepare(rankings: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE")
     print(f"{rankings:,} rankings written in {time.perf_counter() - started:.0f} s", flush=True)
+    started = time.perf_counter()
+    blocks = feed_blocks.count_ahead()  # as the clock does once a minute
+    print(f"{blocks} blocks of the feed counted ahead in {time.perf_counter() - started:.0f} s", flush=True)
 
 
 def measure_copy() -> tuple[int, int, float]:

@@ -87,7 +87,8 @@ def test_another_machine_goes_on_from_the_checkpoint_in_the_bucket(
     assert sum(one.size_bytes for one in files.values()) == model.size_bytes
     names = {one["path"].split("/")[0] for one in run.stored["files"]}  # type: ignore[index]
     assert {"model", "metrics.jsonl", "report.json", "run.json"} <= names and "checkpoints" not in names
-    assert [one["step"] for one in run.stored["checkpoints"]][:1] == [run.total_steps]  # type: ignore[index]
+    newest = run.stored["checkpoints"][0]["step"]  # type: ignore[index]
+    assert newest >= second.from_step  # the model is there: nobody waits for the last ones
     # What the second machine fetched and made is there for its next run.
     (fetched,) = (tmp_path / "gpu-2" / "fetched").iterdir()
     assert (fetched / "out" / "model" / "config.json").is_file() and not (fetched / "out" / "checkpoints").exists()
@@ -97,11 +98,11 @@ def test_a_run_goes_on_while_the_bucket_is_away_and_succeeds_only_when_its_model
     snapshot: Snapshot, bucket: dict[str, str], line: Line, start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
     worker = start_worker("gpu", **bucket, PLACKETT_STORE_PATIENCE="2")
-    run = start(snapshot, **{**STEPS, "epochs": 2})
+    run = start(snapshot, **STEPS)
     wait_for(run, lambda run: run.step > 0)
     line.cut()
     wait_for(run, lambda run: run.is_finished)
-    assert run.state == "failed" and run.step == run.total_steps == 32, run.reason
+    assert run.state == "failed" and run.step == run.total_steps == 160, run.reason
     assert "could not be put into the artifact store" in run.reason and "resume" in run.reason
     assert not ModelVersion.objects.exists()
     out = tmp_path / "gpu" / "runs" / str(run.pk) / "out"
