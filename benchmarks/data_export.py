@@ -6,8 +6,9 @@ Imported rankings of four responses each (prompts of about 300 bytes, responses 
 prompt) are read through `open_export`, as the API, the command and the page read them: as `plackett`, as `trl`, as
 `trl` in Parquet, and as the pairs of the majority. Beside them COPY TO emits one joined line for each ranking: ids,
 messages, the texts with their tiers, annotator and time. All on one Postgres that does not flush to disk, one after
-the other, each export in a process of its own; the feed is counted ahead, as the clock has it done. Printed are rankings and megabytes a second, their share of COPY's
-rankings a second (the quicker of two), the growth of the process's memory, and the time to the first byte.
+the other, each export in a process of its own; the feed is counted ahead, as the clock has it done. Printed are
+rankings and megabytes a second, their share of COPY's rankings a second (the quicker of two), the growth of the
+process's memory, and the time to the first byte.
 """
 
 import argparse
