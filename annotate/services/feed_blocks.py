@@ -33,5 +33,5 @@ def _count_block(project: Project, number: int) -> bool:
     taken_back = (Change.Kind.REVISION, Change.Kind.WITHDRAWAL)
     if Change.objects.filter(project=project, number__gt=as_of, kind__in=taken_back).exists():
         return False
-    made = FeedBlock(project=project, number=number, as_of=as_of, shapes=shapes)
-    return bool(FeedBlock.objects.bulk_create([made], ignore_conflicts=True))
+    FeedBlock.objects.get_or_create(project=project, number=number, defaults={"as_of": as_of, "shapes": shapes})
+    return True
