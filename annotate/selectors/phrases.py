@@ -1,6 +1,7 @@
 """Where a phrase stands in what a project holds in words: an exact substring, found a bounded look at a time."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,17 @@ class _Kind:
             found |= Q(**{f"said_{name}__contains": _as_json(phrase)})
         return rows.filter(found)
 
+    def texts_of(self, row: Any) -> Iterator[tuple[str, str]]:
+        """Every text that a row holds, with the name of its column; of messages their contents, of JSON its strings."""
+        for name in self.texts:
+            yield name, getattr(row, name) or ""
+        for name in self.objects:
+            value = getattr(row, name)
+            if name == "messages":
+                yield from ((name, one["content"]) for one in value)
+            else:
+                yield from ((name, text) for text in strings_in(value))
+
     def found(self, row: Any) -> Found:
         task = row.task_id if hasattr(row, "task_id") else row.ranking.task_id if self.name == "review_note" else None
         writer = getattr(row, "annotator", None) or getattr(row, "reviewer", None)
@@ -129,6 +141,29 @@ def find_phrase(project: Project, phrase: str, *, at: Place | None = None) -> tu
     if ends:
         return found, Place(at.kind, ends[0])
     return found, Place(at.kind + 1) if at.kind + 1 < len(KINDS) else None
+
+
+def found_again(project: Project, phrase: str, chosen: Iterable[tuple[str, int]]) -> list[Found]:
+    """Those of the chosen rows (kind and id) that are this project's and still hold the phrase, in the usual order."""
+    asked = set(chosen)
+    found: list[Found] = []
+    for kind in KINDS:
+        rows = kind.of(project).filter(pk__in=[pk for name, pk in asked if name == kind.name]).order_by("pk")
+        found += [kind.found(row) for row in kind.holding(rows, phrase)]
+    return found
+
+
+def strings_in(value: object) -> Iterator[str]:
+    """Every string in a JSON value, names of objects too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield name
+            yield from strings_in(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from strings_in(one)
 
 
 def _as_json(phrase: str) -> str:
