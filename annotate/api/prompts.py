@@ -13,7 +13,7 @@ from annotate.api.idempotency import idempotent_once_finished
 from annotate.api.pagination import page_of, page_parameters
 from annotate.api.parsers import CsvParser, ParquetParser, RecordLinesParser, RecordListParser
 from annotate.api.queries import one_of, whole_number, yes_or_no
-from annotate.api.serializers import ImportAnswer, PromptPage, RecordsShape
+from annotate.api.shapes.prompts import ImportAnswer, PromptPage, RecordsShape
 from annotate.interchange import FORMATS
 from annotate.interchange.mapping import MappingError, mapping_from
 from annotate.interchange.records import FileError

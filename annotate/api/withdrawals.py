@@ -10,7 +10,7 @@ from rest_framework.response import Response as Answer
 from annotate.api.base import Endpoint, asking
 from annotate.api.idempotency import idempotent, idempotent_once_finished
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
-from annotate.api.withdrawal_shapes import WithdrawalPage, WithdrawAnswer, WithdrawShape
+from annotate.api.shapes.withdrawals import WithdrawalPage, WithdrawAnswer, WithdrawShape
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, Prompt, Ranking, Response, Role, User, Withdrawal
 from annotate.selectors.access import get_anyones_ranking_for, get_prompt_for

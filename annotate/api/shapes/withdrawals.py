@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from annotate.api.queries import MAX_ID
-from annotate.api.serializers import Shape
+from annotate.api.shapes.base import Shape
 from annotate.models import Withdrawal
 from annotate.selectors.phrases import KINDS, MAX_CHARACTERS
 
