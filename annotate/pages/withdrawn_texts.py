@@ -130,7 +130,7 @@ def _withdraw(request: HttpRequest, project: Project, form: TextForm) -> HttpRes
 
 
 def _say_done(request: HttpRequest, *, done: int, left: int) -> None:
-    words = ngettext("%(count)d place is withdrawn.", "%(count)d places are withdrawn.", done) % {"count": done}
+    words = ngettext("%(count)d thing is withdrawn.", "%(count)d things are withdrawn.", done) % {"count": done}
     if not left:
         messages.success(request, words if done else _("What you chose is gone already."))
         return

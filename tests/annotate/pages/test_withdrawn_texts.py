@@ -54,7 +54,11 @@ def values(page: str, name: str = "found") -> list[str]:
 def test_every_place_is_found_with_the_text_marked(world: World, mia: Client) -> None:
     page = post(mia, step="search")
     expected = [f"{one.kind}:{one.id}" for one in every(world.project, PHRASE)]
-    assert len(expected) == 10 and values(page) == values(page, "shown") == expected
+    assert (
+        len(expected) == 10
+        and f"10 things hold “{PHRASE}”" in page
+        and values(page) == values(page, "shown") == expected
+    )
     assert f"Who is <mark>{PHRASE}</mark>, and {PHRASE} where?" in page
     assert f"Who is {PHRASE}, and <mark>{PHRASE}</mark> where?" in page
     assert f"ask <mark>{PHRASE}</mark> &lt;b&gt;now&lt;/b&gt;" in page
@@ -113,7 +117,7 @@ def test_looking_says_what_the_chosen_would_take_and_changes_nothing(
     page = post(mia, step="look", found=[bobs])
     assert "2 rankings (revisions counted)" in page and "1 snapshot holds some of it" in page and "all" in page
     assert "1 model was trained from it" in page and "rm-1" in page and "in all its revisions" in page
-    assert values(page) == [bobs] and "stands in 10" not in page
+    assert values(page) == [bobs] and "10 things hold" not in page
     note = next(one for one in values(post(mia, step="search")) if one.startswith("skip_note:"))
     page = post(mia, step="look", found=[note])
     assert "1 note on a skip" in page and "No snapshot holds any of it." in page and "rm-1" not in page
@@ -126,6 +130,27 @@ def test_all_that_is_shown_can_be_chosen_at_once_and_nothing_is_too_little(mia: 
     looked = post(mia, step="look", all="1", shown=values(page, "shown"))
     assert values(looked) == values(page) and "1 prompt" in looked and "A prompt goes with" in looked
     assert "Choose what is to go." in post(mia, step="look")
+
+
+def hidden(page: str) -> dict[str, list[str]]:
+    """What the form with the text's places sends along whatever is pressed."""
+    form = next(one for one in re.findall(r"<form.*?</form>", page) if 'class="found card"' in one)
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form):
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def test_a_single_find_goes_from_form_to_form(world: World, mia: Client) -> None:
+    body = {"text": "Who is zanz", "step": "search"}
+    page = " ".join(mia.post(PAGE, body).content.decode().split())
+    assert "1 thing holds" in page and 'name="all"' not in page
+    chosen = hidden(page) | {"found": values(page)}
+    assert chosen["step"] == ["look"]
+    asked = " ".join(mia.post(PAGE, chosen).content.decode().split())
+    assert "Withdraw this?" in asked
+    done = mia.post(PAGE, hidden(asked) | {"step": "withdraw", "reason": "R"}).content.decode()
+    assert "1 thing is withdrawn." in done and "stands nowhere" in done
 
 
 def test_only_what_holds_the_text_in_this_project_can_be_chosen(world: World, mia: Client) -> None:
@@ -146,7 +171,7 @@ def test_the_chosen_goes_and_the_rest_stays_and_is_shown(world: World, mia: Clie
     snapshot = freeze_snapshot(project=world.project, name="all")
     chosen = [one for one in values(post(mia, step="search")) if one.startswith(("response:", "flag_note:"))]
     page = post(mia, step="withdraw", found=chosen, reason="  Request\n 17 ")
-    assert "2 places are withdrawn." in page and len(values(page)) == 8 and not set(chosen) & set(values(page))
+    assert "2 things are withdrawn." in page and len(values(page)) == 8 and not set(chosen) & set(values(page))
     rows = list(Withdrawal.objects.order_by("kind").values_list("kind", "by__username", "reason"))
     assert rows == [("note", "mia", "Request 17"), ("response", "mia", "Request 17")]
     assert page.count("Request 17") == 2  # in the list of what was withdrawn
@@ -176,7 +201,7 @@ def test_what_takes_too_long_is_gone_on_with(world: World, mia: Client, monkeypa
     chosen = values(post(mia, step="search"))
     monkeypatch.setattr(withdrawn_texts, "SECONDS", -1.0)
     page = post(mia, step="withdraw", found=chosen, reason="R 17")
-    assert "0 places are withdrawn. 10 are left: go on with them here." in page and values(page) == chosen
+    assert "0 things are withdrawn. 10 are left: go on with them here." in page and values(page) == chosen
     assert "> R 17</textarea>" in page and "What it reaches" in page
     monkeypatch.undo()
     assert "stands nowhere" in post(mia, step="withdraw", found=values(page)) and places_of(PHRASE) == []
@@ -186,7 +211,7 @@ def test_what_is_being_handed_in_is_left_and_said(world: World, mia: Client, mon
     monkeypatch.setattr("annotate.services.locks.ATTEMPTS", 0)  # as when somebody is in the way for seconds
     chosen = [one for one in values(post(mia, step="search")) if one.startswith(("prompt:", "draft:"))]
     page = post(mia, step="withdraw", found=chosen)
-    assert "1 place is withdrawn. 1 is left: go on with it here." in page
+    assert "1 thing is withdrawn. 1 is left: go on with it here." in page
     assert values(page) == [one for one in chosen if one.startswith("prompt:")]
 
 
