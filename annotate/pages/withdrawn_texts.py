@@ -26,8 +26,8 @@ from annotate.selectors.projects import get_project_for, membership_of
 from annotate.selectors.withdrawals import reach_of_found
 from annotate.services.withdrawals import check_reason, withdraw_found
 
-#: So many are shown at once, or a few more; and how long a request looks for them.
-ENOUGH, LOOK_SECONDS = 50, 2.0
+#: So many are shown at once, and so long a request looks for them.
+PAGE, LOOK_SECONDS = 20, 2.0
 #: How long a request withdraws before it asks whether to go on.
 SECONDS = 5.0
 
@@ -156,11 +156,11 @@ def _ask(
 
 
 def _find(project: Project, phrase: str, place: Place | None) -> tuple[list[Found], Place | None]:
-    """Enough places for a page, or what a request has time to look through."""
+    """A page of what holds it, or what a request has time to look through."""
     found: list[Found] = []
     until = time.monotonic() + LOOK_SECONDS
-    while place is not None and len(found) < ENOUGH and time.monotonic() < until:
-        more, place = find_phrase(project, phrase, at=place)
+    while place is not None and len(found) < PAGE and time.monotonic() < until:
+        more, place = find_phrase(project, phrase, at=place, limit=PAGE - len(found))
         found += more
     return found, place
 

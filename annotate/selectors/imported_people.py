@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from annotate.errors import NotFound
 from annotate.models import Membership, Project, Ranking, User
 
-PAGE = 50
+PAGE = 20
 
 
 def imported_people(project: Project, *, words: str = "") -> QuerySet[User]:

@@ -118,11 +118,14 @@ KINDS = (
 )
 
 
-def find_phrase(project: Project, phrase: str, *, at: Place | None = None) -> tuple[list[Found], Place | None]:
-    """The next rows that hold the phrase, at most PAGE, and where to go on; None when everything was looked at.
+def find_phrase(
+    project: Project, phrase: str, *, at: Place | None = None, limit: int | None = None
+) -> tuple[list[Found], Place | None]:
+    """The next rows that hold the phrase, and where to go on; None when everything was looked at.
 
-    Looks through prompts, responses, demonstrations, rankings (rationale, edited version, unknown keys), notes of
-    skips, flags and reviews, and drafts: one kind at a time, at most WINDOW rows, so an empty page may lead to another.
+    At most `limit` of them, PAGE unless told. Looks through prompts, responses, demonstrations, rankings (rationale,
+    edited version, unknown keys), notes of skips, flags and reviews, and drafts: one kind at a time, at most WINDOW
+    rows, so an empty page may lead to another.
 
     Raises:
         Invalid: the phrase is shorter than 3 or longer than 1,000 characters.
@@ -130,14 +133,14 @@ def find_phrase(project: Project, phrase: str, *, at: Place | None = None) -> tu
     if not MIN_CHARACTERS <= len(phrase) <= MAX_CHARACTERS or "\0" in phrase:
         words = _("From %(low)d to %(high)d characters.") % {"low": MIN_CHARACTERS, "high": MAX_CHARACTERS}
         raise Invalid(words, fields={"text": words})
-    at = at or Place()
+    at, limit = at or Place(), limit or PAGE
     kind = KINDS[at.kind]
     beyond = kind.of(project).filter(pk__gt=at.after).order_by("pk")
     ends = list(beyond.values_list("pk", flat=True)[WINDOW - 1 : WINDOW])
     looked_at = beyond.filter(pk__lte=ends[0]) if ends else beyond
-    found = [kind.found(row) for row in kind.holding(looked_at, phrase)[: PAGE + 1]]
-    if len(found) > PAGE:
-        return found[:PAGE], Place(at.kind, found[PAGE - 1].id)
+    found = [kind.found(row) for row in kind.holding(looked_at, phrase)[: limit + 1]]
+    if len(found) > limit:
+        return found[:limit], Place(at.kind, found[limit - 1].id)
     if ends:
         return found, Place(at.kind, ends[0])
     return found, Place(at.kind + 1) if at.kind + 1 < len(KINDS) else None

@@ -49,7 +49,7 @@ def test_each_stands_on_the_page_of_people_with_what_they_ranked(project: Projec
     make_task(project)
     submit(next_leases(project=project, annotator=bob)[0], bob)
     page = text_of(mia, PEOPLE)
-    here = page[page.index("Came with imported data") : page.index("Open invitations")]
+    here = page[page.index("Came with imported data") : page.index("Invite someone")]
     assert '<td role="cell" class="break">Ann</td> <td role="cell" data-label="Rankings">2</td>' in here
     assert 'Eve <span class="soft">(Example)</span>' in here and "Otto" not in here and "bob" not in here
     for one in (ann, example):

@@ -76,12 +76,12 @@ def test_what_is_nowhere_is_said_to_be_nowhere(mia: Client) -> None:
 
 def test_a_long_search_goes_on_from_page_to_page(world: World, mia: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = values(post(mia, step="search"))
-    monkeypatch.setattr("annotate.selectors.phrases.PAGE", 2)
-    monkeypatch.setattr(withdrawn_texts, "ENOUGH", 2)
+    monkeypatch.setattr(withdrawn_texts, "PAGE", 2)
     found, cursor = [], ""
     for _page in range(20):
         page = post(mia, cursor=cursor)
         found += values(page)
+        assert len(values(page)) <= 2
         further = [one for one in values(page, "cursor") if one != cursor]
         if not further:
             break
