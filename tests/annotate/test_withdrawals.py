@@ -353,9 +353,8 @@ def test_the_command_counts_first_and_then_withdraws() -> None:
         with pytest.raises(CommandError):
             say(project="tales", text=PHRASE, reason=reason)
     assert not Withdrawal.objects.exists()
-    assert "withdrawn: 1 drafts, 1 flag notes" in say(project="tales", text=PHRASE, reason="R 17").replace(
-        "responses, ", ""
-    )
+    told = say(project="tales", text=PHRASE, reason="R 17")
+    assert "withdrawn: 1 drafts, 1 flag notes" in told.replace("responses, ", "")
     assert places_of(PHRASE) == [] and Ranking.objects.filter(withdrawn_at=None).count() == 1
     assert set(Withdrawal.objects.values_list("reason", flat=True)) == {"R 17"}
     assert "nothing" in say(project="tales", annotator=pseudonym, dry_run=True)

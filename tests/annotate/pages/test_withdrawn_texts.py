@@ -54,11 +54,8 @@ def values(page: str, name: str = "found") -> list[str]:
 def test_every_place_is_found_with_the_text_marked(world: World, mia: Client) -> None:
     page = post(mia, step="search")
     expected = [f"{one.kind}:{one.id}" for one in every(world.project, PHRASE)]
-    assert (
-        len(expected) == 10
-        and f"10 things hold “{PHRASE}”" in page
-        and values(page) == values(page, "shown") == expected
-    )
+    assert len(expected) == 10 and values(page) == values(page, "shown") == expected
+    assert f"10 things hold “{PHRASE}”" in page
     assert f"Who is <mark>{PHRASE}</mark>, and {PHRASE} where?" in page
     assert f"Who is {PHRASE}, and <mark>{PHRASE}</mark> where?" in page
     assert f"ask <mark>{PHRASE}</mark> &lt;b&gt;now&lt;/b&gt;" in page
