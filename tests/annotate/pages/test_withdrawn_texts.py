@@ -157,7 +157,9 @@ def test_only_what_holds_the_text_in_this_project_can_be_chosen(world: World, mi
     odd = ["", "ranking", "ranking:x", "ranking:-1", f"ranking:{10**30}", "snapshot:1", "ranking:²"]
     for step in ("look", "withdraw"):
         answer = mia.post(PAGE, {"text": PHRASE, "step": step, "found": [*ids, *odd]})
-        assert answer.status_code == 200
+        page = answer.content.decode()
+        assert answer.status_code == 200 and f"{PHRASE}</mark>!" not in page
+        assert ("Choose what is to go." if step == "look" else "What you chose is gone already.") in page
     assert not Withdrawal.objects.exists() and not Response.objects.exclude(withdrawn_at=None).exists()
 
 
