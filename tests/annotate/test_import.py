@@ -30,6 +30,7 @@ from annotate.models import (
 )
 from annotate.preferences import split_for_group
 from annotate.services import imports
+from annotate.services.import_sources import one_ahead
 from annotate.services.imports import StrictImportRefused, import_files, import_records, import_stream, undo_import
 from annotate.services.queue import next_leases
 from annotate.services.rankings import submit_ranking
@@ -449,6 +450,62 @@ def test_an_import_of_hundreds_leaves_the_planner_with_their_number() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT reltuples FROM pg_class WHERE relname IN ('annotate_ranking', 'annotate_change')")
         assert [count >= imports.LARGE for (count,) in cursor.fetchall()] == [True, True]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_keys_of_new_rows_are_checked_without_reading_the_whole_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tables that nobody has counted yet the planner may take the index of the project, which all prompts share."""
+    monkeypatch.setattr(imports, "CHUNK_RECORDS", imports.LARGE)
+    count = 4 * imports.LARGE
+    forget_statistics()
+    connection.close()  # and with it the plans
+    before = rows_read()
+    put(make_project(), *(line(f"{number}?") for number in range(count)))
+    after = rows_read()
+    assert {table: after[table] - before[table] for table in after if after[table] - before[table] > 40 * count} == {}
+
+
+def forget_statistics() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_clear_relation_stats('public', relname),"
+            " pg_clear_attribute_stats('public', relname, attname, false)"
+            " FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
+            " WHERE relname LIKE 'annotate_%%' AND relkind = 'r' AND attnum > 0"
+        )
+
+
+def rows_read() -> dict[str, int]:
+    """How many rows of each table statements have read so far."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute(
+            "SELECT relname, coalesce(idx_tup_fetch, 0) + seq_tup_read FROM pg_stat_user_tables"
+            " WHERE relname LIKE 'annotate_%%'"
+        )
+        return dict(cursor.fetchall())
+
+
+@pytest.mark.parametrize("lines", [1, 5, 6])
+def test_a_file_is_read_one_chunk_ahead_and_nothing_is_lost_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: int
+) -> None:
+    monkeypatch.setattr(imports, "CHUNK_RECORDS", 2)
+    file = written(tmp_path / "lines.jsonl", *(line(f"{number}?", external_id=f"{number}") for number in range(lines)))
+    (report,) = import_files(project=make_project(), files=[file], format="plackett")
+    assert report.written == lines
+    assert list(Prompt.objects.order_by("pk").values_list("external_id", flat=True)) == list(map(str, range(lines)))
+
+
+def test_what_reading_ahead_raises_comes_after_the_chunks_before_it() -> None:
+    def chunks() -> Iterator[int]:
+        yield from (1, 2)
+        raise FileError("the disk is gone")
+
+    ahead = one_ahead(chunks())
+    assert [next(ahead), next(ahead)] == [1, 2]
+    with pytest.raises(FileError, match="the disk is gone"):
+        next(ahead)
 
 
 def test_memory_stays_level(monkeypatch: pytest.MonkeyPatch) -> None:
