@@ -23,7 +23,7 @@ from annotate.models import Project, RankingTask, Snapshot, Webhook, WebhookDeli
 from annotate.services.machines import create_machine
 from annotate.services.queue import next_leases
 from annotate.services.tokens import create_token
-from tests.annotate.api.conftest import ALL_SCOPES, Cast
+from tests.annotate.api.conftest import ALL_SCOPES, Cast, ClientFor
 from tests.annotate.api.test_roles import api_operations, names_aside
 from tests.annotate.factories import make_task
 from tests.annotate.helpers import submit
@@ -115,11 +115,26 @@ def test_the_document_and_its_page_are_served(cast: Cast) -> None:
     browser.force_login(cast.bob)
     served = browser.get("/api/schema/", headers={"Accept": "application/vnd.oai.openapi+json"})
     assert served.status_code == 200 and json.loads(served.content)["paths"].keys() == DOCUMENT["paths"].keys()
+    assert json.loads(browser.get("/api/schema/?format=json").content) == json.loads(served.content)
+    assert browser.get("/api/schema/").content.startswith(b"openapi: 3")
+    assert browser.get("/api/schema/?format=html").status_code == 400
     assert browser.get("/api/docs/").status_code == 200
     script = browser.get("/api/docs/", {"script": ""})
     assert script.status_code == 200 and script["Content-Type"].startswith("application/javascript")
     assert Client().get("/api/docs/").status_code == 302
     assert APIClient().get("/api/schema/").status_code == 401
+
+
+def test_the_document_is_made_once_and_told_like_other_answers(
+    cast: Cast, client_for: ClientFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_for(cast.vera)
+    first = client.get("/api/schema/?format=json", headers={"Accept-Encoding": "gzip"})
+    assert first["Content-Encoding"] == "gzip" and "RateLimit" in first
+    monkeypatch.setattr(SchemaGenerator, "get_schema", None)  # nobody makes it again
+    assert client.get("/api/schema/?format=json").json()["openapi"]
+    assert client.get("/api/schema/?format=json", headers={"If-None-Match": first["ETag"]}).status_code == 304
+    assert client.get("/api/schema/", headers={"If-None-Match": first["ETag"]}).status_code == 200
 
 
 # --- drawn requests --------------------------------------------------------------------------------------------------
