@@ -38,7 +38,7 @@ class StrictJSONParser(BaseParser):
         try:
             return parse_json(text)
         except RecordError as problem:
-            raise ParseError(f"The body cannot be read: it is {problem}.") from None
+            raise ParseError(f"The body cannot be read: {problem}.") from None
 
 
 class RecordLinesParser(BaseParser):
