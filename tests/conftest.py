@@ -9,9 +9,11 @@ from pathlib import Path
 import django
 import pytest
 from django.db import connection
+from django.test import TransactionTestCase
 from django.utils import translation
 
 from tests.compiled import compiled_once
+from tests.emptying import empty_after
 from tests.order import long_first
 from tests.servers import start_test_servers
 from webapp.catalogues import compile_catalogues
@@ -41,6 +43,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 compile_catalogues()
 _servers()
 django.setup()
+TransactionTestCase._fixture_teardown = empty_after  # type: ignore[method-assign]
 
 
 def pytest_configure(config: pytest.Config) -> None:
