@@ -135,7 +135,5 @@ def _mapping(request: Request) -> dict[str, str]:
 def _body(request: Request) -> Any:
     body = request.data
     if not hasattr(body, "read"):
-        if request.headers.get("Transfer-Encoding"):
-            raise ParseError("Send the body with its Content-Length; one in chunks of unknown number cannot be read.")
         raise ParseError("The body is empty.")
     return body

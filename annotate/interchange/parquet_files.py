@@ -10,7 +10,7 @@ from typing import Any
 
 from annotate.interchange.cells import FIELDS as FIELDS
 from annotate.interchange.cells import fields_of, record_of
-from annotate.interchange.records import BadRecord, FileError, RecordError, SeenKeys
+from annotate.interchange.records import MAX_COLUMNS, BadRecord, FileError, RecordError, SeenKeys, first_repeated
 from annotate.interchange.streams import Read, Source, first_of_its_key
 
 FORMAT = "parquet"
@@ -61,7 +61,9 @@ def columns_of_file(source: Source) -> list[str]:
 
 def _columns(file: Any) -> list[str]:
     names = list(file.schema_arrow.names)
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if len(names) > MAX_COLUMNS:
+        raise FileError(f"there are {len(names):,} columns; there may be {MAX_COLUMNS:,}")
+    if (twice := first_repeated(names)) is not None:
         raise FileError(f"there are two columns {twice!r}")
     return names
 
