@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from annotate.api.base import Endpoint, asking
 from annotate.api.idempotency import idempotent_but
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
-from annotate.api.serializers import Shape
+from annotate.api.shapes.base import Shape
 from annotate.models import Membership, Role
 from annotate.selectors.people import get_machine_for, machines_among, machines_in
 from annotate.selectors.projects import get_project_for

@@ -10,7 +10,7 @@ from rest_framework.response import Response as Answer
 from annotate.api.base import Endpoint, asking
 from annotate.api.idempotency import idempotent, idempotent_once_finished
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
-from annotate.api.withdrawal_shapes import WithdrawalPage, WithdrawAnswer, WithdrawShape
+from annotate.api.shapes.withdrawals import WithdrawalPage, WithdrawAnswer, WithdrawShape
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, Prompt, Ranking, Response, Role, User, Withdrawal
 from annotate.selectors.access import get_anyones_ranking_for, get_prompt_for
@@ -55,16 +55,17 @@ class Withdrawals(Endpoint):
         shape = WithdrawShape(data=request.data)
         shape.is_valid(raise_exception=True)
         asked, by = shape.validated_data, asking(request)
+        said: dict[str, Any] = {"by": by, "reason": asked["reason"]}
         if "text" in asked:
             return _search(project, asked["text"], asked.get("cursor"))
         if "annotator" in asked:
             return _withdraw_annotator(project, asked, by)
         if "prompt" in asked:
             prompt = _own(Prompt.objects.filter(project=project), asked["prompt"], "prompt")
-            return _withdraw(prompt, reach_of_prompt(prompt), asked, lambda: withdraw_prompt(prompt=prompt, by=by))
+            return _withdraw(prompt, reach_of_prompt(prompt), asked, lambda: withdraw_prompt(prompt=prompt, **said))
         response = _own(Response.objects.filter(prompt__project=project), asked["response"], "response")
         reach = reach_of_response(response)
-        return _withdraw(response, reach, asked, lambda: withdraw_response(response=response, by=by))
+        return _withdraw(response, reach, asked, lambda: withdraw_response(response=response, **said))
 
 
 class WithdrawRanking(Endpoint):
@@ -113,7 +114,8 @@ def _withdraw_annotator(project: Project, asked: dict[str, Any], by: User) -> An
     reach = reach_of_annotator(project, annotator)
     if asked["dry_run"]:
         return _answer(reach)
-    done = withdraw_annotator(project=project, annotator=annotator, by=by, seconds=SECONDS)
+    reason = asked["reason"]
+    done = withdraw_annotator(project=project, annotator=annotator, by=by, reason=reason, seconds=SECONDS)
     if done.finished_at is None:
         return _answer(reach, done, status=202)
     return _answer(reach, done, status=201 if any(reach.counts.values()) else 200)

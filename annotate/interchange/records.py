@@ -153,9 +153,7 @@ def parse_json(text: str) -> Any:
     if "\0" in text:
         raise RecordError("holds a NUL character")
     try:
-        value = json.loads(
-            text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite_number
-        )
+        value = _STRICT.decode(text)
     except RecursionError:
         raise RecordError(f"nested deeper than {MAX_DEPTH} levels") from None
     except json.JSONDecodeError as error:
@@ -197,6 +195,10 @@ def _finite_number(digits: str) -> float:
     if not math.isfinite(number):
         raise RecordError(f"the number {digits[:20]} is too large")
     return number
+
+
+#: Made once: json.loads would make one for every text.
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite_number)
 
 
 def check_nested(value: Any) -> None:
