@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response as Answer
 
 from annotate.api.base import Endpoint, asking
+from annotate.api.filters import filtered, parameters, span, word
 from annotate.api.idempotency import idempotent, idempotent_once_finished
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
 from annotate.api.shapes.withdrawals import WithdrawalPage, WithdrawAnswer, WithdrawShape
@@ -30,17 +31,23 @@ from annotate.selectors.withdrawals import (
 from annotate.services.withdrawals import withdraw_prompt, withdraw_ranking, withdraw_response
 from annotate.services.withdrawn_people import withdraw_annotator
 
+FILTERS = (
+    word("kind", "kind", Withdrawal.Kind.values, "Only of this kind."),
+    *span("started", "started_at", "Begun"),
+)
 #: How long a request withdraws before it leaves the rest to a worker.
 SECONDS = 5.0
 ANSWERS = {200: WithdrawAnswer, 201: WithdrawAnswer, 202: WithdrawAnswer}
 
 
 class Withdrawals(Endpoint):
-    @extend_schema(operation_id="list_withdrawals", parameters=PAGE_PARAMETERS, responses=WithdrawalPage)
+    @extend_schema(
+        operation_id="list_withdrawals", parameters=[*PAGE_PARAMETERS, *parameters(FILTERS)], responses=WithdrawalPage
+    )
     def get(self, request: Request, slug: str) -> Answer:
         """What was withdrawn from the project, oldest first: who, what kind, how much, when; never the text."""
         project = get_project_for(request.user, slug, role=Role.MANAGER)
-        rows = withdrawals_of(project)
+        rows = filtered(withdrawals_of(project), request, FILTERS)
         return Answer(page_of(rows, request, lambda page: [withdrawal_content(row) for row in page]))
 
     @extend_schema(operation_id="withdraw", request=WithdrawShape, responses=ANSWERS)

@@ -196,6 +196,20 @@ def test_the_other_lists_can_be_narrowed(alice: APIClient, cast: Cast, client_fo
     assert len(workers) == 1 and not alice.get(f"{V1}workers/", {"queue": "gpu"}).json()["results"]
 
 
+def test_machines_and_withdrawals_can_be_narrowed(alice: APIClient, cast: Cast, project: Project) -> None:
+    path = f"{V1}projects/tales/machines/"
+    kept, sent = (create_machine(project=project, by=cast.alice, name=name)[0] for name in ("kept", "sent"))
+    alice.patch(f"{path}{kept.pk}/", {"fills_places": True})
+    alice.delete(f"{path}{sent.pk}/")
+    assert ids(alice, path, active="1") == ids(alice, path, fills_places="1") == [kept.pk]
+    assert ids(alice, path, active="0") == ids(alice, path, fills_places="0") == [sent.pk]
+    task = make_task(project)
+    alice.post(f"{V1}prompts/{task.prompt_id}/withdraw/", {})
+    path = f"{V1}projects/tales/withdrawals/"
+    assert len(ids(alice, path, kind="prompt", started_since="2020-01-01T00:00:00Z")) == 1
+    assert ids(alice, path, kind="ranking") == ids(alice, path, started_before="2020-01-01T00:00:00Z") == []
+
+
 def test_webhooks_and_their_deliveries_can_be_narrowed(alice: APIClient, project: Project) -> None:
     hook = Webhook.objects.create(project=project, url="https://a.example/", events=["run.finished"])
     done = WebhookDelivery.objects.create(

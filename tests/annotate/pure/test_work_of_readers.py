@@ -1,8 +1,10 @@
 """How much work a file makes follows its size and nothing else, however it is built. Counted, not timed."""
 
 import csv
+import gzip
 import io
 import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotate.interchange import FORMATS, csv_files, read_file
+from annotate.interchange import FORMATS, csv_files, read_file, streams
 from annotate.interchange.records import (
     MAX_COLUMNS,
     MAX_REASON_CHARACTERS,
@@ -154,3 +156,62 @@ def test_a_reason_that_quotes_a_long_text_is_cut() -> None:
     line = '{"prompt": [{"role": "%s", "content": "x"}], "responses": ["a", "b"]}\n' % ("r" * 1_000_000)
     ((), (bad,)) = parted(read_file("plackett", io.BytesIO(line.encode())))
     assert len(bad.reason) == MAX_REASON_CHARACTERS and bad.reason.startswith("prompt message 1 has the role 'rrr")
+
+
+# --- what unpacks to far more than it is ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_bombs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "UNPACKED_BYTES", 2_000_000)
+
+
+@pytest.mark.parametrize("filling", [b"\n", b" "], ids=["line breaks", "blanks"])
+def test_what_unpacks_to_far_more_than_texts_do_is_a_bad_file(filling: bytes, small_bombs: None) -> None:
+    bomb = gzip.compress(b"prompt,response\n" + filling * 2_500_000)
+    for format in ("plackett", "csv"):
+        with pytest.raises(FileError, match="unpacks to more than 400 times its size"):
+            FORMATS[format].check(io.BytesIO(bomb))
+    assert len(bomb) < 3_500 and streams.UNPACKED_TIMES == 400
+
+
+def test_what_packs_well_is_read(small_bombs: None) -> None:
+    """The same line again and again, and what is no more than a few megabytes."""
+    lines = b"".join(b'{"prompt": "Question %d", "type": "prompt"}\n' % number for number in range(60_000))
+    for text in (lines, b"\n" * 1_900_000):
+        FORMATS["plackett"].check(io.BytesIO(gzip.compress(text)))
+
+
+def parquet_file(*prompts: str) -> bytes:
+    file = io.BytesIO()
+    columns = {"prompt": prompts, "response_1": ["a"] * len(prompts), "response_2": ["b"] * len(prompts)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), file, compression="zstd", dictionary_pagesize_limit=10**9)
+    return file.getvalue()
+
+
+def test_a_parquet_file_that_unpacks_to_far_more_is_a_bad_file(small_bombs: None) -> None:
+    for act in (FORMATS["parquet"].check, lambda file: list(read_file("parquet", file))):
+        with pytest.raises(FileError, match="unpacks to more than 400 times its size"):
+            act(io.BytesIO(parquet_file("x" * 3_000_000)))
+
+
+def test_a_long_text_that_parquet_holds_once_for_many_rows_is_not_held_for_all_of_them() -> None:
+    """41 MB a row, 20 rows, in a file of some kilobytes: what Python holds of them is less than one."""
+    data = parquet_file(*["x" * 41_000_000] * 20)
+    assert len(data) < 100_000
+    tracemalloc.start()
+    try:
+        found = list(read_file("parquet", io.BytesIO(data)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [(one.line, one.reason) for one in found if isinstance(one, BadRecord)] == [
+        (line, "longer than 10 MB") for line in range(1, 21)
+    ]
+    assert peak < 41_000_000
+
+
+def test_rows_that_are_large_together_are_read_one_by_one() -> None:
+    texts = [f"{number} " + "x" * 3_000_000 for number in range(20)]
+    good, bad = parted(read_file("parquet", io.BytesIO(parquet_file(*texts))))
+    assert [one.prompt[0]["content"] for one in good] == texts and not bad
