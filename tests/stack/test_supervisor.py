@@ -1,20 +1,18 @@
-"""The whole stack with real processes: one life from the first start to the last stop, and the ways not to start."""
+"""The whole stack with real processes: one life from the first start to the last stop, and the ways not to start.
+
+(That an ordinary user runs it too, tests/chaos/test_seeded.py shows, where these tests run as root.)
+"""
 
 import os
-import pwd
-import shutil
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
-import psutil
 import psycopg
 import pytest
 
-from tests.stack.running import REPOSITORY, RunningStack, free_port, home_folder, processes_of
+from tests.stack.running import RunningStack, free_port, home_folder, processes_of
 
 pytestmark = pytest.mark.stack
 PARTS = {"Postgres", "Valkey", "web", "beat", "worker-default", "worker-gpu"}
@@ -132,44 +130,4 @@ def test_a_start_that_is_interrupted_leaves_nothing_running() -> None:
         stack = RunningStack(home, port=free_port())
         stack.wait_for("Preparing the database")
         assert stack.end(signal.SIGINT) == 0
-        assert processes_of(home) == []
-
-
-def python_for(user: pwd.struct_passwd, folder: Path) -> tuple[list[str], dict[str, str]]:
-    """A Python that the user can run, and its environment: ours, or a copy, as pyenv under root's folder is closed."""
-    if can_run(sys.executable, user):
-        return [sys.executable], {}
-    base, version = Path(sys.base_prefix), f"python3.{sys.version_info.minor}"
-    without = shutil.ignore_patterns("site-packages", "test", "idlelib", "config-*")
-    shutil.copytree(base / "lib" / version, folder / "lib" / version, ignore=without)
-    for library in (base / "lib").glob("libpython*.so*"):
-        shutil.copy(library, folder / "lib")
-    shutil.copy(Path(sys.executable).resolve(), folder / "python")
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    libraries = str(folder / "lib")
-    return [str(folder / "python")], {
-        "PYTHONHOME": str(folder),
-        "PYTHONPATH": packages,
-        "LD_LIBRARY_PATH": libraries,
-    }
-
-
-def can_run(python: str, user: pwd.struct_passwd) -> bool:
-    command = ["/bin/sh", "-c", 'test -x "$1" && test -r "$2"', "sh", python, str(REPOSITORY / "manage.py")]
-    return subprocess.run(command, user=user.pw_uid, group=user.pw_gid, extra_groups=[], check=False).returncode == 0
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="every other test here already runs as an ordinary user")
-def test_an_ordinary_user_runs_it_too() -> None:
-    nobody = pwd.getpwnam("nobody")
-    if not can_run("/bin/sh", nobody):
-        pytest.skip("this checkout is closed to other users")
-    with home_folder(owner=nobody.pw_uid) as home:
-        python, environment = python_for(nobody, home.parent)
-        stack = RunningStack(home, port=free_port(), python=python, user=nobody.pw_uid, **environment)
-        stack.wait_ready()
-        owners = {psutil.Process(pid).uids().effective for pid in stack.recorded().values()}
-        assert owners == {nobody.pw_uid}
-        assert (home.stat().st_mode & 0o777) == 0o700
-        assert stack.end() == 0
         assert processes_of(home) == []
