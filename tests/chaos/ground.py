@@ -151,6 +151,6 @@ def open_ground(user: pwd.struct_passwd | None = None) -> Iterator[Ground]:
             **({} if starter.user is None else {"user": starter.user, "group": starter.user, "extra_groups": []}),
         )
         yield Ground(stack, **json.loads(told.stdout.splitlines()[-1]))
-        status = stack.end()
+        status = stack.end(signal.SIGINT)  # Ctrl-C
         left = processes_of(home)
         assert status == 0 and left == [], (status, left, stack.output)

@@ -53,25 +53,20 @@ def test_a_stack_from_first_start_to_last_stop() -> None:
         first.wait_for("web ended unexpectedly (signal 9)")
         first.wait_for("web was started again")
 
-        assert first.end() == 0
-        assert processes_of(home) == []
+        left_behind = first.recorded()
+        first.process.kill()
+        first.process.wait()
+        assert {process.pid for process in processes_of(home)} >= set(left_behind.values()), "killed: its parts live on"
 
         second = RunningStack(home, port=port)
         second.wait_ready()
         assert "Applying" not in second.output, "nothing to migrate the second time"
-        left_behind = second.recorded()
-        second.process.kill()
-        second.process.wait()
-        assert {process.pid for process in processes_of(home)} >= set(left_behind.values()), "killed: its parts live on"
-
-        third = RunningStack(home, port=port)
-        third.wait_ready()
-        assert third.output.count("left behind by a stack that was killed") == len(PARTS)
+        assert second.output.count("left behind by a stack that was killed") == len(PARTS)
         living = {process.pid for process in processes_of(home)}
         assert not living & set(left_behind.values())
-        with psycopg.connect(third.database_url()) as connection:
+        with psycopg.connect(second.database_url()) as connection:
             assert connection.execute("SELECT number FROM kept").fetchone() == (41,)
-        assert third.end(signal.SIGINT) == 0
+        assert second.end() == 0
         assert processes_of(home) == []
 
 
@@ -80,11 +75,20 @@ def test_the_servers_alone_for_putting_a_backup_back() -> None:
         servers = RunningStack(home, port=free_port(), part="servers")
         servers.wait_for("The servers are up, and nothing else")
         assert set(servers.recorded()) == {"Postgres", "Valkey"}
-        with psycopg.connect(servers.database_url()) as connection:
+        with psycopg.connect(servers.database_url(), autocommit=True) as connection:
             tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
-        assert tables == (0,), "no migration has made the place anything but empty"
+            assert tables == (0,), "no migration has made the place anything but empty"
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS number")
         assert servers.end(signal.SIGINT) == 0
         assert processes_of(home) == []
+
+        # Stopped in good order, it leaves nothing behind that the next start would have to end.
+        again = RunningStack(home, port=free_port(), part="servers")
+        again.wait_for("The servers are up, and nothing else")
+        assert "left behind" not in again.output
+        with psycopg.connect(again.database_url()) as connection:
+            assert connection.execute("SELECT number FROM kept").fetchone() == (42,)
+        assert again.end() == 0
 
 
 def test_a_part_that_cannot_live_takes_the_start_down_and_is_named() -> None:
