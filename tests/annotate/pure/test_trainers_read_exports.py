@@ -66,7 +66,7 @@ def test_datasets_reads_lines_whose_first_megabytes_say_less_than_the_rest(forma
     early = RECORD | {"responses": nobody, "rationale": None}
     late = RECORD | {"language": "English", "rationale": "Because.", "ratings": {"r1": {"helpful": 3}}}
     file = tmp_path / "lines.jsonl"
-    records = [early] * (10_000_000 // len(exported(format, early, models="yes")) + 2)
+    records = [early] * (10_600_000 // len(exported(format, early, models="yes")) + 2)
     file.write_bytes(exported(format, *records, late, models="yes"))
     assert file.stat().st_size > 10_500_000
     data = load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
