@@ -8,7 +8,9 @@ import pytest
 from playwright.sync_api import BrowserContext, Page
 from pytest_django.live_server_helper import LiveServer
 
+from annotate.interchange.native import record_from_object
 from annotate.models import Membership, Project, Ranking, RankingTask, User, Webhook, WebhookDelivery
+from annotate.services.imports import import_records
 from annotate.services.machines import create_machine
 from annotate.services.uploads import keep_upload
 from tests.annotate.api.test_roles import ROWS
@@ -41,6 +43,14 @@ def waiting_file(project: Project, manager: User) -> str:
     return str(upload.pk)
 
 
+def came_with_data(project: Project) -> User:
+    """Somebody whose ranking was imported."""
+    two = [{"id": "a", "text": "Yes"}, {"id": "b", "text": "No"}]
+    line = {"prompt": "Tea?", "responses": two, "ranking": [["a"], ["b"]], "annotator": "Ann", "rationale": "Warm."}
+    import_records(project=project, records=[record_from_object(line)])
+    return User.objects.get(username=f"imported:{project.slug}:Ann")
+
+
 def addresses() -> list[str]:
     """The paths with the things of a busy project in them."""
     busy = busy_project(prompts=False)
@@ -71,12 +81,14 @@ def addresses() -> list[str]:
     WebhookDelivery.objects.create(webhook=webhook, state="given_up", excerpt="<html>" * 99, **told, **done_at)
     WebhookDelivery.objects.create(webhook=webhook, **told)
     judge, _token = create_machine(project=busy.project, by=busy.mia, name="judge-with-a-name-that-is-rather-long")
+    imported = came_with_data(busy.project)
     task = RankingTask.objects.filter(rankings__isnull=False)[0]
     names = {
         "webhook": webhook.pk,
         "machine": judge.pk,
         "slug": busy.project.slug,
         "number": 1,
+        "annotator": imported.pk,
         "member": Membership.objects.get(user=busy.bob).pk,
         "task": task.pk,
         "response": task.task_responses.order_by("pk")[0].response_id,

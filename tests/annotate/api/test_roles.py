@@ -206,6 +206,8 @@ def for_managers(project: Project, cast: Cast) -> dict[str, int]:
     RankingTask.objects.filter(pk=task.pk).update(state="held")
     invitation, _ = create_invitation(project=project, by=cast.alice, role="annotator")
     (record,) = native.read(io.BytesIO(json.dumps(RECORD).encode()))
+    ranked = RECORD | {"prompt": "s?", "ranking": [["a"], ["b"]], "annotator": "Ann"}
+    import_records(project=project, records=[*native.read(io.BytesIO(json.dumps(ranked).encode()))])
     batch = import_records(project=project, records=[record]).batch_id
     assert batch is not None
     member = Membership.objects.get(user=make_user("mel", project=project))
@@ -221,6 +223,7 @@ def for_managers(project: Project, cast: Cast) -> dict[str, int]:
         "member": member.pk,
         "invitation": invitation.pk,
         "batch": batch,
+        "annotator": User.objects.get(username=f"imported:{project.slug}:Ann").pk,
     }
     return settled | {"webhook": webhook.pk, "delivery": delivery.pk, "machine": machine.pk}
 
@@ -284,6 +287,7 @@ BODIES: dict[tuple[str, str], Body] = {
     ("PATCH", "/api/v1/projects/{slug}/machines/{machine}/"): lambda world, slot: {"weight": 0.5},
     ("POST", "/p/{slug}/machines/"): lambda world, slot: {"name": "scorer", "open_lease_limit": 9},
     ("POST", "/p/{slug}/machines/{machine}/"): lambda world, slot: {"weight": 1, "open_lease_limit": 9},
+    ("POST", "/p/{slug}/withdraw/"): lambda world, slot: {"text": "good answer", "step": "search"},
     ("POST", "/p/{slug}/webhooks/"): lambda world, slot: HOOK,
     ("POST", "/p/{slug}/webhooks/{webhook}/"): lambda world, slot: HOOK,
     ("POST", "/p/{slug}/rank/submit/"): lambda world, slot: {"lease": str(slot.lease_id)} | ranking_body(slot),
