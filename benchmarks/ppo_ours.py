@@ -2,7 +2,8 @@
 
     python -m benchmarks.ppo_ours --model DIR --reward DIR --prompts FILE.jsonl --lora-rank 0 --micro-batch 8
 
-Prints one JSON line. Responses are exactly as long as the limit: nothing ends them, on either side.
+The process is told what a recipe's is, how its threads wait among it. Prints one JSON line. Responses are exactly as
+long as the limit: nothing ends them, on either side.
 """
 
 import argparse
@@ -24,12 +25,11 @@ WARM_UP_PROMPTS = 2
 def prepare_run(options: argparse.Namespace, folder: Path) -> Any:
     """A run of the recipe, right before its first step, that no response ends early in."""
     from training.recipes.configs import PpoConfig, build
-    from training.recipes.launch import Session, quieten_transformers
+    from training.recipes.launch import Session
     from training.recipes.loop import Progress
     from training.recipes.ppo import PpoRun
     from training.recipes.ppo_setup import check_inputs, prepare
 
-    quieten_transformers()
     values = {
         "model": options.model, "data": options.prompts, "output": str(folder), "reward_model": options.reward,
         "batch_size": options.count, "max_response_length": RESPONSE, "inner_epochs": INNER_EPOCHS, "device": "cpu",
@@ -172,6 +172,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=3e-6)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    from training.recipes.launch import settle_process  # before torch: says how its threads wait
+
+    settle_process()
     import torch
 
     torch.set_num_threads(options.threads)

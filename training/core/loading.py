@@ -7,6 +7,7 @@ from transformers import AutoConfig
 
 from training.core.errors import UsageError
 from training.core.fused_norm import fuse_norms
+from training.core.fused_rotary import fuse_rotary
 from training.core.halving import first_line
 
 
@@ -45,6 +46,7 @@ def load_weights(kind: Any, name: str, config: Any, *, dtype: torch.dtype) -> tu
     except Exception as error:  # the loader raises anything from OSError to RuntimeError
         raise cannot_load(name, error) from None
     fuse_norms(whole)
+    fuse_rotary(whole)
     return whole, set(loading["missing_keys"])
 
 

@@ -109,14 +109,13 @@ def launch(
     Returns:
         0, 2, 3, 4 or 143 as the module ``training.core.process`` says; ``exit.json`` holds the same.
     """
-    collect_garbage_of_the_run()
+    settle_process()
     arguments = sys.argv[1:] if arguments is None else arguments
     program = f"python -m training.recipes.{recipe}"
     try:
         config = parse_flags(config_class, arguments, program=program, summary=str(config_class.__doc__))
     except ConfigError as error:
         return _refuse_flags(arguments, one_line(error))
-    quieten_transformers()
     session = Session(recipe, config, Path(config.output), results=results)
     session.stop.install()
     code, reason = _run(session, train)
@@ -130,6 +129,12 @@ def launch(
             raise  # else neither file takes a word, and the exit code has to say it
     session.world.leave()
     return code
+
+
+def settle_process() -> None:
+    """What every recipe's process is told once; a benchmark of a recipe tells its own the same."""
+    collect_garbage_of_the_run()
+    quieten_transformers()
 
 
 def collect_garbage_of_the_run() -> None:
