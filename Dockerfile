@@ -31,10 +31,14 @@ FROM web-packages AS source
 WORKDIR /srv/plackett
 COPY manage.py pyproject.toml ./
 COPY annotate annotate
-COPY plackett plackett
 COPY training training
 COPY webapp webapp
-RUN python -m webapp.catalogues && python -m compileall -q annotate plackett training webapp
+RUN python -m webapp.catalogues && python -m compileall -q annotate training webapp
+
+# The client needs httpx, which the web's packages lack: it goes where it can run.
+FROM source AS client
+COPY plackett plackett
+RUN python -m compileall -q plackett
 
 FROM ${PYTHON} AS runtime
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PLACKETT_HOME=/data HF_HOME=/data/hub
@@ -45,11 +49,13 @@ USER 10001:10001
 VOLUME /data
 
 FROM runtime AS worker-cpu
+COPY --from=client /srv/plackett/plackett plackett
 COPY --from=cpu-packages /opt/venv /opt/venv
 CMD ["python", "-m", "webapp.stack", "worker", "default"]
 
 FROM runtime AS worker-cuda
 ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=client /srv/plackett/plackett plackett
 COPY --from=cuda-packages /opt/venv /opt/venv
 CMD ["python", "-m", "webapp.stack", "worker", "gpu"]
 

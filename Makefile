@@ -12,7 +12,7 @@ install:
 
 # Types are checked beside the tests, on what the tests leave of the processors while they wait.
 test: chromium rules
-	$(PY) -m mypy & types=$$!; $(PY) -m pytest -n 3 --dist worksteal; tests=$$?; wait $$types && exit $$tests
+	$(PY) -m mypy & types=$$!; PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 3 --dist worksteal; tests=$$?; wait $$types && exit $$tests
 
 lint: rules
 	$(PY) -m mypy

@@ -27,6 +27,7 @@ from annotate.models import (
     Ranking,
     RankingTask,
     Response,
+    Review,
     Role,
     Skip,
     Slot,
@@ -34,6 +35,7 @@ from annotate.models import (
     TaskFlag,
     TaskResponse,
     User,
+    Withdrawal,
 )
 from annotate.services.import_undo import undo_import
 from annotate.services.project_rules import setting_faults
@@ -330,6 +332,24 @@ class RankingAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_select_related = ("project", "task", "annotator")
     search_fields = ("=annotator__username",)
     inlines = (EntryInline,)
+
+
+@admin.register(Review)
+class ReviewAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
+    list_display = ("id", "ranking", "reviewer", "verdict", "note", "created_at", "withdrawn_at")
+    list_filter = ("ranking__project", "verdict")
+    list_select_related = ("ranking", "reviewer")
+    search_fields = ("=reviewer__username",)
+
+
+@admin.register(Withdrawal)
+class WithdrawalAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
+    """The log of what was withdrawn; the pages, the API and a command withdraw."""
+
+    list_display = ("id", "project", "kind", "annotator", "by", "reason", "counts", "started_at", "finished_at")
+    list_filter = ("project", "kind")
+    list_select_related = ("project", "annotator", "by")
+    search_fields = ("=annotator__username", "=by__username", "reason")
 
 
 @admin.register(Change)

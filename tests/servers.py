@@ -61,6 +61,8 @@ def start_test_servers(root: Path | None = None) -> tuple[str, str, Callable[[],
 def keep(root: Path) -> None:
     """The keeper: starts the servers, prints their URLs as one JSON line, and stops them when standard input ends."""
     sys.path.insert(0, str(REPOSITORY))
+    import psycopg
+
     from webapp.stack.postgres import EmbeddedPostgres
     from webapp.stack.valkey import EmbeddedValkey
 
@@ -70,6 +72,8 @@ def keep(root: Path) -> None:
     valkey = EmbeddedValkey(root / "valkey", append_only=False, die_with_parent=True)
     try:
         postgres.start()
+        with psycopg.connect(postgres._admin_url(), autocommit=True) as admin:
+            admin.execute("GRANT SET ON PARAMETER session_replication_role TO plackett")  # see tests/emptying.py
         valkey.start()
         print(json.dumps({"postgres": postgres.url, "redis": valkey.url}), flush=True)
         sys.stdin.read()

@@ -6,10 +6,9 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views import defaults
-from drf_spectacular.views import SpectacularAPIView
 
 from annotate.api import errors
-from annotate.api.docs import ApiDocs
+from annotate.api.docs import ApiDocs, Document
 from annotate.pages.first_admin import first_admin
 from annotate.pages.invitations import invitation, password_link
 from webapp import health, metrics
@@ -29,7 +28,7 @@ urlpatterns: Routes = [
     path("readyz", health.readyz, name="readyz"),
     path("metrics", metrics.metrics, name="metrics"),
     path("api/v1/", include(api)),
-    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/schema/", Document.as_view(), name="schema"),
     path("api/docs/", login_required(ApiDocs.as_view()), name="api-docs"),
     re_path(r"^api/", errors.no_such_address),
     path("accounts/first-admin/<str:secret>/", first_admin, name="first-admin"),

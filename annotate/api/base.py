@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from annotate.api.authentication import HasScope, PageSession, RequiredScope, TokenAuthentication
+from annotate.api.errors import LengthRequired
 from annotate.api.negotiation import OneFormat
 from annotate.api.parsers import StrictJSONParser
 from annotate.api.queries import refuse_unknown
@@ -53,6 +54,8 @@ class Endpoint(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
+        if "Transfer-Encoding" in request.headers:
+            raise LengthRequired
         # Postgres refuses a NUL wherever it gets to; bodies are checked by their parser.
         faulty = {name: ["Holds a NUL."] for name, value in request.query_params.items() if "\0" in f"{name}{value}"}
         if faulty:

@@ -17,6 +17,15 @@ from annotate.errors import Refused
 Faults = Iterator[tuple[str, str]]
 
 
+class LengthRequired(exceptions.APIException):
+    """A body in chunks of unknown number (`Transfer-Encoding: chunked`), which Django hands on as an empty one: taken
+    for that, a change of three fields would be answered with 200 and none of them changed."""
+
+    status_code = 411
+    default_code = "length_required"
+    default_detail = "Send the body with its Content-Length; one in chunks of unknown number cannot be read."
+
+
 def error_body(
     code: str, message: str, fields: dict[str, str] | None = None, extra: dict[str, object] | None = None
 ) -> dict[str, Any]:

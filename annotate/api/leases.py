@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from annotate.api.authentication import Scope
 from annotate.api.base import Endpoint, asking
 from annotate.api.idempotency import idempotent
-from annotate.api.serializers import (
+from annotate.api.shapes.leases import (
     DraftAnswer,
     DraftShape,
     FlagTaskShape,

@@ -8,9 +8,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotate.api.base import Endpoint, asking
+from annotate.api.filters import filtered, parameters, yes
 from annotate.api.idempotency import idempotent_but
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
-from annotate.api.serializers import Shape
+from annotate.api.shapes.base import Shape
 from annotate.models import Membership, Role
 from annotate.selectors.people import get_machine_for, machines_among, machines_in
 from annotate.selectors.projects import get_project_for
@@ -24,6 +25,10 @@ from annotate.services.machines import (
 )
 from annotate.services.members import MAX_WEIGHT, reactivate_member
 
+FILTERS = (
+    yes("active", "deactivated_at__isnull", "1: only those that may rank; 0: only those sent away."),
+    yes("fills_places", "fills_places", "1: only those that fill people's places; 0: only the others."),
+)
 _LIMIT = {"min_value": 1, "max_value": MOST_OPEN_LEASES, "help_text": "Tasks it may hold at once."}
 _PLACES = "Its rankings fill places that people would fill; otherwise it ranks beside them."
 
@@ -78,11 +83,13 @@ class MachinePage(serializers.Serializer[Any]):
 class Machines(Endpoint):
     tells_secrets = True
 
-    @extend_schema(operation_id="list_machines", parameters=PAGE_PARAMETERS, responses=MachinePage)
+    @extend_schema(
+        operation_id="list_machines", parameters=[*PAGE_PARAMETERS, *parameters(FILTERS)], responses=MachinePage
+    )
     def get(self, request: Request, slug: str) -> Response:
         """The project's machines, those sent away too, without their tokens."""
         project = get_project_for(request.user, slug, role=Role.MANAGER)
-        return Response(page_of(machines_in(project), request, _contents))
+        return Response(page_of(filtered(machines_in(project), request, FILTERS), request, _contents))
 
     @extend_schema(operation_id="create_machine", request=MachineShape, responses={201: MachineTokenAnswer})
     @idempotent_but("token")

@@ -13,6 +13,7 @@ from rest_framework.parsers import BaseParser
 
 from annotate.api.bodies import WholeBody, announced_length
 from annotate.interchange.records import RecordError, parse_json
+from annotate.interchange.streams import GZIP_MAGIC
 
 MAX_BODY_BYTES = 4_000_000
 # {"records": [ … ]} with nothing else in it, so that what lies between can be read record by record.
@@ -26,7 +27,10 @@ class StrictJSONParser(BaseParser):
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
         try:
-            text = _read_whole(stream, parser_context, limit=MAX_BODY_BYTES).decode("utf-8-sig")
+            body = _read_whole(stream, parser_context, limit=MAX_BODY_BYTES)
+            if body.startswith(GZIP_MAGIC):
+                raise ParseError("The body is compressed, which only imports may be; send it as it is.")
+            text = body.decode("utf-8-sig")
         except UnicodeDecodeError as problem:
             raise ParseError(f"The body is not UTF-8: {problem.reason} at byte {problem.start + 1}.") from None
         if not text.strip():
@@ -34,7 +38,7 @@ class StrictJSONParser(BaseParser):
         try:
             return parse_json(text)
         except RecordError as problem:
-            raise ParseError(f"The body cannot be read: it is {problem}.") from None
+            raise ParseError(f"The body cannot be read: {problem}.") from None
 
 
 class RecordLinesParser(BaseParser):
@@ -60,12 +64,16 @@ class ParquetParser(RecordLinesParser):
 
 
 class RecordListParser(BaseParser):
-    """{"records": […]} or the list alone, not parsed yet: a record that is no JSON spoils itself, no neighbour."""
+    """{"records": […]} or the list alone, not parsed yet: a record that is no JSON spoils itself, no neighbour.
+    Compressed, the list alone."""
 
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
-        body = _read_whole(stream, parser_context, limit=settings.DATA_UPLOAD_MAX_MEMORY_SIZE).strip()
+        body = _read_whole(stream, parser_context, limit=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+        if body.startswith(GZIP_MAGIC):
+            return io.BytesIO(body)
+        body = body.strip()
         envelope = _ENVELOPE.match(body)
         if envelope and body.endswith(b"}"):
             body = body[envelope.end() : -1]
@@ -80,6 +88,8 @@ def _announced(stream: Any, parser_context: Mapping[str, Any] | None) -> Any:
 
 
 def _read_whole(stream: Any, parser_context: Mapping[str, Any] | None, *, limit: int) -> bytes:
+    if parser_context and announced_length(parser_context["request"]) > limit:
+        raise RequestDataTooBig  # before anything of it is waited for
     try:
         body: bytes = _announced(stream, parser_context).read(limit + 1)
     except UnreadablePostError as broken:

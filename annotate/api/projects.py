@@ -12,8 +12,8 @@ from annotate.api.base import Endpoint, asking
 from annotate.api.filters import filtered, parameters, yes
 from annotate.api.idempotency import idempotent
 from annotate.api.pagination import page_of, page_parameters
-from annotate.api.serializers import (
-    MeAnswer,
+from annotate.api.shapes.me import MeAnswer
+from annotate.api.shapes.projects import (
     ProjectAnswer,
     ProjectChangeShape,
     ProjectPage,

@@ -10,10 +10,10 @@ from rest_framework.response import Response as Answer
 from annotate.api.base import Endpoint, asking
 from annotate.api.filters import filtered, number, parameters, span, text, word, yes
 from annotate.api.idempotency import idempotent_once_finished
-from annotate.api.pagination import PAGE_PARAMETERS, page_of
+from annotate.api.pagination import page_of, page_parameters
 from annotate.api.parsers import CsvParser, ParquetParser, RecordLinesParser, RecordListParser
 from annotate.api.queries import one_of, whole_number, yes_or_no
-from annotate.api.serializers import ImportAnswer, PromptPage, RecordsShape
+from annotate.api.shapes.prompts import ImportAnswer, PromptPage, RecordsShape
 from annotate.interchange import FORMATS
 from annotate.interchange.mapping import MappingError, mapping_from
 from annotate.interchange.records import FileError
@@ -45,6 +45,7 @@ IMPORT_PARAMETERS = [
 ]
 
 
+ORDERS = {"id": "pk", "created_at": "created_at"}
 FILTERS = (
     text("external_id", "external_id", "Only the one that its importer calls so."),
     word("split", "split_group__split", Split.values, "Only of this split."),
@@ -65,13 +66,13 @@ class Prompts(Endpoint):
     parser_classes = (RecordListParser, RecordLinesParser, CsvParser, ParquetParser)
 
     @extend_schema(
-        operation_id="list_prompts", parameters=[*PAGE_PARAMETERS, *parameters(FILTERS)], responses=PromptPage
+        operation_id="list_prompts", parameters=[*page_parameters(ORDERS), *parameters(FILTERS)], responses=PromptPage
     )
     def get(self, request: Request, slug: str) -> Answer:
         """Prompts with their responses, for reviewers, managers and engineers: it names the models."""
         project = get_project_for_data(request.user, slug, role=Role.REVIEWER)
         prompts = filtered(prompts_of(project), request, FILTERS)
-        return Answer(page_of(prompts, request, lambda rows: [prompt_content(row) for row in rows]))
+        return Answer(page_of(prompts, request, lambda rows: [prompt_content(row) for row in rows], orders=ORDERS))
 
     @extend_schema(
         operation_id="import_prompts",
@@ -134,7 +135,5 @@ def _mapping(request: Request) -> dict[str, str]:
 def _body(request: Request) -> Any:
     body = request.data
     if not hasattr(body, "read"):
-        if request.headers.get("Transfer-Encoding"):
-            raise ParseError("Send the body with its Content-Length; one in chunks of unknown number cannot be read.")
         raise ParseError("The body is empty.")
     return body

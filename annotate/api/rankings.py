@@ -10,7 +10,7 @@ from annotate.api.base import Endpoint, asking
 from annotate.api.filters import filtered, number, parameters, span, word, yes
 from annotate.api.idempotency import idempotent
 from annotate.api.pagination import page_of, page_parameters
-from annotate.api.serializers import RankingAnswer, RankingPage, ReviewAnswer, ReviewShape, ReviseShape, SubmitShape
+from annotate.api.shapes.rankings import RankingAnswer, RankingPage, ReviewAnswer, ReviewShape, ReviseShape, SubmitShape
 from annotate.models import Ranking, RankingTask, Role, User
 from annotate.selectors.access import get_anyones_ranking_for, get_ranking_for
 from annotate.selectors.projects import get_project_for

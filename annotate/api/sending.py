@@ -35,11 +35,12 @@ def send(answer: Answer, request: Request, *, secret: bool) -> Answer:
         secret: the answer may tell a secret, and is sent as it is.
     """
     if isinstance(answer, Response) and not secret:
-        answer.add_post_render_callback(lambda whole: _in_full_or_not(whole, request))
+        answer.add_post_render_callback(lambda whole: in_full_or_not(whole, request))
     return answer
 
 
-def _in_full_or_not(answer: HttpResponse, request: Request) -> HttpResponse:
+def in_full_or_not(answer: HttpResponse, request: Request) -> HttpResponse:
+    """The rendered answer: 304 if the caller has it already, compressed if that is asked for."""
     if request.method in {"GET", "HEAD"} and answer.status_code == 200:
         etag = f'W/"{hashlib.sha256(answer.content).hexdigest()[:32]}"'
         answer.headers["ETag"] = etag

@@ -16,7 +16,7 @@ from annotate.api.errors import error_body
 from annotate.api.filters import filtered, parameters, span, word
 from annotate.api.idempotency import idempotent
 from annotate.api.pagination import page_of, page_parameters
-from annotate.api.serializers import FreezeShape, SnapshotAnswer, SnapshotPage
+from annotate.api.shapes.snapshots import FreezeShape, SnapshotAnswer, SnapshotPage
 from annotate.models import Snapshot
 from annotate.selectors.access import get_snapshot_for
 from annotate.selectors.projects import get_project_for

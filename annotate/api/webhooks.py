@@ -10,7 +10,7 @@ from annotate.api.base import Endpoint, asking
 from annotate.api.filters import filtered, parameters, span, text, word, yes
 from annotate.api.idempotency import idempotent
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
-from annotate.api.webhook_shapes import (
+from annotate.api.shapes.webhooks import (
     DeliveryAnswer,
     DeliveryPage,
     WebhookAnswer,

@@ -8,9 +8,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response as Answer
 
 from annotate.api.base import Endpoint, asking
+from annotate.api.filters import filtered, parameters, span, word
 from annotate.api.idempotency import idempotent, idempotent_once_finished
 from annotate.api.pagination import PAGE_PARAMETERS, page_of
-from annotate.api.withdrawal_shapes import WithdrawalPage, WithdrawAnswer, WithdrawShape
+from annotate.api.shapes.withdrawals import WithdrawalPage, WithdrawAnswer, WithdrawShape
 from annotate.errors import Conflict, Invalid
 from annotate.models import Project, Prompt, Ranking, Response, Role, User, Withdrawal
 from annotate.selectors.access import get_anyones_ranking_for, get_prompt_for
@@ -30,17 +31,23 @@ from annotate.selectors.withdrawals import (
 from annotate.services.withdrawals import withdraw_prompt, withdraw_ranking, withdraw_response
 from annotate.services.withdrawn_people import withdraw_annotator
 
+FILTERS = (
+    word("kind", "kind", Withdrawal.Kind.values, "Only of this kind."),
+    *span("started", "started_at", "Begun"),
+)
 #: How long a request withdraws before it leaves the rest to a worker.
 SECONDS = 5.0
 ANSWERS = {200: WithdrawAnswer, 201: WithdrawAnswer, 202: WithdrawAnswer}
 
 
 class Withdrawals(Endpoint):
-    @extend_schema(operation_id="list_withdrawals", parameters=PAGE_PARAMETERS, responses=WithdrawalPage)
+    @extend_schema(
+        operation_id="list_withdrawals", parameters=[*PAGE_PARAMETERS, *parameters(FILTERS)], responses=WithdrawalPage
+    )
     def get(self, request: Request, slug: str) -> Answer:
         """What was withdrawn from the project, oldest first: who, what kind, how much, when; never the text."""
         project = get_project_for(request.user, slug, role=Role.MANAGER)
-        rows = withdrawals_of(project)
+        rows = filtered(withdrawals_of(project), request, FILTERS)
         return Answer(page_of(rows, request, lambda page: [withdrawal_content(row) for row in page]))
 
     @extend_schema(operation_id="withdraw", request=WithdrawShape, responses=ANSWERS)
@@ -55,16 +62,17 @@ class Withdrawals(Endpoint):
         shape = WithdrawShape(data=request.data)
         shape.is_valid(raise_exception=True)
         asked, by = shape.validated_data, asking(request)
+        said: dict[str, Any] = {"by": by, "reason": asked["reason"]}
         if "text" in asked:
             return _search(project, asked["text"], asked.get("cursor"))
         if "annotator" in asked:
             return _withdraw_annotator(project, asked, by)
         if "prompt" in asked:
             prompt = _own(Prompt.objects.filter(project=project), asked["prompt"], "prompt")
-            return _withdraw(prompt, reach_of_prompt(prompt), asked, lambda: withdraw_prompt(prompt=prompt, by=by))
+            return _withdraw(prompt, reach_of_prompt(prompt), asked, lambda: withdraw_prompt(prompt=prompt, **said))
         response = _own(Response.objects.filter(prompt__project=project), asked["response"], "response")
         reach = reach_of_response(response)
-        return _withdraw(response, reach, asked, lambda: withdraw_response(response=response, by=by))
+        return _withdraw(response, reach, asked, lambda: withdraw_response(response=response, **said))
 
 
 class WithdrawRanking(Endpoint):
@@ -113,7 +121,8 @@ def _withdraw_annotator(project: Project, asked: dict[str, Any], by: User) -> An
     reach = reach_of_annotator(project, annotator)
     if asked["dry_run"]:
         return _answer(reach)
-    done = withdraw_annotator(project=project, annotator=annotator, by=by, seconds=SECONDS)
+    reason = asked["reason"]
+    done = withdraw_annotator(project=project, annotator=annotator, by=by, reason=reason, seconds=SECONDS)
     if done.finished_at is None:
         return _answer(reach, done, status=202)
     return _answer(reach, done, status=201 if any(reach.counts.values()) else 200)

@@ -19,7 +19,7 @@ from typing import Any
 from annotate.interchange.native import instant_text, record_from_object
 from annotate.interchange.neutral import in_neutral_order, number_from, object_from, short_text
 from annotate.interchange.options import ExportOptions
-from annotate.interchange.pairs import answer, plain
+from annotate.interchange.pairs import answer, model_name, plain
 from annotate.interchange.records import (
     MAX_ANNOTATOR_CHARACTERS,
     MAX_MODEL_CHARACTERS,
@@ -83,7 +83,7 @@ def _native(value: Mapping[str, Any], sides: list[list[dict[str, str]]]) -> dict
         "annotator": short_text(value.get("judge"), MAX_ANNOTATOR_CHARACTERS) or ANNOTATOR,
         "annotator_kind": "imported",
         "submitted_at": _instant(value.get("tstamp")),
-        "language": value.get("language"),
+        "language": value.get("language") or None,
     }
 
 
@@ -121,15 +121,15 @@ def write(record: Mapping[str, Any], options: ExportOptions) -> Iterator[dict[st
     for one, other in combinations(placed, 2):
         yield {
             "question_id": f"{record['task']}:{one['id']}:{other['id']}",
-            "model_a": one.get("model") if options.models else None,
-            "model_b": other.get("model") if options.models else None,
+            "model_a": model_name(one) if options.models else None,
+            "model_b": model_name(other) if options.models else None,
             "winner": _winner(tiers[one["id"]] - tiers[other["id"]], all_bad=bool(record.get("all_bad"))),
             "judge": record.get("annotator"),
             "conversation_a": [*prompt, answer(one)],
             "conversation_b": [*prompt, answer(other)],
             "turn": sum(message["role"] == "user" for message in prompt),
             "anony": True,
-            "language": record.get("language"),
+            "language": record.get("language") or "",
             "tstamp": _seconds(record.get("submitted_at")),
         }
 

@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 from annotate.interchange.cells import FIELDS as FIELDS
 from annotate.interchange.cells import fields_of, record_of
-from annotate.interchange.records import MAX_RECORD_BYTES, BadRecord, FileError, RecordError, SeenKeys
+from annotate.interchange.records import (
+    MAX_COLUMNS,
+    MAX_RECORD_BYTES,
+    BadRecord,
+    FileError,
+    RecordError,
+    SeenKeys,
+    first_repeated,
+)
 from annotate.interchange.streams import CHUNK_BYTES, Read, Source, faults_named, first_of_its_key, opened
 
 FORMAT = "csv"
@@ -90,10 +98,12 @@ def _table(stream: io.BufferedReader) -> tuple[list[str], str, Iterator[RowText]
         columns = _split(header.text, delimiter.decode())
     except csv.Error as error:
         raise FileError(f"the first row, which names the columns, is not CSV: {error}") from None
-    if twice := next((name for name in columns if not name.strip() or columns.count(name) > 1), None):
-        raise FileError(f"the first row names the column {twice!r} twice")
-    if "" in columns:
+    if len(columns) > MAX_COLUMNS:
+        raise FileError(f"the first row names {len(columns):,} columns; there may be {MAX_COLUMNS:,}")
+    if not all(name.strip() for name in columns):
         raise FileError("the first row has a column without a name")
+    if (twice := first_repeated(columns)) is not None:
+        raise FileError(f"the first row names the column {twice!r} twice")
     return columns, delimiter.decode(), rows
 
 
@@ -114,74 +124,96 @@ def _cells(text: str | None, columns: list[str], delimiter: str) -> list[str]:
 
 
 def _rows(stream: io.BufferedReader, delimiter: bytes) -> Iterator[RowText]:
-    """Join physical lines to rows; blank ones are passed over. What is too long is looked at and not kept."""
+    """Cut the file into rows; blank ones are passed over. What is too long is looked at and not kept."""
     quotes = _Quotes(delimiter)
     decoder = codecs.getincrementaldecoder("utf-8")()
-    parts: list[str] = []
-    line = start = 1
-    size = 0
+    row = _Row(line=1)
     first = True
-    for piece in iter(lambda: stream.readline(CHUNK_BYTES), b""):
-        piece = piece.removeprefix(codecs.BOM_UTF8) if first else piece
+    for block in iter(lambda: stream.read(CHUNK_BYTES), b""):
+        block = block.removeprefix(codecs.BOM_UTF8) if first else block
         first = False
-        quotes.feed(piece)
-        size += len(piece)
-        text = decoder.decode(piece)
-        if size <= MAX_RECORD_BYTES + 2:
-            parts.append(text)
-        else:
-            parts.clear()
-        if not piece.endswith(b"\n"):
-            continue
-        line += 1
-        if not quotes.open:
-            yield from _row(start, parts, size)
-            parts, size, start = [], 0, line
+        decoder.decode(block)  # of what is too long to be kept, too
+        begun = 0
+        for end in quotes.row_ends(block):
+            row.add(block[begun:end])
+            yield from row.texts()
+            row, begun = _Row(line=row.next_line), end
+        row.add(block[begun:])
     decoder.decode(b"", final=True)
     if quotes.open:
-        raise FileError("the file ends inside a quoted cell")
-    yield from _row(start, parts, size)
+        raise FileError(f"the file ends inside a quoted cell of the row that begins in line {row.line}")
+    yield from row.texts()
 
 
-def _row(start: int, parts: list[str], size: int) -> Iterator[RowText]:
-    if size > MAX_RECORD_BYTES + 2:
-        yield RowText(start, None)
-    elif text := "".join(parts).strip("\r\n"):
-        yield RowText(start, text)
+class _Row:
+    """A row as it comes in, block by block; no more of it is held than a record may have."""
+
+    def __init__(self, *, line: int) -> None:
+        self.line = self.next_line = line
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        self.next_line += part.count(b"\n")
+        self._size += len(part)
+        if self._size <= _MAX_ROW_BYTES:
+            self._parts.append(part)
+        else:
+            self._parts.clear()
+
+    def texts(self) -> Iterator[RowText]:
+        """The whole row, unless it is blank."""
+        if self._size > _MAX_ROW_BYTES:
+            yield RowText(self.line, None)
+        elif text := b"".join(self._parts).decode().strip("\r\n"):
+            yield RowText(self.line, text)
+
+
+#: With its line break.
+_MAX_ROW_BYTES = MAX_RECORD_BYTES + 2
 
 
 class _Quotes:
-    """Follows cells and quotes piece by piece; `open` where a line break would be part of a cell."""
+    """Follows cells and quotes block by block; `open` where a line break would be part of a cell.
+
+    It goes from quote to quote and from line break to line break outside of quotes, so that its work follows their
+    number, and looks at each byte a bounded number of times whatever a file is made of.
+    """
 
     def __init__(self, delimiter: bytes) -> None:
-        self._delimiter = delimiter
-        self._state = "start"
+        self._before_cell = (delimiter, b"\n")
+        self._state = "plain"
+        self._last = b"\n"
 
     @property
     def open(self) -> bool:
         return self._state == "quoted"
 
-    def feed(self, piece: bytes) -> None:
-        if self._state != "quoted" and b'"' not in piece:
-            self._state = "start" if piece.endswith((b"\n", self._delimiter)) else "cell"
-            return
-        place = 0
-        while place < len(piece):
-            place = self._step(piece, place)
+    def row_ends(self, block: bytes) -> Iterator[int]:
+        """Yield the places after the line breaks that end a row."""
+        place, line_break, quote = 0, -1, -1
+        while place < len(block):
+            if self._state == "quoted":
+                place = _after(block, b'"', place)
+                self._state = "quote" if block[place - 1 : place] == b'"' else "quoted"
+                continue
+            if self._state == "quote" and block[place : place + 1] == b'"':
+                self._state, place = "quoted", place + 1
+                continue
+            self._state = "plain"
+            line_break = line_break if line_break > place else _after(block, b"\n", place)
+            quote = quote if quote > place else _after(block, b'"', place)
+            place = min(line_break, quote)
+            if block[place - 1 : place] == b"\n":
+                yield place
+            elif block[place - 1 : place] == b'"' and self._before(block, place - 1) in self._before_cell:
+                self._state = "quoted"
+        self._last = block[-1:] or self._last
 
-    def _step(self, piece: bytes, place: int) -> int:
-        """Go to the next sign that changes the state."""
-        here = piece[place : place + 1]
-        if self._state == "start":
-            self._state = "quoted" if here == b'"' else "cell"
-            return place + (here == b'"')
-        if self._state == "quoted":
-            found = piece.find(b'"', place)
-            self._state = "quote" if found >= 0 else "quoted"
-            return found + 1 if found >= 0 else len(piece)
-        if self._state == "quote":
-            self._state = "quoted" if here == b'"' else "cell"
-            return place + (here == b'"')
-        ends = [end for sign in (self._delimiter, b"\n") if (end := piece.find(sign, place)) >= 0]
-        self._state = "start" if ends else "cell"
-        return min(ends) + 1 if ends else len(piece)
+    def _before(self, block: bytes, place: int) -> bytes:
+        return block[place - 1 : place] if place else self._last
+
+
+def _after(block: bytes, sign: bytes, place: int) -> int:
+    """The place after the next such sign, the block's end if there is none."""
+    return block.find(sign, place) + 1 or len(block)

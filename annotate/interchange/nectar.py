@@ -17,6 +17,7 @@ from annotate.interchange.dialogues import dialogue_text, messages_from
 from annotate.interchange.native import record_from_object
 from annotate.interchange.neutral import in_neutral_order, number_from, object_from, short_text, text_from, tiers_of
 from annotate.interchange.options import ExportOptions
+from annotate.interchange.pairs import model_name
 from annotate.interchange.records import MAX_MODEL_CHARACTERS, BadRecord, RecordError, parse_json
 from annotate.interchange.streams import Read, Source, read_records
 
@@ -89,7 +90,7 @@ def write(record: Mapping[str, Any], options: ExportOptions) -> Iterator[dict[st
     answers = [
         {
             "answer": response["text"],
-            "model": response.get("model") if options.models else None,
+            "model": model_name(response) if options.models else None,
             "rank": ranks[response["id"]],
         }
         for response in record["responses"]

@@ -49,7 +49,7 @@ def added_by_options(pair: Pair, options: ExportOptions) -> dict[str, Any]:
     if options.margin:
         found["margin"] = pair.margin
     if options.models:
-        found |= {f"{key}_model": one.get("model") for key, one in pair.both.items()}
+        found |= {f"{key}_model": model_name(one) for key, one in pair.both.items()}
     return found
 
 
@@ -182,6 +182,12 @@ def prompt_text(messages: Sequence[Mapping[str, Any]]) -> str:
 def plain(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Messages with role and content alone, which is all that chat templates know."""
     return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def model_name(response: Mapping[str, Any]) -> str:
+    """The model that wrote a response, empty where nobody knows: readers of JSON lines (`datasets`) take a column's
+    type from the first megabytes, and a null there for the type of all that follows."""
+    return response.get("model") or ""
 
 
 def answer(response: Mapping[str, Any]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Parquet: one record a row. What columns mean: `cells`.
 
-Read 64 rows at a time, so memory follows the file's pages and not its size. The footer stands at a Parquet file's end,
+Read 16 rows at a time, so memory follows the file's pages and not its size. The footer stands at a Parquet file's end,
 so one that was cut off is a bad file from the start.
 """
 
@@ -10,11 +10,23 @@ from typing import Any
 
 from annotate.interchange.cells import FIELDS as FIELDS
 from annotate.interchange.cells import fields_of, record_of
-from annotate.interchange.records import BadRecord, FileError, RecordError, SeenKeys
-from annotate.interchange.streams import Read, Source, first_of_its_key
+from annotate.interchange.records import (
+    MAX_COLUMNS,
+    MAX_RECORD_BYTES,
+    BadRecord,
+    FileError,
+    RecordError,
+    SeenKeys,
+    first_repeated,
+)
+from annotate.interchange.streams import Read, Source, check_unpacked, first_of_its_key
 
 FORMAT = "parquet"
-ROWS = 64
+ROWS = 16
+#: Rows that are together larger become texts of Python one by one, and the largest of them not at all. A text can be
+#: stored once for a thousand rows, so the file says nothing of how large they are.
+TOGETHER_BYTES = 16_000_000
+MAX_ROW_BYTES = 4 * MAX_RECORD_BYTES  # a limit in characters, which have up to four bytes
 
 
 def read(source: Source, *, mapping: Mapping[str, str] | None = None) -> Read:
@@ -32,6 +44,8 @@ def read(source: Source, *, mapping: Mapping[str, str] | None = None) -> Read:
         fields = fields_of(_columns(file), mapping or {})
         for line, row in enumerate(_rows(file), 1):
             try:
+                if row is None:
+                    raise RecordError(f"longer than {MAX_RECORD_BYTES // 1_000_000} MB")
                 yield first_of_its_key(record_of(row, fields, line=line), seen)
             except RecordError as error:
                 yield BadRecord(line, str(error))
@@ -61,14 +75,28 @@ def columns_of_file(source: Source) -> list[str]:
 
 def _columns(file: Any) -> list[str]:
     names = list(file.schema_arrow.names)
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if len(names) > MAX_COLUMNS:
+        raise FileError(f"there are {len(names):,} columns; there may be {MAX_COLUMNS:,}")
+    if (twice := first_repeated(names)) is not None:
         raise FileError(f"there are two columns {twice!r}")
     return names
 
 
-def _rows(file: Any) -> Iterator[dict[str, Any]]:
+def _rows(file: Any) -> Iterator[dict[str, Any] | None]:
+    """Yield the rows, None for one that is far too long."""
     for batch in file.iter_batches(batch_size=ROWS, use_threads=False):
-        yield from batch.to_pylist()
+        if batch.nbytes <= TOGETHER_BYTES:
+            yield from batch.to_pylist()
+            continue
+        for place in range(batch.num_rows):
+            row = batch.slice(place, 1)
+            yield row.to_pylist()[0] if row.nbytes <= MAX_ROW_BYTES else None
+
+
+def _check_unpacked(file: Any) -> None:
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    packed = sum(group.column(number).total_compressed_size for group in groups for number in range(group.num_columns))
+    check_unpacked(sum(group.total_byte_size for group in groups), of=packed)
 
 
 @contextmanager
@@ -79,6 +107,7 @@ def _opened(source: Source) -> Iterator[Any]:
     with _faults_named():
         file = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 16)
     try:
+        _check_unpacked(file)
         yield file
     finally:
         file.close()

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NoReturn
@@ -22,6 +22,9 @@ MAX_RESPONSE_ID_CHARACTERS = 100
 MAX_MODEL_CHARACTERS = 200
 MAX_ANNOTATOR_CHARACTERS = 150
 MAX_DEPTH = 200
+MAX_REASON_CHARACTERS = 500
+#: Of a table. People say of each what it means, on one page.
+MAX_COLUMNS = 500
 MIN_RESPONSES, MAX_RESPONSES = 2, 9
 
 RecordType = Literal["ranking", "demonstration", "prompt"]
@@ -43,12 +46,17 @@ class BadRecord:
 
     `line` counts from 1; `item` is the place in a JSON list, None in a file of lines. `fault` is False where nothing
     is wrong with the record and the format's rule leaves it out (a group without ranks); strictness concerns faults.
+    A reason that quotes a long text is cut: reports hold hundreds of them.
     """
 
     line: int
     reason: str
     item: int | None = None
     fault: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.reason) > MAX_REASON_CHARACTERS:
+            object.__setattr__(self, "reason", self.reason[: MAX_REASON_CHARACTERS - 1] + "…")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +153,7 @@ def parse_json(text: str) -> Any:
     if "\0" in text:
         raise RecordError("holds a NUL character")
     try:
-        value = json.loads(
-            text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite_number
-        )
+        value = _STRICT.decode(text)
     except RecursionError:
         raise RecordError(f"nested deeper than {MAX_DEPTH} levels") from None
     except json.JSONDecodeError as error:
@@ -166,10 +172,18 @@ _RISKY_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise RecordError(f"the key {twice!r} stands twice in one object")
+        raise RecordError(f"the key {first_repeated(name for name, _ in pairs)!r} stands twice in one object")
     return found
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """The first name that stood before; None if each is there once. Looks at each name once: there may be millions."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -181,6 +195,10 @@ def _finite_number(digits: str) -> float:
     if not math.isfinite(number):
         raise RecordError(f"the number {digits[:20]} is too large")
     return number
+
+
+#: Made once: json.loads would make one for every text.
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite_number)
 
 
 def check_nested(value: Any) -> None:

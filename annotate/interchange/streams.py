@@ -33,6 +33,10 @@ Read = Iterator[ImportedRecord | BadRecord]
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK_BYTES = 1 << 16
+#: What unpacks to more than so many bytes, and to more than so many times its size, was made to wear out who reads it:
+#: texts pack to a tenth, the same line again and again to a hundredth or two.
+UNPACKED_BYTES = 100_000_000
+UNPACKED_TIMES = 400
 
 
 class RecordText(NamedTuple):
@@ -110,8 +114,10 @@ def first_objects(source: Source, *, limit: int = 20) -> Iterator[dict[str, Any]
 class _Raw(io.RawIOBase):
     """Anything with `read(n)`, as a raw stream; closing it leaves the thing itself open."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, *, packed: "_Raw | None" = None) -> None:
         self._source = source
+        self._packed = packed
+        self.size = 0
 
     def readable(self) -> bool:
         return True
@@ -122,7 +128,20 @@ class _Raw(io.RawIOBase):
         while filled < len(buffer) and (data := self._source.read(len(buffer) - filled)):
             buffer[filled : filled + len(data)] = data
             filled += len(data)
+        self.size += filled
+        if self._packed is not None:
+            check_unpacked(self.size, of=self._packed.size)
         return filled
+
+
+def check_unpacked(size: int, *, of: int) -> None:
+    """Check what so many bytes unpack to.
+
+    Raises:
+        FileError: to far more than texts do.
+    """
+    if size > max(UNPACKED_BYTES, UNPACKED_TIMES * of):
+        raise FileError(f"it unpacks to more than {UNPACKED_TIMES} times its size")
 
 
 @contextmanager
@@ -149,10 +168,11 @@ def _opened_file(path: str | os.PathLike[str]) -> BinaryIO:
 def _unpacked(source: BinaryIO, *, expect_gzip: bool) -> io.BufferedReader:
     """Return the stream, unpacked if it is gzip; a name that promises gzip (or an empty rest of one) is held to it."""
     with faults_named():
-        stream: io.BufferedReader = io.BufferedReader(_Raw(source), CHUNK_BYTES)
+        raw = _Raw(source)
+        stream: io.BufferedReader = io.BufferedReader(raw, CHUNK_BYTES)
         if stream.peek(2)[:2] == GZIP_MAGIC:
             unpacked = gzip.GzipFile(fileobj=cast(BinaryIO, stream))
-            return io.BufferedReader(_Raw(cast(BinaryIO, unpacked)), CHUNK_BYTES)
+            return io.BufferedReader(_Raw(cast(BinaryIO, unpacked), packed=raw), CHUNK_BYTES)
     if expect_gzip:
         raise FileError("named .gz, but not a gzip file")
     return stream
@@ -176,10 +196,15 @@ def faults_named() -> Iterator[None]:
 # --- lines ------------------------------------------------------------------------------------------------------
 
 
+_BLANK = (b"\n", b"\r\n")
+
+
 def _lines(stream: io.BufferedReader) -> Iterator[RecordText]:
     number = 0
     while start := stream.readline(MAX_RECORD_BYTES + 2):
         number += 1
+        if start in _BLANK:
+            continue
         raw = start.removeprefix(codecs.BOM_UTF8) if number == 1 else start
         if len(raw.rstrip(b"\r\n")) > MAX_RECORD_BYTES:
             _pass_over_line(stream, start)

@@ -22,7 +22,7 @@ from typing import Any
 
 from annotate.interchange.neutral import sha256_of
 from annotate.interchange.options import ExportOptions
-from annotate.interchange.pairs import Pair, answer, plain, prompt_text
+from annotate.interchange.pairs import Pair, answer, model_name, plain, prompt_text
 
 MESSAGES = [{"role": "text", "content": "text"}]
 
@@ -97,4 +97,4 @@ def _completion(record: Mapping[str, Any], response: Mapping[str, Any]) -> dict[
 
 
 def _model(response: Mapping[str, Any], options: ExportOptions) -> dict[str, Any]:
-    return {"model": response.get("model")} if options.models else {}
+    return {"model": model_name(response)} if options.models else {}

@@ -20,7 +20,7 @@ from typing import Any
 from annotate.interchange.native import record_from_object
 from annotate.interchange.neutral import in_neutral_order, number_from, object_from, short_text, text_from, tiers_of
 from annotate.interchange.options import ExportOptions
-from annotate.interchange.pairs import prompt_text
+from annotate.interchange.pairs import model_name, prompt_text
 from annotate.interchange.records import MAX_MODEL_CHARACTERS, BadRecord, RecordError, parse_json
 from annotate.interchange.streams import Read, Source, read_records
 
@@ -141,7 +141,7 @@ def write(record: Mapping[str, Any], options: ExportOptions) -> Iterator[dict[st
     if len(scores) < 2:
         return
     ratings = record.get("ratings") or {}
-    named = [one.get("model") if options.models else None for one in record["responses"]]
+    named = [model_name(one) if options.models else None for one in record["responses"]]
     yield {
         "source": record.get("project"),
         "instruction": prompt_text(record["prompt"]),

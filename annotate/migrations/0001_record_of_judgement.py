@@ -132,6 +132,16 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ["human", "machine", "imported", "example"])),
+                        name="user_kind_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ["human", "machine"]), ("is_active", False), _connector="OR"),
+                        name="user_without_person_cannot_log_in",
+                    ),
+                ],
                 "verbose_name": "user",
                 "verbose_name_plural": "users",
                 "abstract": False,
@@ -180,6 +190,13 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("digest__regex", "^[0-9a-f]{64}$")), name="token_digest_is_sha256"
+                    )
+                ],
+            },
         ),
         migrations.CreateModel(
             name="IdempotencyKey",
@@ -198,6 +215,9 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [models.UniqueConstraint(fields=("user", "endpoint", "key"), name="one_answer_per_key")],
+            },
         ),
         migrations.CreateModel(
             name="Project",
@@ -303,6 +323,18 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("project", "user"), name="one_membership_per_project_and_user"),
+                    models.CheckConstraint(
+                        condition=models.Q(("role__in", ["viewer", "annotator", "reviewer", "manager"])),
+                        name="membership_role_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("weight__gte", 0), ("weight__lte", 100)), name="membership_weight_0_to_100"
+                    ),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="ImportBatch",
@@ -350,6 +382,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("project", "name"), name="one_counter_per_project_and_name"),
+                    models.CheckConstraint(condition=models.Q(("value__gte", 0)), name="counter_not_negative"),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="ProjectVersion",
@@ -416,6 +454,19 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("project", "number"), name="one_version_per_number"),
+                    models.UniqueConstraint(fields=("id", "project"), name="version_of_project"),
+                    models.CheckConstraint(condition=models.Q(("number__gte", 1)), name="version_number_from_1"),
+                    models.CheckConstraint(
+                        condition=models.Q(("strength__in", ["off", "optional", "required"])),
+                        name="version_strength_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("rationale__in", ["off", "optional", "required"])),
+                        name="version_rationale_known",
+                    ),
+                ],
                 "ordering": ["project", "-number"],
             },
         ),
@@ -463,6 +514,24 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("external_id__isnull", False)),
+                        fields=("project", "external_id"),
+                        name="one_prompt_per_external_id",
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("external_id__isnull", True)),
+                        fields=("project", "content_sha256"),
+                        name="one_unnamed_prompt_per_content",
+                    ),
+                    models.UniqueConstraint(fields=("id", "project"), name="prompt_of_project"),
+                    models.CheckConstraint(
+                        condition=models.Q(("content_sha256__regex", "^[0-9a-f]{64}$")), name="prompt_sha256_known"
+                    ),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Demonstration",
@@ -487,6 +556,13 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        models.F("prompt"), models.F("text_sha256"), name="one_demonstration_per_text"
+                    )
+                ],
+            },
         ),
         migrations.CreateModel(
             name="QueueCursor",
@@ -507,6 +583,13 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("project", "annotator", "lane"), name="one_cursor_per_annotator_and_lane"
+                    )
+                ],
+            },
         ),
         migrations.CreateModel(
             name="RankingTask",
@@ -561,6 +644,31 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "indexes": [models.Index(fields=["project", "id"], name="task_by_project")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("id", "prompt"), name="task_with_prompt"),
+                    models.UniqueConstraint(fields=("id", "project"), name="task_of_project"),
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ["normal", "gold", "repeat"])), name="task_kind_known"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("state__in", ["open", "held"])), name="task_state_known"
+                    ),
+                    models.CheckConstraint(condition=models.Q(("priority__range", (0, 3))), name="task_priority_known"),
+                    models.CheckConstraint(
+                        condition=models.Q(("overlap__range", (0, 50))), name="task_overlap_0_to_50"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("kind", "repeat"), ("repeat_of__isnull", False)),
+                            models.Q(models.Q(("kind", "repeat"), _negated=True), ("repeat_of__isnull", True)),
+                            _connector="OR",
+                        ),
+                        name="repeat_names_its_task",
+                    ),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Lease",
@@ -590,6 +698,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "indexes": [models.Index(fields=["task", "annotator"], name="lease_by_task_and_annotator")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("id", "task", "annotator"), name="lease_with_task_and_annotator")
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Draft",
@@ -611,6 +725,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("task", "annotator"), name="one_draft_per_task_and_annotator"),
+                    models.CheckConstraint(condition=models.Q(("version__gte", 1)), name="draft_version_from_1"),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="ReadingReceipt",
@@ -632,6 +752,11 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("version", "user"), name="one_receipt_per_version_and_user")
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Response",
@@ -658,6 +783,15 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("prompt", "key"), name="one_response_per_key"),
+                    models.UniqueConstraint(fields=("id", "prompt"), name="response_of_prompt"),
+                    models.CheckConstraint(
+                        condition=models.Q(("text_sha256__regex", "^[0-9a-f]{64}$")), name="response_sha256_known"
+                    ),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Ranking",
@@ -756,6 +890,38 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("task", "annotator", "revision"), name="one_ranking_per_revision"),
+                    models.UniqueConstraint(fields=("id", "task"), name="ranking_with_task"),
+                    models.UniqueConstraint(
+                        fields=("id", "task", "annotator", "revision"), name="ranking_with_predecessor"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("revision", 1), ("supersedes__isnull", True)),
+                            models.Q(("revision__gt", 1), ("supersedes__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="only_later_revisions_supersede",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("source__in", ["page", "api", "import"])), name="ranking_source_known"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("rewrite_of__isnull", True), ("rewrite_text__isnull", True)),
+                            models.Q(("rewrite_of__isnull", False), ("rewrite_text__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="rewrite_is_whole",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("seconds__isnull", True), ("seconds__gte", 0), _connector="OR"),
+                        name="seconds_not_negative",
+                    ),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Entry",
@@ -781,6 +947,15 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("ranking", "response"), name="one_entry_per_ranking_and_response"),
+                    models.CheckConstraint(
+                        condition=models.Q(("tier__isnull", True), ("tier__range", (1, 9)), _connector="OR"),
+                        name="tier_from_1",
+                    ),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Skip",
@@ -821,6 +996,17 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("task", "annotator"), name="one_skip_per_task_and_annotator"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("reason__in", ["unclear", "expert", "language", "long", "unsafe", "other"])
+                        ),
+                        name="skip_reason_known",
+                    ),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Change",
@@ -877,6 +1063,29 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("project", "number"), name="one_change_per_number"),
+                    models.UniqueConstraint(
+                        condition=models.Q(("kind__in", ["ranking", "revision"])),
+                        fields=("ranking",),
+                        name="one_first_change_per_ranking",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("kind__in", ["ranking", "revision"]),
+                                ("ranking__isnull", False),
+                                ("skip__isnull", True),
+                            ),
+                            models.Q(("kind", "skip"), ("ranking__isnull", True), ("skip__isnull", False)),
+                            models.Q(("kind", "withdrawal"), ("skip__isnull", True)),
+                            _connector="OR",
+                        ),
+                        name="change_names_its_object",
+                    ),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Slot",
@@ -963,6 +1172,83 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("reserved_for__isnull", True), ("state", "free")),
+                        fields=["project", "lane", "offer", "number"],
+                        name="slot_queue",
+                    ),
+                    models.Index(
+                        condition=models.Q(("reserved_for__isnull", False), ("state", "free")),
+                        fields=["reserved_for", "project"],
+                        name="slot_reserved",
+                    ),
+                    models.Index(
+                        condition=models.Q(("state", "leased")),
+                        fields=["holder", "project"],
+                        name="slot_leased_by_holder",
+                    ),
+                    models.Index(
+                        condition=models.Q(("state", "leased")),
+                        fields=["project", "expires_at"],
+                        name="slot_leased_by_expiry",
+                    ),
+                    models.Index(condition=models.Q(("state", "done")), fields=["project", "holder"], name="slot_done"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("task", "number"), name="one_slot_per_task_and_number"),
+                    models.UniqueConstraint(
+                        condition=models.Q(("holder__isnull", False)),
+                        fields=("task", "holder"),
+                        name="one_slot_per_task_and_holder",
+                    ),
+                    models.UniqueConstraint(fields=("id", "task"), name="slot_with_task"),
+                    models.UniqueConstraint(fields=("id", "holder"), name="slot_with_holder"),
+                    models.CheckConstraint(condition=models.Q(("number__gte", 1)), name="slot_number_from_1"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("current_ranking__isnull", True),
+                                ("expires_at__isnull", True),
+                                ("holder__isnull", True),
+                                ("lease__isnull", True),
+                                ("presented_order__isnull", True),
+                                ("state", "free"),
+                                ("version__isnull", True),
+                            ),
+                            models.Q(
+                                ("current_ranking__isnull", True),
+                                ("expires_at__isnull", False),
+                                ("holder__isnull", False),
+                                ("lease__isnull", False),
+                                ("presented_order__isnull", False),
+                                ("state", "leased"),
+                                ("version__isnull", False),
+                            ),
+                            models.Q(
+                                ("current_ranking__isnull", False),
+                                ("expires_at__isnull", True),
+                                ("holder__isnull", False),
+                                ("presented_order__isnull", False),
+                                ("state", "done"),
+                                ("version__isnull", False),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="slot_state_consistent",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("reserved_for__isnull", True),
+                            ("holder__isnull", True),
+                            ("holder", models.F("reserved_for")),
+                            _connector="OR",
+                        ),
+                        name="reserved_slot_held_by_that_person",
+                    ),
+                ],
+            },
         ),
         migrations.AddField(
             model_name="ranking",
@@ -1012,6 +1298,20 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("id", "project"), name="snapshot_of_project"),
+                    models.CheckConstraint(
+                        condition=models.Q(("sha256__regex", "^[0-9a-f]{64}$")), name="snapshot_sha256_known"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("state", "frozen"), ("withdrawn_at__isnull", True)),
+                            models.Q(("state", "withdrawn"), ("withdrawn_at__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="snapshot_state_consistent",
+                    ),
+                ],
                 "ordering": ["-id"],
             },
         ),
@@ -1036,6 +1336,11 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("snapshot", "ranking"), name="one_row_per_snapshot_and_ranking")
+                ],
+            },
         ),
         migrations.CreateModel(
             name="SplitGroup",
@@ -1059,6 +1364,15 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("project", "key_sha256"), name="one_split_group_per_key"),
+                    models.UniqueConstraint(fields=("id", "project"), name="split_group_of_project"),
+                    models.CheckConstraint(
+                        condition=models.Q(("split__in", ["train", "validation", "test"])), name="split_known"
+                    ),
+                ],
+            },
         ),
         migrations.AddField(
             model_name="prompt",
@@ -1093,6 +1407,16 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("task", "annotator", "kind"), name="one_flag_per_task_annotator_and_kind"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ["unclear", "unsafe", "expert"])), name="task_flag_kind_known"
+                    ),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="TaskResponse",
@@ -1119,354 +1443,15 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-        ),
-        migrations.AddConstraint(
-            model_name="user",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kind__in", ["human", "machine", "imported", "example"])), name="user_kind_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="user",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kind__in", ["human", "machine"]), ("is_active", False), _connector="OR"),
-                name="user_without_person_cannot_log_in",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="apitoken",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("digest__regex", "^[0-9a-f]{64}$")), name="token_digest_is_sha256"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="idempotencykey",
-            constraint=models.UniqueConstraint(fields=("user", "endpoint", "key"), name="one_answer_per_key"),
-        ),
-        migrations.AddConstraint(
-            model_name="membership",
-            constraint=models.UniqueConstraint(fields=("project", "user"), name="one_membership_per_project_and_user"),
-        ),
-        migrations.AddConstraint(
-            model_name="membership",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("role__in", ["viewer", "annotator", "reviewer", "manager"])),
-                name="membership_role_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="membership",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("weight__gte", 0), ("weight__lte", 100)), name="membership_weight_0_to_100"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="counter",
-            constraint=models.UniqueConstraint(fields=("project", "name"), name="one_counter_per_project_and_name"),
-        ),
-        migrations.AddConstraint(
-            model_name="counter",
-            constraint=models.CheckConstraint(condition=models.Q(("value__gte", 0)), name="counter_not_negative"),
-        ),
-        migrations.AddConstraint(
-            model_name="projectversion",
-            constraint=models.UniqueConstraint(fields=("project", "number"), name="one_version_per_number"),
-        ),
-        migrations.AddConstraint(
-            model_name="projectversion",
-            constraint=models.UniqueConstraint(fields=("id", "project"), name="version_of_project"),
-        ),
-        migrations.AddConstraint(
-            model_name="projectversion",
-            constraint=models.CheckConstraint(condition=models.Q(("number__gte", 1)), name="version_number_from_1"),
-        ),
-        migrations.AddConstraint(
-            model_name="projectversion",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("strength__in", ["off", "optional", "required"])), name="version_strength_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="projectversion",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("rationale__in", ["off", "optional", "required"])), name="version_rationale_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="demonstration",
-            constraint=models.UniqueConstraint(
-                models.F("prompt"), models.F("text_sha256"), name="one_demonstration_per_text"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="queuecursor",
-            constraint=models.UniqueConstraint(
-                fields=("project", "annotator", "lane"), name="one_cursor_per_annotator_and_lane"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="rankingtask",
-            index=models.Index(fields=["project", "id"], name="task_by_project"),
-        ),
-        migrations.AddConstraint(
-            model_name="rankingtask",
-            constraint=models.UniqueConstraint(fields=("id", "prompt"), name="task_with_prompt"),
-        ),
-        migrations.AddConstraint(
-            model_name="rankingtask",
-            constraint=models.UniqueConstraint(fields=("id", "project"), name="task_of_project"),
-        ),
-        migrations.AddConstraint(
-            model_name="rankingtask",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kind__in", ["normal", "gold", "repeat"])), name="task_kind_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="rankingtask",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("state__in", ["open", "held"])), name="task_state_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="rankingtask",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("priority__range", (0, 3))), name="task_priority_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="rankingtask",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("overlap__range", (0, 50))), name="task_overlap_0_to_50"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="rankingtask",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("kind", "repeat"), ("repeat_of__isnull", False)),
-                    models.Q(models.Q(("kind", "repeat"), _negated=True), ("repeat_of__isnull", True)),
-                    _connector="OR",
-                ),
-                name="repeat_names_its_task",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="lease",
-            index=models.Index(fields=["task", "annotator"], name="lease_by_task_and_annotator"),
-        ),
-        migrations.AddConstraint(
-            model_name="lease",
-            constraint=models.UniqueConstraint(
-                fields=("id", "task", "annotator"), name="lease_with_task_and_annotator"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="draft",
-            constraint=models.UniqueConstraint(fields=("task", "annotator"), name="one_draft_per_task_and_annotator"),
-        ),
-        migrations.AddConstraint(
-            model_name="draft",
-            constraint=models.CheckConstraint(condition=models.Q(("version__gte", 1)), name="draft_version_from_1"),
-        ),
-        migrations.AddConstraint(
-            model_name="readingreceipt",
-            constraint=models.UniqueConstraint(fields=("version", "user"), name="one_receipt_per_version_and_user"),
-        ),
-        migrations.AddConstraint(
-            model_name="response",
-            constraint=models.UniqueConstraint(fields=("prompt", "key"), name="one_response_per_key"),
-        ),
-        migrations.AddConstraint(
-            model_name="response",
-            constraint=models.UniqueConstraint(fields=("id", "prompt"), name="response_of_prompt"),
-        ),
-        migrations.AddConstraint(
-            model_name="response",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("text_sha256__regex", "^[0-9a-f]{64}$")), name="response_sha256_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="entry",
-            constraint=models.UniqueConstraint(
-                fields=("ranking", "response"), name="one_entry_per_ranking_and_response"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="entry",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("tier__isnull", True), ("tier__range", (1, 9)), _connector="OR"), name="tier_from_1"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="skip",
-            constraint=models.UniqueConstraint(fields=("task", "annotator"), name="one_skip_per_task_and_annotator"),
-        ),
-        migrations.AddConstraint(
-            model_name="skip",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("reason__in", ["unclear", "expert", "language", "long", "unsafe", "other"])),
-                name="skip_reason_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="change",
-            constraint=models.UniqueConstraint(fields=("project", "number"), name="one_change_per_number"),
-        ),
-        migrations.AddConstraint(
-            model_name="change",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("kind__in", ["ranking", "revision"])),
-                fields=("ranking",),
-                name="one_first_change_per_ranking",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="change",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("kind__in", ["ranking", "revision"]), ("ranking__isnull", False), ("skip__isnull", True)),
-                    models.Q(("kind", "skip"), ("ranking__isnull", True), ("skip__isnull", False)),
-                    models.Q(("kind", "withdrawal"), ("skip__isnull", True)),
-                    _connector="OR",
-                ),
-                name="change_names_its_object",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="slot",
-            index=models.Index(
-                condition=models.Q(("reserved_for__isnull", True), ("state", "free")),
-                fields=["project", "lane", "offer", "number"],
-                name="slot_queue",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="slot",
-            index=models.Index(
-                condition=models.Q(("reserved_for__isnull", False), ("state", "free")),
-                fields=["reserved_for", "project"],
-                name="slot_reserved",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="slot",
-            index=models.Index(
-                condition=models.Q(("state", "leased")), fields=["holder", "project"], name="slot_leased_by_holder"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="slot",
-            index=models.Index(
-                condition=models.Q(("state", "leased")), fields=["project", "expires_at"], name="slot_leased_by_expiry"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="slot",
-            index=models.Index(condition=models.Q(("state", "done")), fields=["project", "holder"], name="slot_done"),
-        ),
-        migrations.AddConstraint(
-            model_name="slot",
-            constraint=models.UniqueConstraint(fields=("task", "number"), name="one_slot_per_task_and_number"),
-        ),
-        migrations.AddConstraint(
-            model_name="slot",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("holder__isnull", False)),
-                fields=("task", "holder"),
-                name="one_slot_per_task_and_holder",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="slot",
-            constraint=models.UniqueConstraint(fields=("id", "task"), name="slot_with_task"),
-        ),
-        migrations.AddConstraint(
-            model_name="slot",
-            constraint=models.UniqueConstraint(fields=("id", "holder"), name="slot_with_holder"),
-        ),
-        migrations.AddConstraint(
-            model_name="slot",
-            constraint=models.CheckConstraint(condition=models.Q(("number__gte", 1)), name="slot_number_from_1"),
-        ),
-        migrations.AddConstraint(
-            model_name="slot",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(
-                        ("current_ranking__isnull", True),
-                        ("expires_at__isnull", True),
-                        ("holder__isnull", True),
-                        ("lease__isnull", True),
-                        ("presented_order__isnull", True),
-                        ("state", "free"),
-                        ("version__isnull", True),
-                    ),
-                    models.Q(
-                        ("current_ranking__isnull", True),
-                        ("expires_at__isnull", False),
-                        ("holder__isnull", False),
-                        ("lease__isnull", False),
-                        ("presented_order__isnull", False),
-                        ("state", "leased"),
-                        ("version__isnull", False),
-                    ),
-                    models.Q(
-                        ("current_ranking__isnull", False),
-                        ("expires_at__isnull", True),
-                        ("holder__isnull", False),
-                        ("presented_order__isnull", False),
-                        ("state", "done"),
-                        ("version__isnull", False),
-                    ),
-                    _connector="OR",
-                ),
-                name="slot_state_consistent",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="slot",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("reserved_for__isnull", True),
-                    ("holder__isnull", True),
-                    ("holder", models.F("reserved_for")),
-                    _connector="OR",
-                ),
-                name="reserved_slot_held_by_that_person",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="ranking",
-            constraint=models.UniqueConstraint(
-                fields=("task", "annotator", "revision"), name="one_ranking_per_revision"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="ranking",
-            constraint=models.UniqueConstraint(fields=("id", "task"), name="ranking_with_task"),
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("task", "response"), name="one_row_per_task_and_response")
+                ],
+            },
         ),
         migrations.AddConstraint(
             model_name="ranking",
             constraint=models.UniqueConstraint(fields=("id", "slot"), name="ranking_with_slot"),
-        ),
-        migrations.AddConstraint(
-            model_name="ranking",
-            constraint=models.UniqueConstraint(
-                fields=("id", "task", "annotator", "revision"), name="ranking_with_predecessor"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="ranking",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("revision", 1), ("supersedes__isnull", True)),
-                    models.Q(("revision__gt", 1), ("supersedes__isnull", False)),
-                    _connector="OR",
-                ),
-                name="only_later_revisions_supersede",
-            ),
         ),
         migrations.AddConstraint(
             model_name="ranking",
@@ -1479,110 +1464,5 @@ class Migration(migrations.Migration):
                 ),
                 name="counted_means_slot_or_import",
             ),
-        ),
-        migrations.AddConstraint(
-            model_name="ranking",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("source__in", ["page", "api", "import"])), name="ranking_source_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="ranking",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("rewrite_of__isnull", True), ("rewrite_text__isnull", True)),
-                    models.Q(("rewrite_of__isnull", False), ("rewrite_text__isnull", False)),
-                    _connector="OR",
-                ),
-                name="rewrite_is_whole",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="ranking",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("seconds__isnull", True), ("seconds__gte", 0), _connector="OR"),
-                name="seconds_not_negative",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="snapshot",
-            constraint=models.UniqueConstraint(fields=("id", "project"), name="snapshot_of_project"),
-        ),
-        migrations.AddConstraint(
-            model_name="snapshot",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("sha256__regex", "^[0-9a-f]{64}$")), name="snapshot_sha256_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="snapshot",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("state", "frozen"), ("withdrawn_at__isnull", True)),
-                    models.Q(("state", "withdrawn"), ("withdrawn_at__isnull", False)),
-                    _connector="OR",
-                ),
-                name="snapshot_state_consistent",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="snapshotranking",
-            constraint=models.UniqueConstraint(fields=("snapshot", "ranking"), name="one_row_per_snapshot_and_ranking"),
-        ),
-        migrations.AddConstraint(
-            model_name="splitgroup",
-            constraint=models.UniqueConstraint(fields=("project", "key_sha256"), name="one_split_group_per_key"),
-        ),
-        migrations.AddConstraint(
-            model_name="splitgroup",
-            constraint=models.UniqueConstraint(fields=("id", "project"), name="split_group_of_project"),
-        ),
-        migrations.AddConstraint(
-            model_name="splitgroup",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("split__in", ["train", "validation", "test"])), name="split_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="prompt",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("external_id__isnull", False)),
-                fields=("project", "external_id"),
-                name="one_prompt_per_external_id",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="prompt",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("external_id__isnull", True)),
-                fields=("project", "content_sha256"),
-                name="one_unnamed_prompt_per_content",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="prompt",
-            constraint=models.UniqueConstraint(fields=("id", "project"), name="prompt_of_project"),
-        ),
-        migrations.AddConstraint(
-            model_name="prompt",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("content_sha256__regex", "^[0-9a-f]{64}$")), name="prompt_sha256_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="taskflag",
-            constraint=models.UniqueConstraint(
-                fields=("task", "annotator", "kind"), name="one_flag_per_task_annotator_and_kind"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="taskflag",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kind__in", ["unclear", "unsafe", "expert"])), name="task_flag_kind_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="taskresponse",
-            constraint=models.UniqueConstraint(fields=("task", "response"), name="one_row_per_task_and_response"),
         ),
     ]

@@ -94,6 +94,7 @@ class Prompt(models.Model):
     withdrawn_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
+        indexes = [models.Index(name="prompt_by_time", fields=["project", "created_at", "id"])]
         constraints = [
             models.UniqueConstraint(
                 name="one_prompt_per_external_id",

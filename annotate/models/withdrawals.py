@@ -1,4 +1,4 @@
-"""The log of what was withdrawn: who asked for it, what kind of thing it was, how much; never the text."""
+"""The log of what was withdrawn: who asked for it and why, what kind of thing it was, how much; never the text."""
 
 from django.conf import settings
 from django.db import models
@@ -35,6 +35,9 @@ class Withdrawal(models.Model):
     response = models.ForeignKey(Response, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     counts = models.JSONField(default=dict, help_text="What was removed: kind of thing → how many.")
     by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    reason = models.CharField(
+        max_length=200, default="", db_default="", blank=True, help_text="Why, in the words of whoever withdrew it."
+    )
     started_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True, blank=True)
 

@@ -1,6 +1,7 @@
 """The people of a project, for its managers: invitations, roles, weights, leaving and coming back, new passwords."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
@@ -13,9 +14,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
 from annotate.errors import Forbidden, Refused
-from annotate.models import Membership, Role, User
+from annotate.models import Membership, Project, Role, User
 from annotate.pages.access import page, visitor
 from annotate.pages.overview import rights_of
+from annotate.selectors.imported_people import page_of_imported
 from annotate.selectors.people import get_member, machines_of, members_of
 from annotate.selectors.projects import get_project_for, membership_of
 from annotate.services.invitations import create_invitation, open_invitations, revoke_invitation
@@ -102,8 +104,21 @@ def people(request: HttpRequest, slug: str) -> HttpResponse:
         "invitations": open_invitations(project),
         "members": list(members_of(project).exclude(user__kind=User.Kind.MACHINE)),
         "machines": machines_of(project),
+        **_imported(request, project),
     }
     return render(request, "annotate/people.html", context, status=400 if form.errors else 200)
+
+
+def _imported(request: HttpRequest, project: Project) -> dict[str, Any]:
+    """A page of those who came with imported data: by name, or those whose name holds the words that were sent."""
+    words, after = (request.GET.get(name, "").replace("\0", "").strip() for name in ("imported", "after"))
+    found, following = page_of_imported(project, words=words, after=after)
+    return {
+        "imported": found,
+        "imported_words": words,
+        "imported_wanted": bool(words or after),
+        "imported_next": urlencode({"imported": words, "after": following}) if following else "",
+    }
 
 
 @require_POST

@@ -17,6 +17,7 @@ from annotate.pages import (
     versions,
     webhooks,
     withdrawals,
+    withdrawn_texts,
     workbench,
 )
 
@@ -51,6 +52,12 @@ urlpatterns = [
     path("p/<slug:slug>/people/<int:member>/reactivate/", people.reactivate, name="member_reactivate"),
     path("p/<slug:slug>/people/<int:member>/password-link/", people.password_link, name="member_password_link"),
     path("p/<slug:slug>/people/<int:member>/withdraw/", withdrawals.withdraw_member, name="member_withdraw"),
+    path(
+        "p/<slug:slug>/people/imported/<int:annotator>/withdraw/",
+        withdrawals.withdraw_imported,
+        name="imported_withdraw",
+    ),
+    path("p/<slug:slug>/withdraw/", withdrawn_texts.withdraw_text, name="withdraw_text"),
     path("p/<slug:slug>/tasks/", tasks.tasks, name="tasks"),
     path("p/<slug:slug>/tasks/<int:task>/", tasks.task, name="task"),
     path("p/<slug:slug>/tasks/<int:task>/release/", tasks.release, name="task_release"),

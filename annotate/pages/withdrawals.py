@@ -1,18 +1,24 @@
-"""Withdrawing all that a member wrote: how much it is and what it reaches first, then once more to be sure."""
+"""Withdrawing all that a person wrote: how much it is and what it reaches first, then once more to be sure.
+
+A member has a page that leads here; who only came with an import has nothing but this one.
+"""
 
 from typing import Any
 
+from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_http_methods
 
 from annotate.errors import Refused
-from annotate.models import Project, Role, Withdrawal
+from annotate.models import Membership, Project, Role, User, Withdrawal
 from annotate.pages.access import page, visitor
 from annotate.pages.overview import rights_of
+from annotate.selectors.imported_people import get_imported, name_of
 from annotate.selectors.people import get_member
 from annotate.selectors.projects import get_project_for, membership_of
 from annotate.selectors.withdrawals import reach_of_annotator, withdrawals_of
@@ -23,36 +29,77 @@ SECONDS = 5.0
 LOG = 20
 
 
+class ReasonForm(forms.Form):
+    """Why something is withdrawn."""
+
+    # An area, because Enter in a line would press the first button of the form.
+    reason = forms.CharField(
+        label=gettext_lazy("Reason"),
+        required=False,
+        max_length=Withdrawal._meta.get_field("reason").max_length,
+        widget=forms.Textarea(attrs={"rows": 2, "autocomplete": "off"}),
+        help_text=gettext_lazy(
+            "For the list of what was withdrawn, where it is kept: for example the number of the request. No names."
+        ),
+    )
+
+    def clean_reason(self) -> str:
+        return " ".join(self.cleaned_data["reason"].split())
+
+
 @require_http_methods(["GET", "HEAD", "POST"])
 @page
 def withdraw_member(request: HttpRequest, slug: str, member: int) -> HttpResponse:
-    """Asks first: counts, snapshots and models; then withdraws, as far as the request can wait for it."""
-    user = visitor(request)
-    project = get_project_for(user, slug, role=Role.MANAGER)
+    """Of a member: asks first, then withdraws."""
+    project = get_project_for(visitor(request), slug, role=Role.MANAGER)
     found = get_member(project, member)
-    if request.method == "POST":
+    return _of_person(request, project, found.user, back=reverse("member", args=[slug, member]), member=found)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@page
+def withdraw_imported(request: HttpRequest, slug: str, annotator: int) -> HttpResponse:
+    """Of somebody whose rankings were imported, and who is no member: asks first, then withdraws."""
+    project = get_project_for(visitor(request), slug, role=Role.MANAGER)
+    return _of_person(request, project, get_imported(project, annotator), back=reverse("people", args=[slug]))
+
+
+def _of_person(
+    request: HttpRequest, project: Project, person: User, *, back: str, member: Membership | None = None
+) -> HttpResponse:
+    """Counts, snapshots and models; posted, it withdraws as far as the request can wait for it."""
+    user = visitor(request)
+    form = ReasonForm(request.POST if request.method == "POST" else None)
+    if request.method == "POST" and form.is_valid():
+        reason = form.cleaned_data["reason"]
         try:
-            done = withdraw_annotator(project=project, annotator=found.user, by=user, seconds=SECONDS)
+            done = withdraw_annotator(project=project, annotator=person, by=user, reason=reason, seconds=SECONDS)
         except Refused as refused:
             messages.error(request, refused.message)
         else:
-            messages.success(request, _said(done))
-        return redirect("member_withdraw", slug, member)
-    reach = reach_of_annotator(project, found.user)
+            messages.success(request, _said(done, name=_name(person, member)))
+        return redirect(request.path)
+    reach = reach_of_annotator(project, person)
     context = {
         **rights_of(membership_of(user=user, project=project)),
         "project": project,
         "tab": "people",
-        "member": found,
+        "member": member,
+        "name": _name(person, member),
+        "back": back,
+        "form": form,
         "reach": reach,
         "amounts": amounts_of(reach.counts),
-        "log": _log(project),
+        "log": log_of(project),
     }
-    return render(request, "annotate/withdraw_member.html", context)
+    return render(request, "annotate/withdraw_person.html", context, status=422 if form.errors else 200)
 
 
-def _said(done: Withdrawal) -> str:
-    name = done.annotator.username if done.annotator else ""
+def _name(person: User, member: Membership | None) -> str:
+    return person.username if member else name_of(person)
+
+
+def _said(done: Withdrawal, *, name: str) -> str:
     if done.finished_at is None:
         return _("What %(name)s wrote is being withdrawn; it goes on by itself.") % {"name": name}
     count = done.counts.get("rankings", 0)
@@ -83,6 +130,14 @@ def amounts_of(counts: dict[str, int]) -> list[str]:
     return [words[name](counts[name]) % {"n": counts[name]} for name in words if counts.get(name)]
 
 
-def _log(project: Project) -> list[dict[str, Any]]:
+def log_of(project: Project) -> list[dict[str, Any]]:
+    """The last withdrawals, latest first, with their amounts in words."""
     rows = withdrawals_of(project).order_by("-pk")[:LOG]
-    return [{"row": row, "amounts": ", ".join(amounts_of(row.counts))} for row in rows]
+    return [
+        {
+            "row": row,
+            "annotator": name_of(row.annotator) if row.annotator else "",
+            "amounts": ", ".join(amounts_of(row.counts)),
+        }
+        for row in rows
+    ]

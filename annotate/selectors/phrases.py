@@ -1,6 +1,7 @@
 """Where a phrase stands in what a project holds in words: an exact substring, found a bounded look at a time."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,17 @@ class _Kind:
             found |= Q(**{f"said_{name}__contains": _as_json(phrase)})
         return rows.filter(found)
 
+    def texts_of(self, row: Any) -> Iterator[tuple[str, str]]:
+        """Every text that a row holds, with the name of its column; of messages their contents, of JSON its strings."""
+        for name in self.texts:
+            yield name, getattr(row, name) or ""
+        for name in self.objects:
+            value = getattr(row, name)
+            if name == "messages":
+                yield from ((name, one["content"]) for one in value)
+            else:
+                yield from ((name, text) for text in strings_in(value))
+
     def found(self, row: Any) -> Found:
         task = row.task_id if hasattr(row, "task_id") else row.ranking.task_id if self.name == "review_note" else None
         writer = getattr(row, "annotator", None) or getattr(row, "reviewer", None)
@@ -106,11 +118,14 @@ KINDS = (
 )
 
 
-def find_phrase(project: Project, phrase: str, *, at: Place | None = None) -> tuple[list[Found], Place | None]:
-    """The next rows that hold the phrase, at most PAGE, and where to go on; None when everything was looked at.
+def find_phrase(
+    project: Project, phrase: str, *, at: Place | None = None, limit: int | None = None
+) -> tuple[list[Found], Place | None]:
+    """The next rows that hold the phrase, and where to go on; None when everything was looked at.
 
-    Looks through prompts, responses, demonstrations, rankings (rationale, edited version, unknown keys), notes of
-    skips, flags and reviews, and drafts: one kind at a time, at most WINDOW rows, so an empty page may lead to another.
+    At most `limit` of them, PAGE unless told. Looks through prompts, responses, demonstrations, rankings (rationale,
+    edited version, unknown keys), notes of skips, flags and reviews, and drafts: one kind at a time, at most WINDOW
+    rows, so an empty page may lead to another.
 
     Raises:
         Invalid: the phrase is shorter than 3 or longer than 1,000 characters.
@@ -118,17 +133,40 @@ def find_phrase(project: Project, phrase: str, *, at: Place | None = None) -> tu
     if not MIN_CHARACTERS <= len(phrase) <= MAX_CHARACTERS or "\0" in phrase:
         words = _("From %(low)d to %(high)d characters.") % {"low": MIN_CHARACTERS, "high": MAX_CHARACTERS}
         raise Invalid(words, fields={"text": words})
-    at = at or Place()
+    at, limit = at or Place(), limit or PAGE
     kind = KINDS[at.kind]
     beyond = kind.of(project).filter(pk__gt=at.after).order_by("pk")
     ends = list(beyond.values_list("pk", flat=True)[WINDOW - 1 : WINDOW])
     looked_at = beyond.filter(pk__lte=ends[0]) if ends else beyond
-    found = [kind.found(row) for row in kind.holding(looked_at, phrase)[: PAGE + 1]]
-    if len(found) > PAGE:
-        return found[:PAGE], Place(at.kind, found[PAGE - 1].id)
+    found = [kind.found(row) for row in kind.holding(looked_at, phrase)[: limit + 1]]
+    if len(found) > limit:
+        return found[:limit], Place(at.kind, found[limit - 1].id)
     if ends:
         return found, Place(at.kind, ends[0])
     return found, Place(at.kind + 1) if at.kind + 1 < len(KINDS) else None
+
+
+def found_again(project: Project, phrase: str, chosen: Iterable[tuple[str, int]]) -> list[Found]:
+    """Those of the chosen rows (kind and id) that are this project's and still hold the phrase, in the usual order."""
+    asked = set(chosen)
+    found: list[Found] = []
+    for kind in KINDS:
+        rows = kind.of(project).filter(pk__in=[pk for name, pk in asked if name == kind.name]).order_by("pk")
+        found += [kind.found(row) for row in kind.holding(rows, phrase)]
+    return found
+
+
+def strings_in(value: object) -> Iterator[str]:
+    """Every string in a JSON value, names of objects too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield name
+            yield from strings_in(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from strings_in(one)
 
 
 def _as_json(phrase: str) -> str:

@@ -20,10 +20,12 @@ from annotate.models import (
     Snapshot,
     SnapshotRanking,
     TaskFlag,
+    TaskResponse,
     User,
     Withdrawal,
 )
 from annotate.selectors.dependents import models_from
+from annotate.selectors.phrases import Found
 from annotate.selectors.record_builder import PSEUDONYM_CHARACTERS, pseudonym_of
 
 Kind = Withdrawal.Kind
@@ -93,6 +95,22 @@ def reach_of_response(response: Response) -> Reach:
     return _reach(response.prompt.project, counts, Q(ranking__task__task_responses__response=response))
 
 
+def reach_of_found(project: Project, found: Sequence[Found]) -> Reach:
+    """What withdrawing all of this would reach, each thing counted once. Of snapshots as reach_of_prompt."""
+    by_kind = {kind: [one.id for one in found if one.kind == kind] for kind in {one.kind for one in found}}
+    prompts = set(by_kind.pop("prompt", ())) | {
+        one.prompt for one in found if one.kind == "demonstration" and one.prompt is not None
+    }
+    chosen, said = by_kind.pop("response", []), by_kind.pop("ranking", [])
+    responses = Response.objects.filter(Q(prompt__in=prompts) | Q(pk__in=chosen), withdrawn_at=None)
+    chain = Ranking.objects.filter(pk__in=said, task=OuterRef("task"), annotator=OuterRef("annotator"))
+    taken = TaskResponse.objects.filter(Q(task__prompt__in=prompts) | Q(response__in=chosen)).values("task")
+    rankings = Ranking.objects.filter(Q(task__in=taken) | Exists(chain), project=project, withdrawn_at=None)
+    counts = {"prompts": len(prompts), "responses": responses.count(), "rankings": rankings.count()}
+    counts |= {f"{kind}s": len(ids) for kind, ids in sorted(by_kind.items()) if kind != "demonstration"}
+    return _reach(project, counts, Q(ranking__in=rankings))
+
+
 def _reach(project: Project, counts: dict[str, int], of: Q) -> Reach:
     held = SnapshotRanking.objects.filter(of, snapshot=OuterRef("pk"), ranking__withdrawn_at=None)
     frozen = Snapshot.objects.filter(Exists(held), project=project, state=Snapshot.State.FROZEN)
@@ -139,6 +157,7 @@ def withdrawal_content(row: Withdrawal) -> dict[str, Any]:
         "response": str(row.response_id) if row.response_id else None,
         "counts": row.counts,
         "by": row.by.username if row.by else None,
+        "reason": row.reason,
         "started_at": row.started_at.isoformat(),
         "finished_at": row.finished_at.isoformat() if row.finished_at else None,
     }

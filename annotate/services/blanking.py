@@ -126,11 +126,13 @@ def record(project: Project, changes: Changes) -> None:
 
 
 def log(
-    project: Project, *, kind: Withdrawal.Kind, by: User | None, counts: Mapping[str, int], **of: Any
+    project: Project, *, kind: Withdrawal.Kind, by: User | None, reason: str, counts: Mapping[str, int], **of: Any
 ) -> Withdrawal:
     """Notes a withdrawal that is whole with this transaction. `of`: what it is of."""
     told = {name: count for name, count in counts.items() if count}
-    made = Withdrawal.objects.create(project=project, kind=kind, by=by, counts=told, finished_at=Now(), **of)
+    made = Withdrawal.objects.create(
+        project=project, kind=kind, by=by, reason=reason, counts=told, finished_at=Now(), **of
+    )
     made.refresh_from_db()
     return made
 

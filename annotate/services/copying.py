@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
 from django.db import connection
 from django.db.models import Field, JSONField, Model
-from django.utils import timezone
+
+#: As timezone.now, which looks a setting up for every row.
+_NOW = partial(datetime.now, UTC)
 
 
 class Ids:
@@ -28,9 +32,11 @@ class Ids:
 def draw_ids(model: type[Model], count: int) -> list[int]:
     """`count` primary keys in ascending order."""
     with connection.cursor() as cursor:
+        # The sequence is looked up once, not for every row.
         cursor.execute(
-            "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)",
-            [model._meta.db_table, count],
+            "SELECT nextval(one.sequence) FROM generate_series(1, %s),"
+            " (SELECT pg_get_serial_sequence(%s, 'id')::regclass AS sequence OFFSET 0) AS one",
+            [count, model._meta.db_table],
         )
         return [row[0] for row in cursor.fetchall()]
 
@@ -65,7 +71,7 @@ class RowMaker:
 def _default_of(field: "Field[Any, Any]") -> Any:
     """A value, or what makes one for each row. What only the database knows (db_default) must be given."""
     if getattr(field, "auto_now_add", False):
-        return timezone.now
+        return _NOW
     if isinstance(field, JSONField):
         return _json_text(field.get_default()) if field.has_default() else None
     if field.has_default():

@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from annotate.errors import Invalid
 from annotate.interchange import FORMATS, ImportFormat
 from annotate.interchange.mapping import MappingError, check_mapping
 from annotate.interchange.records import BadRecord, FileError, ImportedRecord
 from annotate.interchange.streams import Source
+
+Chunk = TypeVar("Chunk")
 
 
 def check_files(*, files: Sequence[Source], format: str, mapping: Mapping[str, str] | None = None) -> None:
@@ -55,6 +59,18 @@ def readable(files: Sequence[Source], format: str, mapping: Mapping[str, str] | 
     chosen = FORMATS[format]
     parts = [tuple(files)] if chosen.joins and files else [(file,) for file in files]
     return [Files(chosen, part, mapping or {}) for part in parts]
+
+
+def one_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The same chunks; while one is being written to the database the next is read, in a thread of its own.
+
+    What reading raises is raised where the chunk would have come.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="import") as reader:
+        coming = reader.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = reader.submit(next, chunks, None)
+            yield chunk
 
 
 def _name_of(file: Source) -> str:

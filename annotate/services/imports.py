@@ -17,7 +17,7 @@ from annotate.selectors.projects import current_version
 from annotate.services.copying import Ids, analyse, draw_ids
 from annotate.services.import_chunks import TABLES, Chunk, ImportPlan
 from annotate.services.import_reports import ImportReport
-from annotate.services.import_sources import check_files, readable
+from annotate.services.import_sources import Files, check_files, one_ahead, readable
 from annotate.services.import_undo import undo_import
 from annotate.services.locks import lock_imports
 
@@ -37,7 +37,8 @@ MAX_OVERLAP = 50
 #: Of a body at once: as much as gunicorn takes from a connection.
 COPIED_BYTES = 1 << 20
 #: From so many records on, an import ends with fresh statistics. Those that the server gathers by itself before it is
-#: committed count no row at all, and the planner then joins the new rows by reading whole tables for each.
+#: committed count no row at all, and the planner then joins the new rows by reading whole tables for each. After its
+#: first chunk too: without them the keys of new tasks were checked by reading every prompt of the project for each.
 LARGE = 200
 #: Somebody else may write the same prompt or split group between a chunk's look and its writing.
 ATTEMPTS = 3
@@ -242,17 +243,24 @@ def _import(source: str, records: Records, options: _Options, progress: Progress
         report.batch_id = plan.batch.pk
         ImportBatch.objects.filter(pk=plan.batch.pk).update(counts=report.counts(), finished_at=Now())
         if report.written >= LARGE:
-            analyse(*TABLES, Slot, Change)
+            _analyse()
     return report
 
 
 def _run(plan: ImportPlan, records: Records, progress: Progress | None) -> ImportReport:
     report = ImportReport(dry_run=plan.dry_run)
-    for chunk in _chunks(records):
+    chunks = _chunks(records)
+    for number, chunk in enumerate(one_ahead(chunks) if isinstance(records, Files) else chunks):
         report.add(_write(plan, chunk))
+        if number == 0 and report.written >= LARGE:
+            _analyse()
         if progress is not None:
             progress(len(chunk))
     return report
+
+
+def _analyse() -> None:
+    analyse(*TABLES, Slot, Change)
 
 
 def _write(plan: ImportPlan, records: Sequence[ImportedRecord | BadRecord]) -> ImportReport:

@@ -21,7 +21,7 @@ from django.utils.translation import gettext as _
 from annotate.errors import Invalid, NotFound
 from annotate.interchange import FORMATS
 from annotate.interchange.cells import guessed
-from annotate.interchange.records import BadRecord, ImportedRecord
+from annotate.interchange.records import MAX_COLUMNS, BadRecord, FileError, ImportedRecord
 from annotate.models import ImportUpload, Project, User
 from annotate.services.import_reports import ImportReport
 from annotate.services.import_sources import check_files
@@ -83,7 +83,10 @@ def _columns(file: BinaryIO, format: str) -> list[str]:
     if named is None:
         return []
     file.seek(0)
-    return named(file)
+    names = named(file)
+    if len(names) > MAX_COLUMNS:
+        raise FileError(f"its first record has {len(names):,} names; there may be {MAX_COLUMNS:,}")
+    return names
 
 
 def get_upload(*, project: Project, by: User, upload: uuid.UUID) -> ImportUpload:

@@ -7,11 +7,12 @@ locks the project's withdrawals, so that no snapshot is recorded past one, is lo
 from collections.abc import Collection
 from typing import Any
 
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
-from annotate.errors import Conflict
+from annotate.errors import Conflict, Invalid
 from annotate.models import (
     Demonstration,
     Draft,
@@ -42,12 +43,28 @@ from annotate.services.locks import lock_withdrawals
 Kind = Withdrawal.Kind
 
 
+def check_reason(reason: str, *, without: str = "") -> None:
+    """Refuses a reason that the log cannot hold, or one that holds the text which is to go.
+
+    Raises:
+        Invalid: names `reason`.
+    """
+    field = Withdrawal._meta.get_field("reason")
+    words = ""
+    if len(reason) > (field.max_length or 0) or "\0" in reason:
+        words = _("At most %(count)d characters.") % {"count": field.max_length}
+    elif without and without.casefold() in reason.casefold():
+        words = _("The reason is kept; do not write in it what is to go.")
+    if words:
+        raise Invalid(words, fields={"reason": words})
+
+
 @transaction.atomic
-def withdraw_ranking(*, ranking: Ranking, by: User | None = None) -> Withdrawal:
+def withdraw_ranking(*, ranking: Ranking, by: User | None = None, reason: str = "") -> Withdrawal:
     """Withdraws an annotator's answer to a task, in all its revisions. Its slot stays done.
 
     Blanks rationale, rewrite, unknown keys and the notes of its reviews; the order itself stays in the database but
-    leaves every export. Snapshots that hold it are withdrawn. `by` is whoever asked for it.
+    leaves every export. Snapshots that hold it are withdrawn. `by` is whoever asked for it, `reason` is for the log.
 
     Raises:
         Conflict: it was withdrawn before (`withdrawn`).
@@ -61,13 +78,14 @@ def withdraw_ranking(*, ranking: Ranking, by: User | None = None) -> Withdrawal:
     changes = blank_rankings(project, rankings)
     forget_answers([annotator.pk])
     counts = {"rankings": len(rankings), "answers": 1, "drafts": drafts}
-    done = log(project, kind=Kind.RANKING, by=by, counts=counts, ranking=ranking, annotator=annotator)
+    of = {"ranking": ranking, "annotator": annotator}
+    done = log(project, kind=Kind.RANKING, by=by, reason=reason, counts=counts, **of)
     record(project, changes)
     return done
 
 
 @transaction.atomic
-def withdraw_response(*, response: Response, by: User | None = None) -> Withdrawal:
+def withdraw_response(*, response: Response, by: User | None = None, reason: str = "") -> Withdrawal:
     """Withdraws one response, and every ranking of the tasks that it stands in: they say where it stood.
 
     Those tasks are closed and not opened again, and no import brings rankings to them. The prompt and its other
@@ -86,13 +104,14 @@ def withdraw_response(*, response: Response, by: User | None = None) -> Withdraw
     rankings, changes = _blank_rankings_of(project, tasks)
     blank_responses(one)
     counts = {"rankings": len(rankings), "responses": 1, "tasks": len(tasks)}
-    done = log(project, kind=Kind.RESPONSE, by=by, counts=counts, response=response, prompt=response.prompt)
+    of = {"response": response, "prompt": response.prompt}
+    done = log(project, kind=Kind.RESPONSE, by=by, reason=reason, counts=counts, **of)
     record(project, changes)
     return done
 
 
 @transaction.atomic
-def withdraw_prompt(*, prompt: Prompt, by: User | None = None) -> Withdrawal:
+def withdraw_prompt(*, prompt: Prompt, by: User | None = None, reason: str = "") -> Withdrawal:
     """Withdraws a prompt with its responses, demonstrations and the rankings of its tasks.
 
     Its tasks are held and lose every slot that is not done; drafts go, notes of skips and flags are blanked. Snapshots
@@ -109,7 +128,7 @@ def withdraw_prompt(*, prompt: Prompt, by: User | None = None) -> Withdrawal:
     responses = prompt.responses.filter(withdrawn_at=None).count()
     rankings = Ranking.objects.filter(task__prompt=prompt, withdrawn_at=None)
     counts = {"prompts": 1, "responses": responses, "rankings": rankings.count()}
-    done = log(project, kind=Kind.PROMPT, by=by, counts=counts, prompt=prompt)
+    done = log(project, kind=Kind.PROMPT, by=by, reason=reason, counts=counts, prompt=prompt)
     withdraw_prompts(project=project, prompts=[prompt.pk])
     return done
 
@@ -123,31 +142,34 @@ def withdraw_prompts(*, project: Project, prompts: Collection[int]) -> None:
 
 
 @transaction.atomic
-def withdraw_found(*, project: Project, found: Found, by: User | None = None) -> Withdrawal | None:
+def withdraw_found(*, project: Project, found: Found, by: User | None = None, reason: str = "") -> Withdrawal | None:
     """Withdraws what a search for a phrase found: the ranking, response or prompt (of a demonstration its prompt), the
     words of a note, or a draft. None if it went meanwhile, by itself or with something else.
 
     Raises:
         Conflict: as withdraw_prompt (`busy`).
     """
+    asked: dict[str, Any] = {"by": by, "reason": reason}
     try:
         if found.kind == "ranking":
-            return withdraw_ranking(ranking=Ranking.objects.get(pk=found.id, project=project), by=by)
+            return withdraw_ranking(ranking=Ranking.objects.get(pk=found.id, project=project), **asked)
         if found.kind == "response":
-            return withdraw_response(response=Response.objects.get(pk=found.id, prompt__project=project), by=by)
+            return withdraw_response(response=Response.objects.get(pk=found.id, prompt__project=project), **asked)
         if found.kind == "prompt":
-            return withdraw_prompt(prompt=Prompt.objects.get(pk=found.id, project=project), by=by)
+            return withdraw_prompt(prompt=Prompt.objects.get(pk=found.id, project=project), **asked)
         if found.kind == "demonstration":
             whole = Demonstration.objects.select_related("prompt").get(pk=found.id, project=project)
-            return withdraw_prompt(prompt=whole.prompt, by=by)
+            return withdraw_prompt(prompt=whole.prompt, **asked)
+    except ObjectDoesNotExist:  # an import was undone
+        return None
     except Conflict as refused:
         if refused.code != "withdrawn":
             raise
         return None
-    return _withdraw_note(project, found, by)
+    return _withdraw_note(project, found, **asked)
 
 
-def _withdraw_note(project: Project, found: Found, by: User | None) -> Withdrawal | None:
+def _withdraw_note(project: Project, found: Found, *, by: User | None, reason: str) -> Withdrawal | None:
     """What has no hash and no place in the feed: a note is blanked, a draft deleted."""
     lock_withdrawals(project)
     kinds: dict[str, Any] = {
@@ -165,7 +187,8 @@ def _withdraw_note(project: Project, found: Found, by: User | None) -> Withdrawa
     else:
         one.update(note="", **({"withdrawn_at": Now()} if found.kind == "review_note" else {}))
     writer = row.reviewer if found.kind == "review_note" else row.annotator
-    return log(project, kind=Kind.NOTE, by=by, counts={f"{found.kind}s": 1}, annotator=writer)
+    counts = {f"{found.kind}s": 1}
+    return log(project, kind=Kind.NOTE, by=by, reason=reason, counts=counts, annotator=writer)
 
 
 def _blank_rankings_of(

@@ -40,6 +40,7 @@ def withdraw_annotator(
     project: Project,
     annotator: User,
     by: User | None = None,
+    reason: str = "",
     seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Withdrawal:
@@ -50,6 +51,7 @@ def withdraw_annotator(
 
     Args:
         by: whoever asked for it.
+        reason: for the log; what was begun before keeps the one it was begun with.
         seconds: after so long it stops between two steps, and a worker goes on with it; None: it goes on to the end.
         progress: called with the number of rankings withdrawn since the last call.
 
@@ -59,7 +61,7 @@ def withdraw_annotator(
     Raises:
         Conflict: the person has written nothing here (`nothing`).
     """
-    row = _begin(project, annotator, by)
+    row = _begin(project, annotator, by, reason)
     started = time.monotonic()
     while row.finished_at is None and (count := _step(row)) is not None:
         if progress is not None:
@@ -91,7 +93,7 @@ def ring() -> None:
 
 
 @transaction.atomic
-def _begin(project: Project, annotator: User, by: User | None) -> Withdrawal:
+def _begin(project: Project, annotator: User, by: User | None, reason: str) -> Withdrawal:
     lock_withdrawals(project)
     one_call_at_a_time(project=project, annotator=annotator)  # what is being submitted is not nothing
     rows = Withdrawal.objects.filter(project=project, annotator=annotator, kind=Withdrawal.Kind.ANNOTATOR)
@@ -101,7 +103,8 @@ def _begin(project: Project, annotator: User, by: User | None) -> Withdrawal:
         if begun is None:
             raise Conflict(_("%(name)s has written nothing here.") % {"name": annotator.username}, code="nothing")
     if begun is None:
-        begun = Withdrawal.objects.create(project=project, annotator=annotator, kind=Withdrawal.Kind.ANNOTATOR, by=by)
+        of = {"project": project, "annotator": annotator}
+        begun = Withdrawal.objects.create(kind=Withdrawal.Kind.ANNOTATOR, by=by, reason=reason, **of)
     return begun
 
 

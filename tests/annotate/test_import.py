@@ -3,23 +3,18 @@
 import gzip
 import io
 import json
-import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from django.db import connection
 
 from annotate.errors import Conflict, Invalid
-from annotate.interchange.native import record_from_object
 from annotate.interchange.records import BadRecord, FileError, ImportedRecord
 from annotate.models import (
     Change,
     Demonstration,
     Entry,
     ImportBatch,
-    Project,
     Prompt,
     Ranking,
     RankingTask,
@@ -36,32 +31,10 @@ from annotate.services.rankings import submit_ranking
 from annotate.services.withdrawals import withdraw_prompt, withdraw_ranking
 from tests.annotate.factories import make_project, make_user
 from tests.annotate.helpers import answer_of
+from tests.annotate.import_lines import line, put, ranked, records, written
 from tests.conftest import SHARED_DATA
 
 pytestmark = pytest.mark.django_db
-
-
-def line(question: str = "What is tea?", **fields: Any) -> dict[str, Any]:
-    """A native line with three responses."""
-    responses = [{"id": f"r{number}", "text": f"{question} Answer {number}."} for number in (1, 2, 3)]
-    return {"prompt": [{"role": "user", "content": question}], "responses": responses} | fields
-
-
-def ranked(question: str = "What is tea?", *tiers: Sequence[str], **fields: Any) -> dict[str, Any]:
-    return line(question, ranking=[list(tier) for tier in tiers] or [["r2"], ["r1", "r3"]], **fields)
-
-
-def records(*lines: dict[str, Any]) -> list[ImportedRecord]:
-    return [record_from_object(value, line=number) for number, value in enumerate(lines, 1)]
-
-
-def put(project: Project, *lines: dict[str, Any], **options: Any) -> imports.ImportReport:
-    return import_records(project=project, records=records(*lines), **options)
-
-
-def written(path: Path, *lines: dict[str, Any]) -> Path:
-    path.write_text("".join(json.dumps(value) + "\n" for value in lines))
-    return path
 
 
 def everything() -> dict[str, int]:
@@ -439,36 +412,3 @@ def test_pairs_of_helpful_dialogues() -> None:
     reports = import_files(project=project, files=files, format="hh")
     assert sum(report.written for report in reports) > 1500
     assert Ranking.objects.count() == sum(report.rows["rankings"] for report in reports)
-
-
-def test_an_import_of_hundreds_leaves_the_planner_with_their_number() -> None:
-    """Statistics that the server took while they were not committed say 0, and an export then never ends."""
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE annotate_ranking, annotate_change")
-    put(make_project(), *(ranked(f"{number}?", annotator="x") for number in range(imports.LARGE)))
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT reltuples FROM pg_class WHERE relname IN ('annotate_ranking', 'annotate_change')")
-        assert [count >= imports.LARGE for (count,) in cursor.fetchall()] == [True, True]
-
-
-def test_memory_stays_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten times the records, about the same peak: what is held is one chunk."""
-    monkeypatch.setattr(imports, "CHUNK_RECORDS", 20)
-    texts = [f"{number} " + "tea " * 500 for number in range(4)]
-
-    def made(count: int, name: str) -> Iterator[ImportedRecord]:
-        for number in range(count):
-            responses = [{"id": f"r{n}", "text": text} for n, text in enumerate(texts)]
-            yield record_from_object({"prompt": f"{name} {number}?", "responses": responses})
-
-    def peak(count: int, name: str) -> int:
-        project = make_project()
-        tracemalloc.start()
-        import_records(project=project, records=made(count, name))
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return most
-
-    peak(20, "warm")
-    small, large = peak(60, "small"), peak(600, "large")
-    assert large < 1.5 * small

@@ -1,34 +1,23 @@
-"""Webhooks: what is told, in which order, signed, again after failures, and never to where it must not go."""
+"""Webhooks: what is told, in which order, signed, and again after failures."""
 
 import hashlib
 import hmac
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
-from celery import Celery, current_app
-from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
-from redis import Redis
 
-from annotate.errors import Invalid
-from annotate.models import Project, Ranking, Role, Slot, User, Webhook, WebhookDelivery
+from annotate.models import Project, User, Webhook, WebhookDelivery
 from annotate.selectors.webhooks import webhooks_of
 from annotate.services import outbox
-from annotate.services.outbox import PAUSES, claim_delivery, deliver_due, forget_deliveries
+from annotate.services.outbox import PAUSES, claim_delivery, deliver_due
 from annotate.services.overlaps import set_overlap_of_all
 from annotate.services.queue import next_leases
 from annotate.services.rankings import revise_ranking
@@ -36,53 +25,12 @@ from annotate.services.snapshots import freeze_snapshot
 from annotate.services.webhooks import change_webhook, create_webhook, ping_webhook, renew_secret, replay_delivery
 from annotate.services.withdrawals import withdraw_prompt
 from tests.annotate.factories import make_project, make_task, make_user
-from tests.annotate.helpers import answer_of, at_once, submit
+from tests.annotate.helpers import answer_of, submit
+from tests.annotate.hooks import State, alice, due_now, hook, private_addresses_allowed, project, rank, there, told
 from tests.annotate.receivers import Receiver, receiver
 
 pytestmark = pytest.mark.django_db
-ALL = list(Webhook.Event.values)
-State = WebhookDelivery.State
-
-
-@pytest.fixture(autouse=True)
-def private_addresses_allowed(settings: Any) -> None:
-    settings.WEBHOOK_PRIVATE = True
-
-
-@pytest.fixture
-def project() -> Project:
-    return make_project("tales", overlap=2)
-
-
-@pytest.fixture
-def alice(project: Project) -> User:
-    return make_user("alice", project=project, role=Role.MANAGER, engineer=True)
-
-
-@pytest.fixture
-def there() -> Iterator[Receiver]:
-    with receiver() as found:
-        yield found
-
-
-@pytest.fixture
-def hook(project: Project, alice: User, there: Receiver) -> Webhook:
-    return create_webhook(project=project, by=alice, url=there.url, events=ALL)
-
-
-def rank(project: Project, name: str) -> tuple[Ranking, Slot, User]:
-    person = make_user(name, project=project)
-    slot = next_leases(project=project, annotator=person)[0]
-    return submit(slot, person), slot, person
-
-
-def told(there: Receiver) -> list[tuple[str, dict[str, Any]]]:
-    bodies = [json.loads(one.body) for one in there.told]
-    return [(body["event"], body["data"]) for body in bodies]
-
-
-def due_now() -> None:
-    WebhookDelivery.objects.filter(state=State.WAITING).update(due_at=Now())
+__all__ = ["alice", "hook", "private_addresses_allowed", "project", "there"]  # fixtures
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------
@@ -295,210 +243,3 @@ class dripping:
     def __exit__(self, *_args: Any) -> None:
         self._over.set()
         self._server.close()
-
-
-# --- workers ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.django_db(transaction=True)
-def test_many_senders_send_everything_once_and_in_order(project: Project, hook: Webhook, there: Receiver) -> None:
-    for _ in range(30):
-        outbox.send_test(webhook=hook)
-    there.before = lambda: time.sleep(0.005)
-
-    def drain(_index: int) -> int:
-        done, idle = 0, 0
-        while idle < 5:
-            count = deliver_due()
-            done, idle = done + count, 0 if count else idle + 1
-            time.sleep(0.01)
-        return done
-
-    assert sum(at_once(6, drain)) == 30
-    ids = list(WebhookDelivery.objects.order_by("pk").values_list("event_id", flat=True))
-    assert [json.loads(one.body)["id"] for one in there.told] == [str(one) for one in ids]
-
-
-@contextmanager
-def real_worker(broker: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A Celery worker of the queue `default` on this database, with messages of its own."""
-    command = [sys.executable, "-m", "celery", "-A", "webapp", "worker", "-Q", "default", "--pool", "solo"]
-    database = connection.settings_dict
-    url = f"postgresql://{quote(database['USER'])}@/{database['NAME']}?host={quote(str(database['HOST']))}"
-    environment = os.environ | {"DATABASE_URL": url, "REDIS_URL": broker, "PLACKETT_WEBHOOK_PRIVATE": "1"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--without-gossip", "--without-mingle"],
-            cwd=Path(__file__).resolve().parents[2],
-            env=environment | {"DJANGO_SETTINGS_MODULE": "webapp.settings"},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_worker_that_dies_between_sending_and_noting_has_it_sent_again_under_the_same_id(
-    hook: Webhook, there: Receiver, tmp_path: Path
-) -> None:
-    delivery = outbox.send_test(webhook=hook)
-    broker = settings.REDIS_URL.replace("db=0", "db=9")
-    messages = current_app.conf.broker_url.replace("virtual_host=0", "virtual_host=9")
-    with real_worker(broker, tmp_path / "log") as worker, Celery(broker=messages, set_as_current=False) as app:
-        there.before = worker.kill
-        app.send_task(outbox.TASK, queue="default", ignore_result=True)
-        worker.wait(timeout=60)
-    assert len(there.told) == 1, (tmp_path / "log").read_text()
-    there.before = lambda: None
-    delivery.refresh_from_db()
-    assert (delivery.state, delivery.attempts) == (State.WAITING, 1)
-    assert deliver_due() == 0, "for a while it may still be alive"
-    WebhookDelivery.objects.filter(pk=delivery.pk).update(claimed_until=Now() - timedelta(seconds=1))
-    assert deliver_due() == 1
-    first, second = (json.loads(one.body)["id"] for one in there.told)
-    assert first == second == str(delivery.event_id)
-    delivery.refresh_from_db()
-    assert (delivery.state, delivery.attempts) == (State.DELIVERED, 2)
-
-
-def test_what_commits_rings_for_a_worker(hook: Webhook, django_capture_on_commit_callbacks: Any) -> None:
-    messages = Redis.from_url(settings.REDIS_URL)
-    before = messages.llen("default")
-    with django_capture_on_commit_callbacks(execute=True):
-        outbox.send_test(webhook=hook)
-    assert messages.llen("default") > before
-
-
-def test_a_sender_that_was_thought_dead_notes_nothing_over_the_one_that_took_over(
-    hook: Webhook, there: Receiver
-) -> None:
-    delivery = outbox.send_test(webhook=hook)
-    late = claim_delivery()
-    assert late is not None
-    WebhookDelivery.objects.filter(pk=delivery.pk).update(claimed_until=Now() - timedelta(seconds=1))
-    assert deliver_due() == 1
-    there.status = 500
-    outbox.send(late)
-    delivery.refresh_from_db()
-    assert (delivery.state, delivery.status) == (State.DELIVERED, 200)
-
-
-def test_the_log_is_kept_for_a_month(hook: Webhook, there: Receiver) -> None:
-    old, young, waiting = (outbox.send_test(webhook=hook) for _ in range(3))
-    done = {"state": State.DELIVERED, "claimed_until": None}
-    WebhookDelivery.objects.filter(pk=old.pk).update(finished_at=Now() - timedelta(days=31), **done)
-    WebhookDelivery.objects.filter(pk=young.pk).update(finished_at=Now(), **done)
-    assert forget_deliveries() == 1
-    assert list(WebhookDelivery.objects.values_list("pk", flat=True)) == [young.pk, waiting.pk]
-
-
-# --- where to ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://127.0.0.1/x",
-        "https://localhost/x",
-        "https://[::1]/x",
-        "https://0x7f000001/",
-        "https://2130706433/",
-        "https://127.1/",
-        "https://[::ffff:10.0.0.1]/",
-        "https://169.254.169.254/latest/",
-        "http://93.184.215.14/",
-    ],  # fmt: skip
-)
-def test_addresses_that_only_this_server_reaches_are_refused_when_saved(
-    project: Project, alice: User, settings: Any, url: str
-) -> None:
-    settings.WEBHOOK_PRIVATE = False
-    with pytest.raises(Invalid) as refused:
-        create_webhook(project=project, by=alice, url=url, events=ALL)
-    assert set(refused.value.fields) == {"url"}
-    assert not Webhook.objects.exists()
-
-
-def test_they_are_refused_again_when_sent_and_the_checked_address_is_the_one_connected_to(
-    project: Project, hook: Webhook, there: Receiver, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, asked = socket.getaddrinfo, []
-
-    def rebinding(host: str, *args: Any, **options: Any) -> Any:
-        """A name that is public when it is checked, and this machine ever after."""
-        if host != "rebinding.example":
-            return real(host, *args, **options)
-        asked.append(host)
-        return real("127.0.0.1" if len(asked) > 1 else "93.184.215.14", *args, **options)
-
-    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
-    settings.WEBHOOK_PRIVATE = False
-    port = there.url.split(":")[2].split("/")[0]
-    change_webhook(webhook=hook, by=hook.created_by, url=f"https://rebinding.example:{port}/")
-    delivery = outbox.send_test(webhook=hook)
-    deliver_due()
-    delivery.refresh_from_db()
-    assert not there.told and "private address" in delivery.problem
-    # Without the check at all the name would lead here once more: the connection asks no resolver.
-    settings.WEBHOOK_PRIVATE, asked[:] = True, ["once"]
-    Webhook.objects.update(url=f"http://rebinding.example:{port}/")
-    due_now()
-    deliver_due()
-    assert len(there.told) == 1 and len(asked) == 2
-    assert there.told[0].headers["Host"] == f"rebinding.example:{port}"
-
-
-def test_tls_checks_the_name_not_the_address(hook: Webhook, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    names = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    named = ["-subj", "/CN=good.example", "-addext", "subjectAltName=DNS:good.example", "-days", "2"]
-    subprocess.run([*names, *named, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    real = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda _host, *args, **named: real("127.0.0.1", *args, **named))
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    with receiver(tls=(certificate, key)) as there:
-        port = there.url.split(":")[2].split("/")[0]
-        for host in ("good.example", "other.example"):
-            Webhook.objects.update(url=f"https://{host}:{port}/")
-            delivery = outbox.send_test(webhook=hook)
-            due_now()
-            deliver_due()
-    delivery.refresh_from_db()
-    assert len(there.told) == 1 and there.told[0].headers["Host"] == f"good.example:{port}"
-    assert "certificate is not trusted" in delivery.problem
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_submit_goes_well_while_its_webhook_is_changed_or_deleted(
-    project: Project, hook: Webhook, alice: User, there: Receiver
-) -> None:
-    slots = []
-    for number in range(2):
-        make_task(project, overlap=1)
-        person = make_user(f"bob{number}", project=project)
-        slots.append((next_leases(project=project, annotator=person)[0], person))
-    held, over = threading.Event(), threading.Event()
-
-    def other(work: Any) -> None:
-        with transaction.atomic():
-            work()
-            held.set()
-            over.wait(timeout=0.5)
-
-    for number, work in enumerate((lambda: renew_secret(webhook=hook, by=alice), lambda: hook.delete())):
-        held.clear()
-
-        def one(index: int, number: int = number, work: Any = work) -> Any:
-            if index == 0:
-                return other(work)
-            assert held.wait(timeout=30)
-            return submit(*slots[number])
-
-        results = at_once(2, one)
-        assert not [one for one in results if isinstance(one, Exception)], results
-    assert Ranking.objects.count() == 2 and not WebhookDelivery.objects.exists()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.core.cache import cache
 from django.core.files.storage import default_storage
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 from rest_framework.test import APIClient
 
@@ -142,8 +142,8 @@ def test_what_a_person_wrote_is_left_in_no_table_and_every_line_of_it_is_taken_b
     assert written_by(project, world.bob) == expected
     bobs = list(Ranking.objects.filter(annotator=world.bob).order_by("pk").values_list("pk", flat=True))
     with django_capture_on_commit_callbacks(execute=True):
-        done = withdraw_annotator(project=project, annotator=world.bob, by=world.rita)
-    assert done.finished_at is not None and done.by == world.rita
+        done = withdraw_annotator(project=project, annotator=world.bob, by=world.rita, reason="R 17")
+    assert done.finished_at is not None and (done.by, done.reason) == (world.rita, "R 17")
     assert done.counts == {name: count for name, count in expected.items() if count}
     assert places_of(PHRASE) == [] and not cache.get_many(cache_keys([f"Still {PHRASE}."]))
     assert not any(written_by(project, world.bob).values())
@@ -349,6 +349,12 @@ def test_the_command_counts_first_and_then_withdraws() -> None:
     assert "3 rankings" in say(project="tales", text=PHRASE, dry_run=True) and not Withdrawal.objects.exists()
     pseudonym = pseudonym_of(world.project, world.bob.pk)
     assert annotator_named(world.project, pseudonym) == world.bob
-    assert "withdrawn: 1 drafts, 1 flag notes" in say(project="tales", text=PHRASE).replace("responses, ", "")
+    for reason in (f"for {PHRASE}", "x" * 201):
+        with pytest.raises(CommandError):
+            say(project="tales", text=PHRASE, reason=reason)
+    assert not Withdrawal.objects.exists()
+    told = say(project="tales", text=PHRASE, reason="R 17")
+    assert "withdrawn: 1 drafts, 1 flag notes" in told.replace("responses, ", "")
     assert places_of(PHRASE) == [] and Ranking.objects.filter(withdrawn_at=None).count() == 1
+    assert set(Withdrawal.objects.values_list("reason", flat=True)) == {"R 17"}
     assert "nothing" in say(project="tales", annotator=pseudonym, dry_run=True)

@@ -19,9 +19,12 @@ def trainers_in(folder: Path) -> list[psutil.Process]:
 
 
 class Census:
-    """Counts the trainers of a run's folder while the block lasts: `most` is the largest number seen at once."""
+    """Counts the trainers of a run's folder while the block lasts: `most` is the largest number seen at once.
 
-    def __init__(self, folder: Path, *, every_seconds: float = 0.02) -> None:
+    A look goes through every process of the machine. A trainer needs seconds to start, so ten looks a second miss none.
+    """
+
+    def __init__(self, folder: Path, *, every_seconds: float = 0.1) -> None:
         self.most = 0
         self._folder, self._every = folder, every_seconds
         self._over = threading.Event()

@@ -3,9 +3,9 @@
 import contextlib
 import json
 import os
+import pwd
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from tests.stack.running import REPOSITORY, RunningStack, free_port, home_folder, processes_of
+from tests.stack.users import starter_for
 from webapp.stack.restarts import STEADY_SECONDS
 
 PARTS = {
@@ -123,27 +124,33 @@ class Ground:
 
 
 @contextlib.contextmanager
-def open_ground() -> Iterator[Ground]:
+def open_ground(user: pwd.struct_passwd | None = None) -> Iterator[Ground]:
     """Starts a stack in a temporary folder; afterwards it is stopped, and whatever is left of it is named and killed.
+
+    Args:
+        user: who starts it, instead of us.
 
     Raises:
         AssertionError: a process of it outlived its orderly stop.
     """
-    with home_folder() as home:
-        stack = RunningStack(home, port=free_port(), OMP_NUM_THREADS="1")
+    with home_folder(owner=user.pw_uid if user else None) as home:
+        starter = starter_for(user, home.parent)
+        own = {"OMP_NUM_THREADS": "1", **starter.environment}
+        stack = RunningStack(home, port=free_port(), python=starter.python, user=starter.user, **own)
         stack.wait_ready()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PLACKETT_")}
         for name in ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE"):
             environment.pop(name, None)
         told = subprocess.run(
-            [sys.executable, "-m", "tests.chaos.prepare"],
+            [*starter.python, "-m", "tests.chaos.prepare"],
             cwd=REPOSITORY,
-            env={**environment, "PLACKETT_HOME": str(home)},
+            env={**environment, **starter.environment, "PLACKETT_HOME": str(home)},
             stdout=subprocess.PIPE,
             check=True,
             timeout=120,
+            **({} if starter.user is None else {"user": starter.user, "group": starter.user, "extra_groups": []}),
         )
         yield Ground(stack, **json.loads(told.stdout.splitlines()[-1]))
-        status = stack.end()
+        status = stack.end(signal.SIGINT)  # Ctrl-C
         left = processes_of(home)
         assert status == 0 and left == [], (status, left, stack.output)

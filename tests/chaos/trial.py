@@ -107,9 +107,14 @@ def _kill(ground: Ground, trial: Trial) -> None:
 
 
 def _wait_for_end(ground: Ground, trial: Trial, began: float) -> None:
+    asked = 0.0
     while True:
+        time.sleep(LOOK_SECONDS if not trial.victim else 0.1)
         if not trial.victim:
             trial.timeline.look()
+            if time.monotonic() - asked < ASK_SECONDS:  # each question is a connection of its own
+                continue
+            asked = time.monotonic()
         seen = ground.look_at(trial.run)
         _note_start(seen, trial, began)
         if trial.victim and trial.back_after is None and _is_back(ground, trial, seen):
@@ -119,7 +124,6 @@ def _wait_for_end(ground: Ground, trial: Trial, began: float) -> None:
             return
         if time.monotonic() - began > PATIENCE_SECONDS:
             raise Lost(f"run {trial.run} is still {seen} after {PATIENCE_SECONDS} s\n{ground.log_of('worker-gpu')}")
-        time.sleep(LOOK_SECONDS if not trial.victim else 0.1)
 
 
 def _note_start(seen: Seen | None, trial: Trial, began: float) -> None:

@@ -71,7 +71,8 @@ def test_an_image_takes_packages_and_code_from_other_stages_and_installs_nothing
     steps = stages.all_of(image)
     copied = [value for instruction, value in steps if instruction == "COPY"]
     packages = {"web": "web-packages", "worker-cpu": "cpu-packages", "worker-cuda": "cuda-packages"}[image]
-    assert copied == ["--from=source /srv/plackett .", f"--from={packages} /opt/venv /opt/venv"]
+    client = [] if image == "web" else ["--from=client /srv/plackett/plackett plackett"]
+    assert copied == ["--from=source /srv/plackett .", *client, f"--from={packages} /opt/venv /opt/venv"]
     assert not any("pip" in value for instruction, value in steps if instruction == "RUN")
 
 
@@ -80,6 +81,34 @@ def test_the_web_image_has_no_torch(stages: Stages) -> None:
     assert installed == ["pip install -r requirements/web.txt"]
     assert not names_in("web.txt") & TRAINERS
     assert names_in("run.txt") & TRAINERS == TRAINERS - {"torch"}, "torch has a file of its own"
+
+
+# What the web image holds, imported where neither the client nor its httpx can be.
+_WITHOUT_THE_CLIENT = """
+import sys
+sys.modules["plackett"] = sys.modules["httpx"] = None
+import django
+django.setup()
+import pkgutil, importlib
+import annotate, training.management.commands, webapp.management.commands, webapp.stack.__main__, webapp.urls
+from django.core.management import get_commands, load_command_class
+commands = {name: app for name, app in get_commands().items() if app in ("annotate", "training", "webapp")}
+for name, app in commands.items():
+    load_command_class(app, name)
+for found in pkgutil.walk_packages(annotate.__path__, "annotate."):
+    importlib.import_module(found.name)
+print(len(commands))
+"""
+
+
+def test_the_web_image_holds_no_client_and_its_code_asks_for_none(stages: Stages) -> None:
+    copied = [value for name in ("web", "source") for kind, value in stages.all_of(name) if kind == "COPY"]
+    assert copied and not any("client" in value or "plackett plackett" in value for value in copied)
+    assert "httpx" not in names_in("web.txt") and {"httpx", "tqdm"} <= names_in("run.txt")
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_THE_CLIENT], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and int(done.stdout) > 10, done.stderr
 
 
 def test_the_web_image_has_the_same_versions_as_all_others() -> None:

@@ -252,3 +252,20 @@ def test_the_guide_names_every_command_and_exit_code() -> None:
     assert [name for name in commands.choices or {} if not re.search(rf"plackett {name}|`{name}", told)] == []
     for code in (cli.DONE, cli.NOT_WHOLE, cli.REFUSED, cli.UNREACHED, cli.WAITED):
         assert f"| {code} | " in told
+
+
+@pytest.mark.slow
+def test_a_dataset_has_the_columns_of_all_its_rows(live_server: LiveServer) -> None:
+    """A list of rows would have those of the first alone; `extra` holds the keys that no format knows."""
+    project = make_project("tales")
+    _, secret = create_token(
+        user=make_user("eve", project=project, role=Role.MANAGER, engineer=True), name="x", scopes=("read", "write")
+    )
+    client = Client(live_server.url, secret)
+    record = {"responses": ["yes", "no"], "ranking": [["r1"], ["r2"]]}
+    client.push_prompts("tales", [{"prompt": "Tea?", **record}, {"prompt": "Milk?", "topic": "drinks", **record}])
+    found = client.dataset("tales", format="plackett")
+    assert [json.loads(row["extra"] or "{}").get("topic") for row in found] == [None, "drinks"]
+    pairs = client.dataset("tales", models="yes")
+    assert pairs.column_names == ["prompt", "chosen", "rejected", "chosen_model", "rejected_model"] and len(pairs) == 2
+    assert client.dataset("tales", split="test", format="trl").column_names == ["prompt", "chosen", "rejected"]

@@ -1,20 +1,18 @@
-"""The whole stack with real processes: one life from the first start to the last stop, and the ways not to start."""
+"""The whole stack with real processes: one life from the first start to the last stop, and the ways not to start.
+
+(That an ordinary user runs it too, tests/chaos/test_seeded.py shows, where these tests run as root.)
+"""
 
 import os
-import pwd
-import shutil
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
-import psutil
 import psycopg
 import pytest
 
-from tests.stack.running import REPOSITORY, RunningStack, free_port, home_folder, processes_of
+from tests.stack.running import RunningStack, free_port, home_folder, processes_of
 
 pytestmark = pytest.mark.stack
 PARTS = {"Postgres", "Valkey", "web", "beat", "worker-default", "worker-gpu"}
@@ -55,25 +53,20 @@ def test_a_stack_from_first_start_to_last_stop() -> None:
         first.wait_for("web ended unexpectedly (signal 9)")
         first.wait_for("web was started again")
 
-        assert first.end() == 0
-        assert processes_of(home) == []
+        left_behind = first.recorded()
+        first.process.kill()
+        first.process.wait()
+        assert {process.pid for process in processes_of(home)} >= set(left_behind.values()), "killed: its parts live on"
 
         second = RunningStack(home, port=port)
         second.wait_ready()
         assert "Applying" not in second.output, "nothing to migrate the second time"
-        left_behind = second.recorded()
-        second.process.kill()
-        second.process.wait()
-        assert {process.pid for process in processes_of(home)} >= set(left_behind.values()), "killed: its parts live on"
-
-        third = RunningStack(home, port=port)
-        third.wait_ready()
-        assert third.output.count("left behind by a stack that was killed") == len(PARTS)
+        assert second.output.count("left behind by a stack that was killed") == len(PARTS)
         living = {process.pid for process in processes_of(home)}
         assert not living & set(left_behind.values())
-        with psycopg.connect(third.database_url()) as connection:
+        with psycopg.connect(second.database_url()) as connection:
             assert connection.execute("SELECT number FROM kept").fetchone() == (41,)
-        assert third.end(signal.SIGINT) == 0
+        assert second.end() == 0
         assert processes_of(home) == []
 
 
@@ -82,11 +75,20 @@ def test_the_servers_alone_for_putting_a_backup_back() -> None:
         servers = RunningStack(home, port=free_port(), part="servers")
         servers.wait_for("The servers are up, and nothing else")
         assert set(servers.recorded()) == {"Postgres", "Valkey"}
-        with psycopg.connect(servers.database_url()) as connection:
+        with psycopg.connect(servers.database_url(), autocommit=True) as connection:
             tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
-        assert tables == (0,), "no migration has made the place anything but empty"
+            assert tables == (0,), "no migration has made the place anything but empty"
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS number")
         assert servers.end(signal.SIGINT) == 0
         assert processes_of(home) == []
+
+        # Stopped in good order, it leaves nothing behind that the next start would have to end.
+        again = RunningStack(home, port=free_port(), part="servers")
+        again.wait_for("The servers are up, and nothing else")
+        assert "left behind" not in again.output
+        with psycopg.connect(again.database_url()) as connection:
+            assert connection.execute("SELECT number FROM kept").fetchone() == (42,)
+        assert again.end() == 0
 
 
 def test_a_part_that_cannot_live_takes_the_start_down_and_is_named() -> None:
@@ -132,44 +134,4 @@ def test_a_start_that_is_interrupted_leaves_nothing_running() -> None:
         stack = RunningStack(home, port=free_port())
         stack.wait_for("Preparing the database")
         assert stack.end(signal.SIGINT) == 0
-        assert processes_of(home) == []
-
-
-def python_for(user: pwd.struct_passwd, folder: Path) -> tuple[list[str], dict[str, str]]:
-    """A Python that the user can run, and its environment: ours, or a copy, as pyenv under root's folder is closed."""
-    if can_run(sys.executable, user):
-        return [sys.executable], {}
-    base, version = Path(sys.base_prefix), f"python3.{sys.version_info.minor}"
-    without = shutil.ignore_patterns("site-packages", "test", "idlelib", "config-*")
-    shutil.copytree(base / "lib" / version, folder / "lib" / version, ignore=without)
-    for library in (base / "lib").glob("libpython*.so*"):
-        shutil.copy(library, folder / "lib")
-    shutil.copy(Path(sys.executable).resolve(), folder / "python")
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    libraries = str(folder / "lib")
-    return [str(folder / "python")], {
-        "PYTHONHOME": str(folder),
-        "PYTHONPATH": packages,
-        "LD_LIBRARY_PATH": libraries,
-    }
-
-
-def can_run(python: str, user: pwd.struct_passwd) -> bool:
-    command = ["/bin/sh", "-c", 'test -x "$1" && test -r "$2"', "sh", python, str(REPOSITORY / "manage.py")]
-    return subprocess.run(command, user=user.pw_uid, group=user.pw_gid, extra_groups=[], check=False).returncode == 0
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="every other test here already runs as an ordinary user")
-def test_an_ordinary_user_runs_it_too() -> None:
-    nobody = pwd.getpwnam("nobody")
-    if not can_run("/bin/sh", nobody):
-        pytest.skip("this checkout is closed to other users")
-    with home_folder(owner=nobody.pw_uid) as home:
-        python, environment = python_for(nobody, home.parent)
-        stack = RunningStack(home, port=free_port(), python=python, user=nobody.pw_uid, **environment)
-        stack.wait_ready()
-        owners = {psutil.Process(pid).uids().effective for pid in stack.recorded().values()}
-        assert owners == {nobody.pw_uid}
-        assert (home.stat().st_mode & 0o777) == 0o700
-        assert stack.end() == 0
         assert processes_of(home) == []

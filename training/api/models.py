@@ -18,7 +18,7 @@ from annotate.api.exports import ReleasedStream
 from annotate.api.filters import filtered, parameters, span, word, yes
 from annotate.api.idempotency import idempotent
 from annotate.api.pagination import page_of, page_parameters
-from annotate.api.serializers import Shape
+from annotate.api.shapes.base import Shape
 from training.api.asked import OF_PROJECT, project_asked
 from training.api.serializers import ModelAnswer, ModelDetails, ModelRow
 from training.models import ModelVersion

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from annotate.api.authentication import Scope
 from annotate.api.base import Endpoint, asking
 from annotate.api.idempotency import idempotent
-from annotate.api.serializers import Shape
+from annotate.api.shapes.base import Shape
 from training.models import Run
 from training.selectors import get_run_for
 from training.services.retention import keep_checkpoints, kept_of

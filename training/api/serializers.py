@@ -6,7 +6,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from annotate.api.queries import MAX_ID
-from annotate.api.serializers import Shape
+from annotate.api.shapes.base import Shape
 from training.models import ModelVersion, Run, RunInput
 from training.recipes.configs import RECIPES, FieldDescription
 from training.selectors_use import cost_of, device_hours, members_of

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from annotate.api.base import Endpoint, asking
 from annotate.api.idempotency import idempotent
 from annotate.api.queries import whole_number
-from annotate.api.serializers import Shape
+from annotate.api.shapes.base import Shape
 from annotate.models import User
 from annotate.selectors.projects import get_project_for
 from training.api.serializers import MAX_STEP

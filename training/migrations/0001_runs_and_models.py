@@ -72,6 +72,20 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("id", "project"), name="model_of_project"),
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ["policy", "reward"])), name="model_kind_known"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("stage__in", ["new", "candidate", "production", "archived"])),
+                        name="model_stage_known",
+                    ),
+                    models.CheckConstraint(condition=models.Q(("size_bytes__gte", 0)), name="model_size_not_negative"),
+                    models.CheckConstraint(
+                        condition=models.Q(("parent", models.F("id")), _negated=True), name="model_is_not_its_parent"
+                    ),
+                ],
                 "ordering": ["-id"],
             },
         ),
@@ -205,6 +219,112 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("state", "queued")), fields=["queue", "queued_at", "id"], name="run_queue"
+                    ),
+                    models.Index(
+                        condition=models.Q(("state__in", ["starting", "running", "stopping"])),
+                        fields=["lease_expires_at"],
+                        name="run_lease",
+                    ),
+                    models.Index(fields=["project", "-id"], name="run_by_project"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("id", "project"), name="run_of_project"),
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ["sft", "reward", "ppo", "dpo", "evaluate", "sample"])),
+                        name="run_kind_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "state__in",
+                                [
+                                    "waiting",
+                                    "queued",
+                                    "starting",
+                                    "running",
+                                    "stopping",
+                                    "succeeded",
+                                    "failed",
+                                    "cancelled",
+                                ],
+                            )
+                        ),
+                        name="run_state_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("kind", "sample"), ("snapshot__isnull", False), _connector="OR"),
+                        name="run_trains_from_a_snapshot",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("state", "waiting"), _negated=True), ("parent__isnull", False), _connector="OR"
+                        ),
+                        name="run_waits_for_a_parent",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("state", "queued"), _negated=True), ("queued_at__isnull", False), _connector="OR"
+                        ),
+                        name="run_queued_at_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("attempt__gte", 1),
+                                ("heartbeat_at__isnull", False),
+                                ("lease_expires_at__isnull", False),
+                                ("started_at__isnull", False),
+                                ("state__in", ["starting", "running", "stopping"]),
+                                models.Q(("worker", ""), _negated=True),
+                            ),
+                            models.Q(
+                                ("lease_expires_at__isnull", True),
+                                ("state__in", ["waiting", "queued", "succeeded", "failed", "cancelled"]),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_lease_while_active",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("state", "stopping"), _negated=True),
+                            ("cancel_requested_at__isnull", False),
+                            _connector="OR",
+                        ),
+                        name="run_stops_when_asked",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("finished_at__isnull", False), ("state__in", ["succeeded", "failed", "cancelled"])
+                            ),
+                            models.Q(
+                                ("finished_at__isnull", True),
+                                ("state__in", ["waiting", "queued", "starting", "running", "stopping"]),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="run_finished_at_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("state", "failed"), _negated=True),
+                            models.Q(("reason", ""), _negated=True),
+                            _connector="OR",
+                        ),
+                        name="run_failure_has_a_reason",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("total_steps__isnull", True), ("total_steps__gte", 1), _connector="OR"),
+                        name="run_total_steps_from_1",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("parent", models.F("id")), _negated=True), name="run_is_not_its_parent"
+                    ),
+                ],
                 "ordering": ["-id"],
             },
         ),
@@ -270,6 +390,24 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("run", "number"), name="one_attempt_per_number"),
+                    models.UniqueConstraint(
+                        condition=models.Q(("outcome", "")), fields=("run",), name="one_open_attempt_per_run"
+                    ),
+                    models.CheckConstraint(condition=models.Q(("number__gte", 1)), name="attempt_number_from_1"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("ended_at__isnull", True), ("outcome", "")),
+                            models.Q(
+                                ("ended_at__isnull", False),
+                                ("outcome__in", ["succeeded", "failed", "cancelled", "released", "lost"]),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="attempt_outcome_known",
+                    ),
+                ],
                 "ordering": ["run", "number"],
             },
         ),
@@ -289,208 +427,11 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("run", "step"), name="one_metric_row_per_step"),
+                    models.CheckConstraint(condition=models.Q(("step__gte", 1)), name="metric_step_from_1"),
+                ],
                 "ordering": ["run", "step"],
             },
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(
-                condition=models.Q(("state", "queued")), fields=["queue", "queued_at", "id"], name="run_queue"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(
-                condition=models.Q(("state__in", ["starting", "running", "stopping"])),
-                fields=["lease_expires_at"],
-                name="run_lease",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="run",
-            index=models.Index(fields=["project", "-id"], name="run_by_project"),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.UniqueConstraint(fields=("id", "project"), name="run_of_project"),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kind__in", ["sft", "reward", "ppo", "dpo", "evaluate", "sample"])),
-                name="run_kind_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    (
-                        "state__in",
-                        ["waiting", "queued", "starting", "running", "stopping", "succeeded", "failed", "cancelled"],
-                    )
-                ),
-                name="run_state_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kind", "sample"), ("snapshot__isnull", False), _connector="OR"),
-                name="run_trains_from_a_snapshot",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("state", "waiting"), _negated=True), ("parent__isnull", False), _connector="OR"
-                ),
-                name="run_waits_for_a_parent",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("state", "queued"), _negated=True), ("queued_at__isnull", False), _connector="OR"
-                ),
-                name="run_queued_at_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(
-                        ("attempt__gte", 1),
-                        ("heartbeat_at__isnull", False),
-                        ("lease_expires_at__isnull", False),
-                        ("started_at__isnull", False),
-                        ("state__in", ["starting", "running", "stopping"]),
-                        models.Q(("worker", ""), _negated=True),
-                    ),
-                    models.Q(
-                        ("lease_expires_at__isnull", True),
-                        ("state__in", ["waiting", "queued", "succeeded", "failed", "cancelled"]),
-                    ),
-                    _connector="OR",
-                ),
-                name="run_lease_while_active",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("state", "stopping"), _negated=True),
-                    ("cancel_requested_at__isnull", False),
-                    _connector="OR",
-                ),
-                name="run_stops_when_asked",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("finished_at__isnull", False), ("state__in", ["succeeded", "failed", "cancelled"])),
-                    models.Q(
-                        ("finished_at__isnull", True),
-                        ("state__in", ["waiting", "queued", "starting", "running", "stopping"]),
-                    ),
-                    _connector="OR",
-                ),
-                name="run_finished_at_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("state", "failed"), _negated=True),
-                    models.Q(("reason", ""), _negated=True),
-                    _connector="OR",
-                ),
-                name="run_failure_has_a_reason",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("total_steps__isnull", True), ("total_steps__gte", 1), _connector="OR"),
-                name="run_total_steps_from_1",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="run",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("parent", models.F("id")), _negated=True), name="run_is_not_its_parent"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="modelversion",
-            constraint=models.UniqueConstraint(fields=("id", "project"), name="model_of_project"),
-        ),
-        migrations.AddConstraint(
-            model_name="modelversion",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kind__in", ["policy", "reward"])), name="model_kind_known"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="modelversion",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("stage__in", ["new", "candidate", "production", "archived"])),
-                name="model_stage_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="modelversion",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("size_bytes__gte", 0)), name="model_size_not_negative"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="modelversion",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("parent", models.F("id")), _negated=True), name="model_is_not_its_parent"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="runattempt",
-            constraint=models.UniqueConstraint(fields=("run", "number"), name="one_attempt_per_number"),
-        ),
-        migrations.AddConstraint(
-            model_name="runattempt",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("outcome", "")), fields=("run",), name="one_open_attempt_per_run"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="runattempt",
-            constraint=models.CheckConstraint(condition=models.Q(("number__gte", 1)), name="attempt_number_from_1"),
-        ),
-        migrations.AddConstraint(
-            model_name="runattempt",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("ended_at__isnull", True), ("outcome", "")),
-                    models.Q(
-                        ("ended_at__isnull", False),
-                        ("outcome__in", ["succeeded", "failed", "cancelled", "released", "lost"]),
-                    ),
-                    _connector="OR",
-                ),
-                name="attempt_outcome_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="runmetric",
-            constraint=models.UniqueConstraint(fields=("run", "step"), name="one_metric_row_per_step"),
-        ),
-        migrations.AddConstraint(
-            model_name="runmetric",
-            constraint=models.CheckConstraint(condition=models.Q(("step__gte", 1)), name="metric_step_from_1"),
         ),
     ]

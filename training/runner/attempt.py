@@ -7,8 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import replace
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError
@@ -17,7 +16,17 @@ from training.base_models import is_model_folder
 from training.models import ModelVersion, Run, Try
 from training.runner.lease import Lease, clock, forget_connection
 from training.runner.machine import free_port, own_address
-from training.runner.mirror import Exit, Mirror, exit_mark, log_tail, read_exit, read_json
+from training.runner.mirror import Mirror, exit_mark, log_tail, read_exit, read_json
+from training.runner.outcome import (
+    FULL_DISK,
+    GATHER_SECONDS,
+    OWN_FAILURES,
+    Circumstances,
+    Ending,
+    Fate,
+    Why,
+    fate_of,
+)
 from training.runner.prepare import Meeting, launched, mark_of, prepare, remove_left_behind
 from training.runner.reaching import CannotStart
 from training.runner.storing import Storing
@@ -50,32 +59,13 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 MEMBER_SECONDS = 1.0
-GATHER_SECONDS = 60.0
 LAST_WORD_SECONDS = 3.0
 MIRROR_SECONDS = 1.0
 LOG_SECONDS = 3.0
 STOP_SECONDS = 10.5  # a recipe ends itself 10 s after SIGTERM; the supervisor gives a worker 12
 CANCEL_SECONDS = 7.0  # a cancelled run is over within 10 s, from the press of the button to the database
-LOCKED = "another process is at work in"  # what a recipe says that finds its folder locked
-OWN_FAILURES = (2, 3, 4)  # a recipe's exit codes after which nobody tries again by himself
-NO_ROOM = 4  # a recipe's exit code when it cannot write any more; a full disk may take no exit.json
-FULL_DISK = "There is no room left on the disk that holds the run's folder. Make room, then resume the run."
-UNSTORED = (
-    "The training is done, but its results could not be put into the artifact store: {why} They are on {host}; resume "
-    "the run when the store answers: a worker there only sends them, one elsewhere goes on from the last checkpoint."
-)
 HAND_OVER_SECONDS = 20.0  # for a checkpoint that another machine may need
 LAST_CHECKPOINT_SECONDS = 600.0  # for one that nobody waits for
-
-
-class Why(Enum):
-    """Why an attempt ends before its trainer does."""
-
-    CANCELLED = auto()
-    WORKER_STOPS = auto()
-    ALONE = auto()  # the others that were to train it, too, did not come
-    MEMBER_LOST = auto()
-    MEMBER_LEFT = auto()  # its worker was stopped in good order
 
 
 class Interrupted(Exception):
@@ -84,21 +74,6 @@ class Interrupted(Exception):
     def __init__(self, why: Why) -> None:
         super().__init__(why.name)
         self.why = why
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How the trainer ended: its status (negative for a signal) and what it wrote, if this attempt wrote it."""
-
-    status: int | None
-    exit: Exit | None
-    interrupted: Why | None
-    unstored: str = ""  # why its results are not in the artifact store, where that is a bucket
-
-    @property
-    def code(self) -> int | None:
-        """The recipe's own code, else the status of its process."""
-        return self.exit.code if self.exit else self.status
 
 
 class Attempt:
@@ -372,57 +347,24 @@ class Attempt:
         if self.telling is not None:
             self._tell(self.telling)
         told: dict[str, Any] = {"log_tail": log_tail(self.log), "exit": ending.exit.content if ending.exit else None}
-        code = ending.code
-        if code == 0 and not ending.unstored:
-            self._succeed(told)
-        elif ending.interrupted == Why.CANCELLED:
-            end_cancelled(self.claim, **told)
-        elif ending.interrupted == Why.WORKER_STOPS:
-            give_back(
-                self.claim, lost=False, reason="Its worker was stopped; it goes on from its last checkpoint.", **told
-            )
-        elif ending.interrupted == Why.ALONE:
-            reason = f"Not all of {self.run.nodes} workers came within {GATHER_SECONDS:.0f} s; it is tried again."
-            give_back(self.claim, lost=False, reason=reason, **told)
-        elif ending.unstored:
-            fail(self.claim, reason=UNSTORED.format(why=ending.unstored, host=self.host), **told)
-        elif worker := self._left_in_good_order(ending, code):
-            reason = f"The worker {worker} was stopped; it goes on from its last checkpoint."
-            give_back(self.claim, lost=False, reason=reason, **told)
-        elif self._is_broken(ending) or (ending.interrupted == Why.MEMBER_LOST and code == 143):
-            who = f"The worker {self.missing}" if self.missing else "One of its processes"
-            give_back(self.claim, lost=True, reason=f"{who} was lost at step {self.mirror.step}.", **told)
-        elif ending.exit is None and (code is None or code < 0) or code == 143:
-            reason = f"The training process was ended from outside ({_manner(ending.status)})."
-            give_back(self.claim, lost=True, reason=reason, **told)
-        elif ending.exit is None and LOCKED in _last_line(told["log_tail"]):
-            reason = "The trainer of an earlier attempt is still at work in the run's folder."
-            give_back(self.claim, lost=True, reason=reason, **told)
-        elif code == NO_ROOM:
-            fail(self.claim, reason=FULL_DISK, **told)
-        else:
-            reason = (ending.exit.reason if ending.exit else "") or _last_line(told["log_tail"])
-            fail(self.claim, reason=reason or f"The training process failed ({_manner(ending.status)}).", **told)
-
-    def _left_in_good_order(self, ending: Ending, code: int | None) -> str:
-        """The worker of another member that was stopped, if that is why the attempt ended; else ""."""
-        if self.run.nodes == 1:
-            return ""
-        # All processes may have agreed to stop before we looked.
-        if ending.interrupted == Why.MEMBER_LEFT or code == 143 or self._is_broken(ending):
-            return member_that_left(self.claim)
-        return ""
-
-    def _is_broken(self, ending: Ending) -> bool:
-        """Whether a run of several processes ended because one of them, here or elsewhere, went away without a word.
-
-        One that fails for a reason of its own leaves word of it, which exit.json repeats: that is a failure.
-        """
-        if self.run.processes * self.run.nodes == 1 or ending.interrupted not in (None, Why.MEMBER_LOST):
-            return False
-        if ending.exit is None:
-            return True
-        return bool(ending.exit.content.get("peer_lost"))
+        about = Circumstances(
+            claim=self.claim,
+            run=self.run,
+            host=self.host,
+            step=self.mirror.step,
+            missing=self.missing,
+            last_line=told["log_tail"].rstrip().rpartition("\n")[2],
+        )
+        fate, reason = fate_of(ending, about)
+        match fate:
+            case Fate.DONE:
+                self._succeed(told)
+            case Fate.CANCELLED:
+                end_cancelled(self.claim, **told)
+            case Fate.FAILED:
+                fail(self.claim, reason=reason, **told)
+            case Fate.HANDED_ON | Fate.LOST:
+                give_back(self.claim, lost=fate == Fate.LOST, reason=reason, **told)
 
     def _succeed(self, told: dict[str, Any]) -> None:
         report = read_json(self.output / "report.json")
@@ -457,13 +399,3 @@ class Attempt:
                 if self.lease.seconds_left() <= 1:
                     raise StaleAttempt(self.claim) from error
                 time.sleep(1)
-
-
-def _manner(status: int | None) -> str:
-    if status is None:
-        return "it never began"
-    return f"signal {-status}" if status < 0 else f"exit {status}"
-
-
-def _last_line(text: str) -> str:
-    return text.rstrip().rpartition("\n")[2]

@@ -11,7 +11,7 @@ from annotate.management.progress import bar, project_of
 from annotate.models import Draft, Project, Ranking, Review, Skip, TaskFlag, User
 from annotate.selectors.phrases import Found, Place, find_phrase
 from annotate.selectors.withdrawals import Reach, annotator_named, reach_of_annotator
-from annotate.services.withdrawals import withdraw_found
+from annotate.services.withdrawals import check_reason, withdraw_found
 from annotate.services.withdrawn_people import withdraw_annotator
 
 
@@ -28,10 +28,12 @@ class Command(BaseCommand):
         what.add_argument("--annotator", metavar="NAME", help="A user name, or a pseudonym of the project's exports.")
         what.add_argument("--text", metavar="PHRASE", help="An exact piece of text, capitals and all.")
         parser.add_argument("--key", default="", help="The export key that the pseudonym is of.")
+        parser.add_argument("--reason", default="", help="For the log of withdrawals, where it is kept.")
         parser.add_argument("--dry-run", action="store_true", help="Say what would be withdrawn and write nothing.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
+            check_reason(options["reason"], without=options["text"] or "")
             if options["annotator"]:
                 for project in self._projects(options):
                     self._annotator(project, options)
@@ -63,7 +65,8 @@ class Command(BaseCommand):
         quiet = options["verbosity"] == 0
         total = reach.counts["rankings"]
         with bar(description="Withdrawing", total=total, unit=" rankings", quiet=quiet) as progress:
-            done = withdraw_annotator(project=project, annotator=annotator, progress=progress.update)
+            reason = options["reason"]
+            done = withdraw_annotator(project=project, annotator=annotator, reason=reason, progress=progress.update)
         self.stdout.write(f"{project.slug}: {annotator.username}, withdrawn: {_listed(done.counts)}")
         self._say_reached(reach)
 
@@ -74,14 +77,14 @@ class Command(BaseCommand):
             while place is not None:
                 found, place = find_phrase(project, options["text"], at=place)
                 for one in found:
-                    counts[one.kind] += options["dry_run"] or self._withdraw(project, one)
+                    counts[one.kind] += options["dry_run"] or self._withdraw(project, one, options["reason"])
                 progress.update(len(found))
         would = "would be withdrawn" if options["dry_run"] else "withdrawn"
         self.stdout.write(f"{project.slug}: {would}: {_listed({f'{kind}s': counts[kind] for kind in sorted(counts)})}")
 
-    def _withdraw(self, project: Project, one: Found) -> bool:
+    def _withdraw(self, project: Project, one: Found, reason: str) -> bool:
         try:
-            return withdraw_found(project=project, found=one) is not None
+            return withdraw_found(project=project, found=one, reason=reason) is not None
         except Conflict as refused:  # somebody was handing the task in or back
             raise CommandError(f"{one.kind} {one.id}: {refused.message} What came before it is done.") from None
 

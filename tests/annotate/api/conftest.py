@@ -50,6 +50,10 @@ def project(db: None) -> Project:
 
 @pytest.fixture
 def cast(project: Project) -> Cast:
+    return make_cast(project)
+
+
+def make_cast(project: Project) -> Cast:
     elsewhere = make_project("elsewhere")
     return Cast(
         alice=make_user("alice", project=project, role=Role.MANAGER, engineer=True),

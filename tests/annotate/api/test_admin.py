@@ -22,16 +22,20 @@ from annotate.models import (
     Ranking,
     RankingTask,
     Response,
+    Review,
     Snapshot,
     User,
+    Withdrawal,
 )
 from annotate.services.queue import next_leases
+from annotate.services.reviews import review_ranking
 from annotate.services.tokens import create_token
+from annotate.services.withdrawals import withdraw_prompt
 from tests.annotate.api.conftest import Cast
 from tests.annotate.factories import make_task
 from tests.annotate.helpers import submit
 
-HISTORY = (Ranking, Change, ProjectVersion, Prompt, Response, RankingTask, Snapshot, ImportBatch)
+HISTORY = (Ranking, Change, ProjectVersion, Prompt, Response, RankingTask, Snapshot, ImportBatch, Review, Withdrawal)
 
 
 @pytest.fixture
@@ -43,7 +47,14 @@ def sue(cast: Cast) -> Client:
 
 @pytest.fixture
 def ranking(cast: Cast, task: RankingTask, project: Project) -> Ranking:
-    return submit(next_leases(project=project, annotator=cast.bob)[0], cast.bob)
+    ranking = submit(next_leases(project=project, annotator=cast.bob)[0], cast.bob)
+    review_ranking(ranking=ranking, reviewer=cast.rita, verdict="returned", note="Why so?")
+    return ranking
+
+
+@pytest.fixture
+def withdrawn(cast: Cast, ranking: Ranking, project: Project) -> Withdrawal:
+    return withdraw_prompt(prompt=make_task(project).prompt, by=cast.alice, reason="Letter of May")
 
 
 def address(model: Any, page: str, *arguments: object) -> str:
@@ -54,7 +65,8 @@ def told(answer: Any) -> list[str]:
     return [str(message) for message in get_messages(answer.wsgi_request)]
 
 
-def test_every_list_and_every_row_can_be_looked_at(sue: Client, ranking: Ranking) -> None:
+@pytest.mark.usefixtures("ranking", "withdrawn")
+def test_every_list_and_every_row_can_be_looked_at(sue: Client) -> None:
     assert len(admin.site._registry) > 15
     for model in admin.site._registry:
         assert sue.get(address(model, "changelist")).status_code == 200, model
@@ -64,7 +76,8 @@ def test_every_list_and_every_row_can_be_looked_at(sue: Client, ranking: Ranking
 
 
 @pytest.mark.parametrize("model", HISTORY, ids=lambda model: model.__name__)
-def test_history_can_be_neither_written_nor_deleted(sue: Client, ranking: Ranking, model: Any) -> None:
+@pytest.mark.usefixtures("ranking", "withdrawn")
+def test_history_can_be_neither_written_nor_deleted(sue: Client, model: Any) -> None:
     row = model._default_manager.first()
     key = row.pk if row else 1
     assert sue.get(address(model, "add")).status_code == 403
@@ -74,6 +87,14 @@ def test_history_can_be_neither_written_nor_deleted(sue: Client, ranking: Rankin
     before = model._default_manager.count()
     sue.post(address(model, "changelist"), {"action": "delete_selected", "_selected_action": [key], "post": "yes"})
     assert model._default_manager.count() == before
+
+
+def test_reviews_and_withdrawals_say_who_and_why(sue: Client, withdrawn: Withdrawal) -> None:
+    reviews = sue.get(address(Review, "changelist"), {"q": "rita"}).content.decode()
+    assert "Why so?" in reviews and "rita" in reviews
+    withdrawals = sue.get(address(Withdrawal, "changelist"), {"q": "Letter"}).content.decode()
+    assert "Letter of May" in withdrawals and "alice" in withdrawals
+    assert "Letter of May" not in sue.get(address(Withdrawal, "changelist"), {"q": "June"}).content.decode()
 
 
 def test_entries_have_no_page_of_their_own() -> None:

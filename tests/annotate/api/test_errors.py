@@ -1,5 +1,6 @@
 """One error shape, whatever goes wrong."""
 
+import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,12 +103,44 @@ def test_an_unknown_method_is_405(cast: Cast, client_for: ClientFor) -> None:
 def test_a_body_that_is_no_strict_json_is_400(cast: Cast, project: Project, client_for: ClientFor, body: bytes) -> None:
     client = client_for(cast.alice)
     answer = client.generic("PATCH", "/api/v1/projects/tales/", body, content_type="application/json")
-    error_of(answer, 400, "parse_error")
+    assert "it is holds" not in error_of(answer, 400, "parse_error")["message"]
 
 
 def test_another_media_type_is_415(cast: Cast, project: Project, client_for: ClientFor) -> None:
     answer = client_for(cast.alice).generic("PATCH", "/api/v1/projects/tales/", "a=1", content_type="text/plain")
     error_of(answer, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize(
+    ("method", "path_"),
+    [
+        ("PATCH", "/api/v1/projects/tales/"),
+        ("POST", "/api/v1/projects/"),
+        ("POST", "/api/v1/projects/tales/next/"),
+        ("POST", "/api/v1/projects/tales/prompts/"),
+        ("POST", "/api/v1/runs/"),
+    ],
+)
+def test_a_body_in_chunks_of_unknown_number_is_refused_and_not_taken_for_an_empty_one(
+    method: str, path_: str, cast: Cast, project: Project, client_for: ClientFor
+) -> None:
+    headers = {"Transfer-Encoding": "chunked", "Idempotency-Key": "k"}
+    for kind in ("application/json", "application/x-ndjson"):
+        answer = client_for(cast.alice).generic(method, path_, content_type=kind, headers=headers)
+        assert "Content-Length" in error_of(answer, 411, "length_required")["message"]
+
+
+def test_a_compressed_body_is_refused_in_words(cast: Cast, project: Project, client_for: ClientFor) -> None:
+    packed = gzip.compress(b'{"description": "x"}')
+    answer = client_for(cast.alice).generic("PATCH", "/api/v1/projects/tales/", packed, content_type="application/json")
+    assert "compressed" in error_of(answer, 400, "parse_error")["message"]
+
+
+def test_a_body_announced_as_too_large_is_refused_before_it_comes(
+    cast: Cast, project: Project, client_for: ClientFor
+) -> None:
+    answer = client_for(cast.alice).patch("/api/v1/projects/tales/", {}, CONTENT_LENGTH="4000001")
+    error_of(answer, 413, "too_large")
 
 
 @pytest.mark.parametrize("body", ["[]", '"text"', "5", "null"])

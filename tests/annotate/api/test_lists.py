@@ -6,16 +6,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
-from annotate.models import Project, Prompt, Ranking, Role, Webhook, WebhookDelivery
+from annotate.models import Project, Prompt, Ranking, Role, SplitGroup, Webhook, WebhookDelivery
 from annotate.services.machines import create_machine
 from annotate.services.queue import next_leases
 from annotate.services.rankings import submit_ranking
 from tests.annotate.api.conftest import Cast, ClientFor
 from tests.annotate.api.helpers import error_of
 from tests.annotate.api.test_schema import DOCUMENT, OPERATIONS
-from tests.annotate.factories import make_project, make_task
+from tests.annotate.factories import make_project, make_task, sha256
 from tests.annotate.helpers import answer_of, submit
 from tests.training.django.helpers import make_snapshot, make_worker, queue_run
 from training.models import ModelVersion
@@ -194,6 +196,20 @@ def test_the_other_lists_can_be_narrowed(alice: APIClient, cast: Cast, client_fo
     assert len(workers) == 1 and not alice.get(f"{V1}workers/", {"queue": "gpu"}).json()["results"]
 
 
+def test_machines_and_withdrawals_can_be_narrowed(alice: APIClient, cast: Cast, project: Project) -> None:
+    path = f"{V1}projects/tales/machines/"
+    kept, sent = (create_machine(project=project, by=cast.alice, name=name)[0] for name in ("kept", "sent"))
+    alice.patch(f"{path}{kept.pk}/", {"fills_places": True})
+    alice.delete(f"{path}{sent.pk}/")
+    assert ids(alice, path, active="1") == ids(alice, path, fills_places="1") == [kept.pk]
+    assert ids(alice, path, active="0") == ids(alice, path, fills_places="0") == [sent.pk]
+    task = make_task(project)
+    alice.post(f"{V1}prompts/{task.prompt_id}/withdraw/", {})
+    path = f"{V1}projects/tales/withdrawals/"
+    assert len(ids(alice, path, kind="prompt", started_since="2020-01-01T00:00:00Z")) == 1
+    assert ids(alice, path, kind="ranking") == ids(alice, path, started_before="2020-01-01T00:00:00Z") == []
+
+
 def test_webhooks_and_their_deliveries_can_be_narrowed(alice: APIClient, project: Project) -> None:
     hook = Webhook.objects.create(project=project, url="https://a.example/", events=["run.finished"])
     done = WebhookDelivery.objects.create(
@@ -239,6 +255,48 @@ def test_pages_in_any_order_hold_each_row_once_while_rows_arrive(
     assert [pk for pk in seen if pk in known] == rising, "each that was there once, in its order"
     assert [pk for pk in seen if pk in late] == late[1:], "what arrived behind the cursor is not brought up"
     assert walk(alice, RANKINGS, ordering="-submitted_at", submitted_before=START.isoformat()) == []
+
+
+def brought_in(project: Project, *days: int) -> list[str]:
+    """Prompts that came on these days, by SQL, since nobody may say when something came; their ids in that order."""
+    group = SplitGroup.objects.create(project=project, key="g", key_sha256=sha256("g"), split="train")
+    with connection.cursor() as cursor:
+        for number, day in enumerate(days):
+            cursor.execute(
+                "INSERT INTO annotate_prompt (project_id, content_sha256, messages, split_group_id, language, tags,"
+                " extra, created_at) VALUES (%s, %s, '[]', %s, '', '[]', '{}', %s)",
+                [project.pk, sha256(str(number)), group.pk, START + timedelta(day)],
+            )
+    return [str(pk) for pk in Prompt.objects.order_by("pk").values_list("pk", flat=True)]
+
+
+def test_prompts_come_in_the_order_of_their_times_too(alice: APIClient, project: Project) -> None:
+    days = [3, 1, 2, 1, 1, 3, 1]
+    known = brought_in(project, *days)
+    rising = sorted(known, key=lambda pk: (days[known.index(pk)], int(pk)))
+    assert walk(alice, PROMPTS, ordering="created_at") == rising
+    assert walk(alice, PROMPTS, ordering="-created_at") == rising[::-1]
+    second = (START + timedelta(2)).isoformat()
+    assert walk(alice, PROMPTS, ordering="created_at", created_since=second) == rising[4:]
+    assert walk(alice, PROMPTS, ordering="-created_at", created_before=second) == rising[3::-1]
+
+
+def test_a_page_of_prompts_by_time_is_read_from_an_index(alice: APIClient, project: Project) -> None:
+    brought_in(project, 1, 2, 3)
+    with connection.cursor() as cursor:  # of three rows the planner would read them all
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_bitmapscan = off")
+    cursor = alice.get(PROMPTS, {"limit": 1, "ordering": "created_at"}).json()["next"]
+    asked: list[dict[str, Any]] = [{"cursor": cursor}, {"created_since": START.isoformat()}]
+    for query in asked:
+        with CaptureQueriesContext(
+            connection,
+        ) as seen:
+            assert alice.get(PROMPTS, {"limit": 1, "ordering": "created_at"} | query).status_code == 200
+        (sql,) = [one["sql"] for one in seen if 'ORDER BY "annotate_prompt"."created_at"' in one["sql"]]
+        with connection.cursor() as explained:
+            explained.execute(f"EXPLAIN {sql}")
+            plan = "\n".join(row[0] for row in explained.fetchall())
+        assert "prompt_by_time" in plan and "Sort" not in plan, plan
 
 
 def test_a_cursor_is_good_for_its_own_order_alone(alice: APIClient, cast: Cast, project: Project) -> None:

@@ -23,12 +23,13 @@ from annotate.models import Project, RankingTask, Snapshot, Webhook, WebhookDeli
 from annotate.services.machines import create_machine
 from annotate.services.queue import next_leases
 from annotate.services.tokens import create_token
-from tests.annotate.api.conftest import ALL_SCOPES, Cast
+from tests.annotate.api.conftest import ALL_SCOPES, Cast, ClientFor
 from tests.annotate.api.test_roles import api_operations, names_aside
 from tests.annotate.factories import make_task
 from tests.annotate.helpers import submit
 from tests.training.django.helpers import make_sampled, make_snapshot, queue_run, queue_try
 from training.models import ModelVersion, Worker
+from training.services.runs import cancel_run
 
 EXAMPLES = 20
 #: By `make chaos`, other ones each time.
@@ -115,11 +116,26 @@ def test_the_document_and_its_page_are_served(cast: Cast) -> None:
     browser.force_login(cast.bob)
     served = browser.get("/api/schema/", headers={"Accept": "application/vnd.oai.openapi+json"})
     assert served.status_code == 200 and json.loads(served.content)["paths"].keys() == DOCUMENT["paths"].keys()
+    assert json.loads(browser.get("/api/schema/?format=json").content) == json.loads(served.content)
+    assert browser.get("/api/schema/").content.startswith(b"openapi: 3")
+    assert browser.get("/api/schema/?format=html").status_code == 400
     assert browser.get("/api/docs/").status_code == 200
     script = browser.get("/api/docs/", {"script": ""})
     assert script.status_code == 200 and script["Content-Type"].startswith("application/javascript")
     assert Client().get("/api/docs/").status_code == 302
     assert APIClient().get("/api/schema/").status_code == 401
+
+
+def test_the_document_is_made_once_and_told_like_other_answers(
+    cast: Cast, client_for: ClientFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_for(cast.vera)
+    first = client.get("/api/schema/?format=json", headers={"Accept-Encoding": "gzip"})
+    assert first["Content-Encoding"] == "gzip" and "RateLimit" in first
+    monkeypatch.setattr(SchemaGenerator, "get_schema", None)  # nobody makes it again
+    assert client.get("/api/schema/?format=json").json()["openapi"]
+    assert client.get("/api/schema/?format=json", headers={"If-None-Match": first["ETag"]}).status_code == 304
+    assert client.get("/api/schema/", headers={"If-None-Match": first["ETag"]}).status_code == 200
 
 
 # --- drawn requests --------------------------------------------------------------------------------------------------
@@ -155,6 +171,8 @@ def things(cast: Cast, project: Project, task: RankingTask, runs_folders: None) 
     model = make_model(snapshot)
     webhook = Webhook.objects.create(project=project, url="https://93.184.215.14/", events=["run.finished"])
     done = {"state": "delivered", "finished_at": "2026-01-01T00:00:00Z"}
+    judged = submit(next_leases(project=project, annotator=cast.bob)[0], cast.bob)
+    ended = cancel_run(queue_run(snapshot))
     assert not Worker.objects.exists()
     return {
         "machine": create_machine(project=project, by=cast.sue, name="judge")[0].pk,
@@ -163,6 +181,9 @@ def things(cast: Cast, project: Project, task: RankingTask, runs_folders: None) 
         "slug": "tales",
         "lease": str(lease.lease_id),
         "ranking": ranking.pk,
+        "judged": judged.pk,
+        "ended": ended.pk,
+        "said": [[str(entry.response_id)] for entry in ranking.entries.all()],
         "prompt": task.prompt_id,
         "snapshot": snapshot.pk,
         "run": run.pk,
@@ -183,25 +204,46 @@ def make_model(snapshot: Snapshot) -> ModelVersion:
     return model
 
 
-#: Addresses whose run is of a kind of its own.
-RUNS = {"/api/v1/runs/{run}/send/": "sampled", "/api/v1/projects/{slug}/tries/{run}/": "tried",
-        "/api/v1/projects/{slug}/tries/{run}/cpu/": "tried"}  # fmt: skip
+#: Addresses that take a thing of a kind of its own.
+OF_ITS_KIND = {
+    "/api/v1/runs/{run}/send/": {"run": "sampled"},
+    "/api/v1/runs/{run}/resume/": {"run": "ended"},
+    "/api/v1/projects/{slug}/tries/{run}/": {"run": "tried"},
+    "/api/v1/projects/{slug}/tries/{run}/cpu/": {"run": "tried"},
+    "/api/v1/rankings/{ranking}/review/": {"ranking": "judged"},
+}
 
 
 def named_by(path: str, method: str, things: dict[str, Any]) -> dict[str, Any]:
     """The real things that an address names."""
     names = {one["name"] for one in _parameters(path, method.lower()) if one["in"] == "path"}
-    return {name: things[RUNS.get(path, name) if name == "run" else name] for name in names}
+    return {name: things[OF_ITS_KIND.get(path, {}).get(name, name)] for name in names}
 
 
-def meant(case: Any, things: dict[str, Any]) -> Any:
-    """The drawn request with names of real things where its body has drawn ones."""
+def meant(case: Any, path: str, things: dict[str, Any]) -> Any:
+    """The drawn request with names of real things where it has drawn ones."""
     real = {"project": "tales", "base_model": "tiny", "reward_model": f"registry:{things['model']}"}
     real |= {"judge": real["reward_model"], "supersedes": things["ranking"], "ranking": things["order"]}
+    real |= {"version": 0, "url": "https://93.184.215.14/"}
     real |= {name: things[name] for name in ("snapshot", "lease")}
+    real |= {"ranking": things["said"]} if path.endswith("/revise/") else {}
     if isinstance(case.body, dict):
-        case.body = {name: real.get(name, value) for name, value in case.body.items()}
+        case.body = {name: real.get(name, value) for name, value in case.body.items()} | whole_body(path, things)
+        if path.endswith("/withdrawals/"):  # one thing at a time
+            case.body = {"prompt": things["prompt"], "dry_run": case.body.get("dry_run", True)}
+    if path == "/api/v1/runs/compare/":
+        case.query = {"run": [things["run"], things["ended"]]}
     return case
+
+
+def whole_body(path: str, things: dict[str, Any]) -> dict[str, Any]:
+    """What has to stand in a body beside what was drawn, for some of them to be done."""
+    if path.endswith("/revise/"):
+        return {"strengths": None, "unranked": [], "ratings": {}, "flags": {}, "rewrite": None}
+    if path.endswith("/tries/"):
+        asked = {"messages": [{"role": "user", "content": "Tea?"}], "model": "tiny", "model_2": "", "reward_model": ""}
+        return asked | {"samples": 1, "temperature": 1.0}
+    return {}
 
 
 def try_requests(method: str, path: str, cast: Cast, things: dict[str, Any], **how: Any) -> None:
@@ -213,7 +255,9 @@ def try_requests(method: str, path: str, cast: Cast, things: dict[str, Any], **h
     _, secret = create_token(user=cast.sue, name="fuzz", scopes=ALL_SCOPES)
     checks = [CHECKS.get_one(name) for name in CHECKED]
     good = operation.as_strategy(GenerationMode.POSITIVE, path_parameters=named_by(path, method, things) or None)
-    drawn = st.one_of(good, good.map(lambda case: meant(case, things)), operation.as_strategy(GenerationMode.NEGATIVE))
+    drawn = st.one_of(
+        good, good.map(lambda case: meant(case, path, things)), operation.as_strategy(GenerationMode.NEGATIVE)
+    )
 
     @settings(deadline=None, database=None, suppress_health_check=HealthCheck, **how)
     @given(case=drawn)

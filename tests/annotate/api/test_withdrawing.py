@@ -28,11 +28,11 @@ def test_a_person_by_name_or_pseudonym(project: Project, cast: Cast, ranked: Ran
         looked = client.post(path, {"annotator": name, "dry_run": True})
         assert looked.status_code == 200 and looked.json()["counts"]["rankings"] == 1
         assert looked.json()["withdrawal"] is None and client.get(path).json()["results"] == []
-    keyed = {"annotator": pseudonym_of(project, cast.bob.pk, key="k"), "key": "k"}
+    keyed = {"annotator": pseudonym_of(project, cast.bob.pk, key="k"), "key": "k", "reason": "Letter of May"}
     answers = [client.post(path, keyed, headers={"Idempotency-Key": "w"}) for _ in range(2)]
     assert [one.status_code for one in answers] == [201, 201] and answers[0].json() == answers[1].json()
     row = answers[0].json()["withdrawal"]
-    assert (row["kind"], row["annotator"], row["by"]) == ("annotator", "bob", "alice")
+    assert (row["kind"], row["annotator"], row["by"], row["reason"]) == ("annotator", "bob", "alice", "Letter of May")
     assert row["counts"] == {"answers": 1, "rankings": 1, "rationales": 1} and row["finished_at"]
     again = client.post(path, {"annotator": "bob"})
     assert (again.status_code, again.json()["withdrawal"]["id"]) == (200, row["id"])
@@ -62,8 +62,8 @@ def test_one_thing_and_once(kind: str, cast: Cast, ranked: Ranking, client_for: 
     asked: dict[str, Any] = {
         "ranking": (f"rankings/{ranked.pk}/withdraw/", {}),
         "prompt": (f"prompts/{prompt.pk}/withdraw/", {}),
-        "prompt by body": ("projects/tales/withdrawals/", {"prompt": prompt.pk}),
-        "response": ("projects/tales/withdrawals/", {"response": response.pk}),
+        "prompt by body": ("projects/tales/withdrawals/", {"prompt": prompt.pk, "reason": "R 17"}),
+        "response": ("projects/tales/withdrawals/", {"response": response.pk, "reason": "R 17"}),
     }
     path, body = asked[kind]
     client = client_for(cast.alice)
@@ -71,6 +71,7 @@ def test_one_thing_and_once(kind: str, cast: Cast, ranked: Ranking, client_for: 
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json()["withdrawal"] == again.json()["withdrawal"]
     assert first.json()["withdrawal"]["kind"] == kind.split()[0] and first.json()["counts"]["rankings"] == 1
+    assert first.json()["withdrawal"]["reason"] == body.get("reason", "")
     ranked.refresh_from_db()
     assert ranked.withdrawn_at is not None and ranked.rationale is None
     # Asked again by what it went with, the same row is named.
@@ -104,6 +105,7 @@ def test_a_text_is_searched_for_and_never_shown(cast: Cast, ranked: Ranking, cli
         ({"annotator": "nobody"}, 422, "annotator"),
         ({"prompt": 2**62}, 422, "prompt"),
         ({"colour": "red"}, 400, "colour"),
+        ({"annotator": "bob", "reason": "x" * 201}, 400, "reason"),
     ],
 )
 def test_what_makes_no_sense_is_named(

@@ -10,7 +10,7 @@ from annotate.models import Draft, Project, RankingTask, Skip, Slot, TaskFlag, U
 from annotate.services.queue import release_lease
 from annotate.services.withdrawals import withdraw_prompt
 from tests.annotate.factories import make_task, make_user
-from tests.annotate.pages.test_workbench import Desk, bob, close, desk, project
+from tests.annotate.pages.desk import Desk, bob, close, desk, project
 
 pytestmark = pytest.mark.django_db
 __all__ = ["bob", "desk", "project"]  # fixtures

@@ -6,11 +6,10 @@ import re
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission
 from django.test import Client
 from django.utils import translation
 
-from annotate.models import Lease, Membership, Project, ProjectVersion, RankingTask, Role, Slot, User
+from annotate.models import Project, ProjectVersion, RankingTask, Role, Slot, User
 from annotate.pages.presets import PRESETS
 from annotate.pages.setup_forms import minutes
 from annotate.selectors.projects import current_version
@@ -18,83 +17,12 @@ from annotate.services.guidelines import record_reading
 from annotate.services.project_rules import rule_faults
 from annotate.services.projects import change_project
 from annotate.services.queue import next_leases
-from tests.annotate.factories import make_project, make_task, make_user
+from tests.annotate.factories import make_task, make_user
 from tests.annotate.helpers import submit
-from tests.annotate.pages.test_pages import add_thinking_response, browser
+from tests.annotate.pages.setup_form import HELPFUL, alice, client, kept, loaded, post, project, text_of, whole_form
 
 pytestmark = pytest.mark.django_db
-HELPFUL = {"key": "helpful", "label": "Helpful", "kind": "likert", "low": 1, "high": 5, "required": False}
-RULES = {
-    "guidelines": "Be **fair**.\nAnd quick.\n",
-    "criteria": [HELPFUL],
-    "flags": [{"key": "wrong", "label": "Wrong"}, {"key": "rude", "label": "Rude"}],
-}
-
-
-@pytest.fixture
-def project() -> Project:
-    return make_project("tales", rules=RULES)
-
-
-@pytest.fixture
-def alice(project: Project) -> User:
-    return make_user("alice", project=project, role=Role.MANAGER)
-
-
-@pytest.fixture
-def client(alice: User) -> Client:
-    return browser(alice)
-
-
-def whole_form(client: Client, **changed: Any) -> dict[str, str]:
-    """What a browser would post from the form as it is loaded; None takes a name out, as an empty checkbox does."""
-    return changed_form(loaded(client.get("/p/tales/setup/")), **changed)
-
-
-def loaded(answer: Any) -> dict[str, str]:
-    """The values in the form of a page, read from its HTML as a browser does."""
-    page = answer.content.decode()
-    form = page[page.index('<form id="setup"') : page.index("</form>", page.index('<form id="setup"'))]
-    found: dict[str, str] = {}
-    for tag in re.findall(r"<input [^>]*>", form):
-        attributes = {name: html.unescape(value) for name, value in re.findall(r'(\w+)="([^"]*)"', tag)}
-        checkable = attributes.get("type") in {"checkbox", "radio"}
-        if "name" in attributes and (not checkable or " checked" in tag):
-            found[attributes["name"]] = attributes.get("value", "on" if checkable else "")
-    for name, text in re.findall(r'<textarea name="([^"]+)"[^>]*>\n?(.*?)</textarea>', form, re.DOTALL):
-        found[name] = html.unescape(text).replace("\n", "\r\n")
-    for name, options in re.findall(r'<select name="([^"]+)"[^>]*>(.*?)</select>', form, re.DOTALL):
-        found[name] = re.findall(r'value="([^"]*)" selected', options)[0]
-    found.pop("csrfmiddlewaretoken", None)
-    found.pop("preset", None)
-    return found
-
-
-def changed_form(form: dict[str, str], **changed: Any) -> dict[str, str]:
-    form = dict(form)
-    for name, value in changed.items():
-        name = name.replace("__", "-")
-        if value is None:
-            form.pop(name, None)
-        else:
-            form[name] = str(value)
-    return form
-
-
-def post(client: Client, form: dict[str, str], do: str = "review") -> Any:
-    return client.post("/p/tales/setup/", form | {"do": do})
-
-
-def text_of(answer: Any) -> str:
-    """The words on a page, without its tags."""
-    page = answer.content.decode()
-    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page[page.index("<main") :])))
-
-
-def kept(answer: Any) -> dict[str, str]:
-    """The hidden fields of a page that goes on to another step."""
-    pairs = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', answer.content.decode())
-    return {name: html.unescape(value) for name, value in pairs if name not in {"csrfmiddlewaretoken", "language"}}
+__all__ = ["alice", "client", "project"]  # fixtures
 
 
 # --- the form and its save --------------------------------------------------------------------------------------------
@@ -380,126 +308,3 @@ def test_a_project_is_archived_and_opened_again(client: Client, project: Project
     assert client.post("/p/tales/rank/next/", {}, content_type="application/json").status_code == 200
     project.refresh_from_db()
     assert project.archived_at is None
-
-
-# --- preview ----------------------------------------------------------------------------------------------------------
-
-
-def preview(client: Client, **changed: Any) -> dict[str, Any]:
-    answer = client.post("/p/tales/setup/preview/", whole_form(client, **changed))
-    assert answer.status_code == 200
-    found: dict[str, Any] = answer.json()
-    return found
-
-
-def test_the_preview_shows_the_first_task_under_the_rules_in_the_form(client: Client, project: Project) -> None:
-    task = make_task(project, question="Why is the sky blue?")
-    add_thinking_response(task)
-    make_task(project, question="Something else?")
-    shown = preview(client, flag__2__label="Too long", guidelines="# New", allow_ties=None)
-    assert "Why is the sky blue?" in shown["task"]["html"] and "Too long" in shown["task"]["html"]
-    assert shown["task"]["rules"]["ties"] is False and len(shown["task"]["order"]) == 4
-    assert "<h3>New</h3>" in shown["guidelines"] and shown["status"] == "3 changes, not saved"
-    assert "gpt-secret" not in shown["task"]["html"] and "Hmm, let me see." in shown["task"]["html"]
-    other = preview(client, show_models="on", show_thinking=None)["task"]["html"]
-    assert "gpt-secret" in other and "Hmm, let me see." not in other
-    assert not Lease.objects.exists() and ProjectVersion.objects.count() == 1
-
-
-def test_the_preview_has_a_sample_where_there_is_no_task(client: Client) -> None:
-    shown = preview(client)
-    assert "Why do leaves change colour" in shown["task"]["html"] and len(shown["task"]["order"]) == 3
-    assert shown["status"] == "No changes" and shown["sound"]
-
-
-def test_the_preview_leaves_out_what_is_wrong_and_counts_it(client: Client) -> None:
-    shown = preview(client, criterion__0__low="9", flag__1__key="wrong", strength="some")
-    assert shown["status"] == "3 things to put right" and not shown["sound"]
-    rules = shown["task"]["rules"]
-    assert rules["criteria"] == [] and [flag["key"] for flag in rules["flags"]] == ["wrong"]
-    assert rules["strength"] == "optional"
-
-
-def test_without_javascript_a_button_shows_the_preview(client: Client, project: Project) -> None:
-    make_task(project, question="Why is the sky blue?")
-    answer = post(client, whole_form(client, allow_ties=None), "preview")
-    words = text_of(answer)
-    assert "Why is the sky blue?" in words and "Ties off" in words and "And quick." in words
-    assert "allow_ties" not in loaded(answer)
-
-
-# --- versions ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_versions_say_who_when_what_and_how_many(client: Client, project: Project, alice: User) -> None:
-    ann = make_user("ann", project=project, first_name="Ann", last_name="Lee")
-    make_user("bob", project=project)
-    make_task(project)
-    submit(next_leases(project=project, annotator=ann)[0], ann)
-    change_project(project=project, changed_by=alice, rules={"allow_ties": False, "guidelines": "Be kind."})
-    record_reading(project=project, user=ann, number=2)
-    words = text_of(client.get("/p/tales/setup/versions/"))
-    assert re.search(r"Version 2 in force .* alice Guidelines, Ties 0 Version 1 .* – the first rules 1", words)
-    assert "1 of 3 has read them." in words and "bob not yet" in words and "Ann Lee not yet" not in words
-    one = text_of(client.get("/p/tales/setup/versions/1/"))
-    assert "1 ranking under it" in one and "Be fair" in one and "Helpful (1 to 5)" in one and "Ties allowed" in one
-    two = text_of(client.get("/p/tales/setup/versions/2/"))
-    assert "What changed" in two and "Ties allowed off" in two and "Made by alice" in two
-    assert client.get("/p/tales/setup/versions/3/").status_code == 404
-    assert client.get(f"/p/tales/setup/versions/{10**30}/").status_code == 404
-
-
-# --- new projects -----------------------------------------------------------------------------------------------------
-
-
-def make(client: Client, **fields: Any) -> Any:
-    return client.post("/projects/new/", {"name": "Fairy Tales", "overlap": "2", "preset": "harmlessness"} | fields)
-
-
-@pytest.fixture
-def maker(project: Project) -> Client:
-    user = make_user("maker")
-    user.user_permissions.add(Permission.objects.get(codename="add_project"))
-    return browser(user)
-
-
-def test_a_project_is_made_and_its_maker_lands_on_the_set_up(maker: Client) -> None:
-    answer = make(maker)
-    assert (answer.status_code, answer["Location"]) == (302, "/p/fairy-tales/setup/?new")
-    made = Project.objects.get(slug="fairy-tales")
-    assert (made.name, made.overlap, current_version(made).number) == ("Fairy Tales", 2, 1)
-    assert current_version(made).criteria[0]["label"] == "It refuses" and current_version(made).guidelines
-    membership = Membership.objects.get(project=made)
-    assert (membership.user.username, membership.role, membership.engineer) == ("maker", "manager", True)
-    words = text_of(maker.get(answer["Location"]))
-    assert "Import prompts and responses" in words and "Invite people" in words
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"name": ""}, "This field is required."),
-        ({"slug": "tales"}, "Another project has this address."),
-        ({"name": "Tales"}, "Another project has this address."),
-        ({"name": "童話"}, "Choose an address"),
-        ({"slug": "a b"}, "Enter a valid “slug”"),
-        ({"overlap": "0"}, "greater than or equal to 1"),
-        ({"preset": "none"}, "Select a valid choice."),
-        ({"name": "a\0"}, "Null characters are not allowed."),
-    ],
-)
-def test_a_project_that_cannot_be_is_said_and_not_made(maker: Client, fields: dict[str, str], message: str) -> None:
-    answer = make(maker, **fields)
-    assert answer.status_code == 422 and message in html.unescape(answer.content.decode())
-    assert Project.objects.count() == 1
-
-
-def test_the_way_to_a_new_project_is_shown_to_those_who_may(maker: Client, client: Client, alice: User) -> None:
-    make(maker)
-    assert "/projects/new/" in maker.get("/").content.decode()
-    assert "/projects/new/" not in client.get("/").content.decode()
-
-
-def test_whoever_may_not_make_projects_is_told_so(client: Client) -> None:
-    assert client.get("/projects/new/").status_code == 403 and make(client).status_code == 403
-    assert Project.objects.count() == 1

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from annotate import leaks
 from annotate.leaks import MAX_PHRASE, identity_leak
 from tests.conftest import SHARED_DATA
 
@@ -100,6 +101,15 @@ def test_a_first_person_who_names_its_maker_is_a_leak(text: str) -> None:
 @pytest.mark.parametrize("text", ABOUT)
 def test_talk_about_a_model_is_none(text: str) -> None:
     assert identity_leak(text) is None
+
+
+@pytest.mark.parametrize("text", [*LEAKS, *(text.replace("'", "’") for text in LEAKS), *ABOUT])
+def test_what_a_phrase_is_looked_for_by_stands_in_each_of_its_matches(text: str) -> None:
+    """The words before a phrase only save the search: without them it finds no more."""
+    for cased in (text, text.upper(), text.title()):
+        lowered = cased.lower().replace("’", "'")
+        for leads, phrase in leaks._PHRASES:
+            assert not phrase.search(cased) or any(lead in lowered for lead in leads), phrase.pattern[:60]
 
 
 def test_the_first_of_several_is_told_and_a_long_one_cut() -> None:

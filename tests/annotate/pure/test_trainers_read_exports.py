@@ -57,6 +57,23 @@ def test_datasets_reads_every_format_in_every_container(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("format", sorted({*EXPORTS} - {"plackett"}))
+def test_datasets_reads_lines_whose_first_megabytes_say_less_than_the_rest(format: str, tmp_path: Path) -> None:
+    """It takes the types of a file's columns from the first 10 MB: a null there must not be a text later."""
+    from datasets import load_dataset
+
+    nobody = [one | {"model": None, "thinking": None, "text": one["text"] * 20_000} for one in RECORD["responses"]]
+    early = RECORD | {"responses": nobody, "rationale": None}
+    late = RECORD | {"language": "English", "rationale": "Because.", "ratings": {"r1": {"helpful": 3}}}
+    file = tmp_path / "lines.jsonl"
+    records = [early] * (10_000_000 // len(exported(format, early, models="yes")) + 2)
+    file.write_bytes(exported(format, *records, late, models="yes"))
+    assert file.stat().st_size > 10_500_000
+    data = load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(data) == file.read_bytes().count(b"\n") and "model r2" in json.dumps(data[-2]) + json.dumps(data[-1])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["trl", "trl-conversational"])
 def test_reward_trainer_takes_a_step(format: str, tiny: Path, tmp_path: Path) -> None:
     import math

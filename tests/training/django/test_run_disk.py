@@ -19,7 +19,7 @@ from tests.training.django.test_run_worker import (
     wait_for,
 )
 from training.models import RunAttempt, RunMetric
-from training.runner.attempt import FULL_DISK
+from training.runner.outcome import FULL_DISK
 from training.services.runs import cancel_run, resume_run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]

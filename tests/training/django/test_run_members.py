@@ -24,10 +24,11 @@ from tests.training.django.test_run_worker import (  # noqa: F401 fixtures
 )
 from training.models import Run, RunAttempt, RunMember
 from training.models import Worker as WorkerRow
-from training.runner.attempt import Attempt, Ending, Why
+from training.runner.attempt import Attempt
 from training.runner.lease import clock
 from training.runner.member import MemberAttempt
 from training.runner.mirror import Exit
+from training.runner.outcome import Ending, Why
 from training.runner.prepare import Meeting, launched, mark_of
 from training.runner.trainer import MARK
 from training.services.claims import Claim, StaleAttempt, claim_run, give_back, mark_running

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from django.db import connection
 
 from annotate.models import Snapshot
 from tests.annotate.factories import make_project
+from tests.chaos.census import Census, trainers_in
 from tests.training.django.helpers import expire, make_snapshot
 from tests.training.told import told_in
 from training.models import ModelVersion, Run, RunAttempt, RunMetric
@@ -121,36 +121,7 @@ def wait_for(run: Run, what: Callable[[Run], object]) -> Run:
 
 def trainers_of(run: Run) -> list[psutil.Process]:
     """The living processes that work in the run's folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and f"--output={run.folder / 'out'}" in process.cmdline():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-class Census:
-    """Counts a run's trainers all the time: `most` is the largest number seen at once."""
-
-    def __init__(self, run: Run) -> None:
-        self.most = 0
-        self._run = run
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._count)
-
-    def _count(self) -> None:
-        while not self._over.wait(0.02):
-            self.most = max(self.most, len(trainers_of(self._run)))
-
-    def __enter__(self) -> "Census":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+    return trainers_in(run.folder)
 
 
 def metrics_file(run: Run) -> list[dict[str, Any]]:
@@ -173,7 +144,7 @@ def deliver_to_all(workers: Sequence[Worker]) -> None:
 def test_a_run_from_the_doorbell_to_the_registry(snapshot: Snapshot, start_worker: Callable[[str], Worker]) -> None:
     workers = [start_worker("gpu-1"), start_worker("gpu-2")]
     run = start(snapshot, epochs=2, batch_size=4)
-    with Census(run) as census:
+    with Census(run.folder) as census:
         deliver_to_all(workers)
         wait_for(run, lambda run: run.is_finished)
         deliver_to_all(workers)
@@ -248,7 +219,7 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_wakes(
 ) -> None:
     frozen = start_worker("gpu-frozen")
     run = start(snapshot, **LONG)
-    with Census(run) as census:
+    with Census(run.folder) as census:
         wait_for(run, lambda run: run.step >= 10)
         frozen.process.send_signal(signal.SIGSTOP)
         expire(run)  # the 45 seconds of the lease pass; its trainer lives on

@@ -5,9 +5,11 @@ from typing import Any
 from rest_framework import serializers
 
 from annotate.api.queries import MAX_ID
-from annotate.api.serializers import Shape
+from annotate.api.shapes.base import Shape
 from annotate.models import Withdrawal
 from annotate.selectors.phrases import KINDS, MAX_CHARACTERS
+
+REASON_CHARACTERS = Withdrawal._meta.get_field("reason").max_length
 
 WHAT = ("annotator", "prompt", "response", "text")
 
@@ -26,6 +28,13 @@ class WithdrawShape(Shape):
         required=False, max_length=MAX_CHARACTERS, trim_whitespace=False, help_text="Needs `dry_run`."
     )
     cursor = serializers.CharField(required=False, max_length=40, help_text="`next` of the search before.")
+    reason = serializers.CharField(
+        required=False,
+        max_length=REASON_CHARACTERS,
+        allow_blank=True,
+        default="",
+        help_text="For the log, where it is kept.",
+    )
     dry_run = serializers.BooleanField(default=False, help_text="Say what it would reach and change nothing.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +50,7 @@ class WithdrawShape(Shape):
 
 
 class WithdrawalAnswer(serializers.Serializer[Any]):
-    """A row of the log: who, what kind, how much, when."""
+    """A row of the log: who, why, what kind, how much, when."""
 
     id = serializers.IntegerField()
     kind = serializers.ChoiceField(choices=Withdrawal.Kind.choices)
@@ -51,6 +60,7 @@ class WithdrawalAnswer(serializers.Serializer[Any]):
     response = serializers.CharField(allow_null=True)
     counts = serializers.DictField(child=serializers.IntegerField(), help_text="What was removed, by kind.")
     by = serializers.CharField(allow_null=True, help_text="Who asked for it.")
+    reason = serializers.CharField(allow_blank=True, help_text="Why, in their words.")
     started_at = serializers.DateTimeField()
     finished_at = serializers.DateTimeField(allow_null=True, help_text="Null while a worker goes on with it.")
 

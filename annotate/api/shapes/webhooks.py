@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from annotate.addresses import MAX_URL_CHARACTERS
-from annotate.api.serializers import Shape
+from annotate.api.shapes.base import Shape
 from annotate.models import Webhook, WebhookDelivery
 
 

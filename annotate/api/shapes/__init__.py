@@ -1,0 +1,1 @@
+"""The shapes that go in and out, a room for each kind of thing."""
