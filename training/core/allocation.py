@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
 
     By itself it maps every tensor of more than some megabytes afresh, and gives the end of its heap back as soon as
     little lies there unused. Either way the kernel has to clear the same pages again at the next forward: hundreds of
-    thousands of page faults in one step of training on a CPU. What is kept is at most what was once in use at the same
-    time; tensors of ``KEPT_BYTES`` and more are mapped as before.
+    thousands of page faults in one step of training on a CPU. What is kept is what was once in use at the same time,
+    and gaps between, a few per cent of it; tensors of ``KEPT_BYTES`` and more are mapped as before.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
