@@ -52,7 +52,7 @@ READ = re.compile(
     |"((?:PLACKETT|DATABASE|REDIS)_[A-Z0-9_]+)"|\$\{(PLACKETT_[A-Z0-9_]+)""",
     re.VERBOSE,
 )
-#: Every program's, or set by what starts us: torchrun, pytest (and our tests for their workers), Django's own commands.
+#: Every program's, or set by what starts us: torchrun, pytest, Django's commands; and what our tests tell one another.
 OF_OTHERS = {
     "PATH", "HOME", "TMPDIR", "RANK", "LOCAL_RANK", "WORLD_SIZE", "DJANGO_SETTINGS_MODULE",
     "DJANGO_ALLOW_ASYNC_UNSAFE", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PLACKETT_TEST_TEMPLATE",
