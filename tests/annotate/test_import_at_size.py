@@ -88,11 +88,10 @@ def test_what_reading_ahead_raises_comes_after_the_chunks_before_it() -> None:
 def test_memory_stays_level(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten times the records, about the same peak: what is held is one chunk."""
     monkeypatch.setattr(imports, "CHUNK_RECORDS", 20)
-    texts = [f"{number} " + "tea " * 500 for number in range(4)]
 
     def made(count: int, name: str) -> Iterator[ImportedRecord]:
         for number in range(count):
-            responses = [{"id": f"r{n}", "text": text} for n, text in enumerate(texts)]
+            responses = [{"id": f"r{n}", "text": f"{number} {n} " + "tea " * 2000} for n in range(4)]
             yield record_from_object({"prompt": f"{name} {number}?", "responses": responses})
 
     def peak(count: int, name: str) -> int:
