@@ -2,8 +2,8 @@
 
     python -m benchmarks.ppo_ours --model DIR --reward DIR --prompts FILE.jsonl --lora-rank 0 --micro-batch 8
 
-The process is told what a recipe's is: how threads wait, that freed memory is kept. Prints one JSON line. Responses are
-exactly as long as the limit: nothing ends them, on either side.
+The process is told what a recipe's is: how threads wait. Prints one JSON line. Responses are exactly as long as the
+limit: nothing ends them, on either side.
 """
 
 import argparse

@@ -6,8 +6,8 @@
 
 ``PPOTrainer.train`` in float32 on CPU: by default one step of 32 prompts of 64 tokens, responses of exactly 64 (no stop
 token: an end token that is sampled is a token like others), 4 inner epochs. With what is fastest for it here: no
-gradient checkpointing, the fused AdamW, no logging, saving or sample tables; freed memory is kept, as by our recipes. A
-step of two short prompts goes before, at a rate of 0, so that libraries have allocated what they keep.
+gradient checkpointing, the fused AdamW, no logging, saving or sample tables. A step of two short prompts goes before,
+at a rate of 0, so that libraries have allocated what they keep.
 
 * ``full``: all weights of the policy and of a value model; a copy as reference; a reward model. Four models.
 * ``lora``: ``peft_config`` of rank 16 on all linear layers of the policy, whose base is the reference. TRL puts no LoRA
@@ -33,7 +33,6 @@ from typing import Any
 import torch
 
 from benchmarks.reward import memory_now
-from training.core.allocation import keep_freed_memory
 
 LORA_RANK = 16
 
@@ -197,7 +196,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
     import trl
 
     assert trl.__version__ == "1.12.0", f"this is TRL {trl.__version__}: see --help"

@@ -12,7 +12,6 @@ from typing import Any, Generic
 import torch
 import transformers
 
-from training.core.allocation import keep_freed_memory
 from training.core.distributed import World, join_world
 from training.core.errors import StopRequested, TrainingError, UsageError
 from training.core.files import is_no_room
@@ -135,7 +134,6 @@ def launch(
 def settle_process() -> None:
     """What every recipe's process is told once; a benchmark of a recipe tells its own the same."""
     collect_garbage_of_the_run()
-    keep_freed_memory()
     quieten_transformers()
 
 
