@@ -8,8 +8,9 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
-from typing import Any, Literal
+from functools import lru_cache
+from itertools import accumulate, combinations, pairwise
+from typing import Any, Literal, NamedTuple
 
 Split = Literal["train", "validation", "test"]
 Outcome = Literal["win", "tie"]
@@ -49,8 +50,7 @@ def split_for_group(group: str) -> Split:
 # --- comparisons ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NamedTuple):
     """One pair derived from a ranking.
 
     `win`: `first` was placed above `second`. `tie`: both share a tier; which of them stands first means nothing.
@@ -64,6 +64,16 @@ class Comparison:
     outcome: Outcome
     strength: int | None = None
     tiers_apart: int = 1
+
+
+class ComparedPlaces(NamedTuple):
+    """A Comparison of whichever responses stand at two places, counted from 0 through all tiers, best first."""
+
+    first: int
+    second: int
+    outcome: Outcome
+    strength: int | None
+    tiers_apart: int
 
 
 def comparisons_of(
@@ -86,28 +96,52 @@ def comparisons_of(
 
     `all_bad` plays no part: a set where every response is bad keeps the order it was given.
     """
-    tiers = [tuple(tier) for tier in ranking]
+    below = unranked if unranked_policy == "below" and ranking else ()
+    placed = [name for tier in (*ranking, below) for name in tier]
+    sizes = tuple(map(len, ranking))
+    gaps = tuple(strengths) if strengths is not None else None
+    return [
+        Comparison(placed[first], placed[second], outcome, strength, apart)
+        for first, second, outcome, strength, apart in compared_places(sizes, gaps, ties=ties, below=len(below))
+    ]
+
+
+@lru_cache(maxsize=1024)
+def compared_places(
+    sizes: tuple[int, ...], strengths: tuple[int | None, ...] | None, *, ties: TiePolicy = "drop", below: int = 0
+) -> tuple[ComparedPlaces, ...]:
+    """Derive the comparisons of all rankings of one shape; few shapes make up millions of rankings.
+
+    Args:
+        sizes: how many responses each tier holds, best first.
+        strengths, ties: as in `comparisons_of`.
+        below: how many unplaced responses, which stand at the places after the tiers, lose to every placed one.
+    """
+    ends = list(accumulate(sizes, initial=0))
+    tiers = [range(start, end) for start, end in pairwise(ends)]
     found = [pair for tier in tiers for pair in _ties_of(tier, policy=ties)]
     gaps = list(strengths) if strengths is not None else [None] * max(len(tiers) - 1, 0)
-    if unranked_policy == "below" and tiers and unranked:
-        tiers.append(tuple(unranked))
+    if below:
+        tiers.append(range(ends[-1], ends[-1] + below))
         gaps.append(None)
     for upper, lower in combinations(range(len(tiers)), 2):
         strength = _sum_of_known(gaps[upper:lower])
         found += [
-            Comparison(better, worse, "win", strength, lower - upper)
+            ComparedPlaces(better, worse, "win", strength, lower - upper)
             for better in tiers[upper]
             for worse in tiers[lower]
         ]
-    return found
+    return tuple(found)
 
 
-def _ties_of(tier: Sequence[str], *, policy: TiePolicy) -> list[Comparison]:
+def _ties_of(tier: range, *, policy: TiePolicy) -> list[ComparedPlaces]:
     pairs = list(combinations(tier, 2))
     if policy == "soft":
-        return [Comparison(one, other, "tie", None, 0) for one, other in pairs]
+        return [ComparedPlaces(one, other, "tie", None, 0) for one, other in pairs]
     if policy == "both":
-        return [Comparison(*order, "win", None, 0) for one, other in pairs for order in ((one, other), (other, one))]
+        return [
+            ComparedPlaces(*order, "win", None, 0) for one, other in pairs for order in ((one, other), (other, one))
+        ]
     return []
 
 

@@ -13,12 +13,21 @@ from annotate.interchange.options import (
     ExportOptions,
     options_from,
 )
-from annotate.interchange.pairs import Pair, added_by_options, columns_of_pairs, pairs_of, pairs_of_task
+from annotate.interchange.pairs import (
+    Pair,
+    added_by_options,
+    columns_of_pairs,
+    pairs_of,
+    pairs_of_task,
+    plain,
+    prompt_text,
+)
 from annotate.interchange.streams import encode_line
 from annotate.interchange.tables import csv_lines, parquet_blocks
 
 Record = Mapping[str, Any]
 Row = dict[str, Any]
+Messages = Sequence[Mapping[str, Any]]
 #: What a ranking gives so many lines of: see selectors.line_counts.
 Counted = Literal["records", "pairs", "battles", "placed", "labels", "imitated"]
 MEDIA_TYPES = {"jsonl": "application/x-ndjson", "csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
@@ -26,7 +35,7 @@ MEDIA_TYPES = {"jsonl": "application/x-ndjson", "csv": "text/csv", "parquet": "a
 
 @dataclass(frozen=True, slots=True)
 class ExportFormat:
-    """One format. It writes either rankings (`write`) or pairs (`line`).
+    """One format. It writes either rankings (`write`) or pairs (`prompt` once for all of a ranking, `line` for each).
 
     Attributes:
         counted: what there is one line of.
@@ -34,7 +43,8 @@ class ExportFormat:
         models: whether models are named unless told otherwise.
         columns: the schema of its rows, which options may add to.
         write: record, options → rows.
-        line: prompt, pair → row.
+        prompt: messages → how the format says them.
+        line: such a prompt, pair → row.
         demonstrations: whether demonstrations give lines, too.
     """
 
@@ -43,7 +53,8 @@ class ExportFormat:
     options: frozenset[str]
     columns: Callable[[ExportOptions], Mapping[str, Any]]
     write: Callable[[Record, ExportOptions], Iterator[Row]] | None = None
-    line: Callable[[Sequence[Mapping[str, Any]], Pair], Row] | None = None
+    prompt: Callable[[Messages], Any] | None = None
+    line: Callable[[Any, Pair], Row] | None = None
     models: bool = False
     demonstrations: bool = False
 
@@ -56,32 +67,30 @@ class ExportFormat:
         return options_from(given, format=self.name, allowed=self.options, models=self.models)
 
     def rows(self, records: Iterable[Record], options: ExportOptions) -> Iterator[Row]:
-        """Yield the rows of native records, in constant memory; see `rows_of_tasks` for pairs by task.
+        """Yield the rows of canonical native records, in constant memory; see `rows_of_tasks` for pairs by task.
 
         Nothing but the native format is given markers, bare prompts, uncounted rankings, gold and repeats: what a
         reader of plain lines cannot tell apart must not reach it.
         """
         for record in records:
-            if self.name == native.FORMAT or _is_for_others(record, demonstrations=self.demonstrations):
-                yield from self._rows_of(record, options)
+            if self.name != native.FORMAT and not _is_for_others(record, demonstrations=self.demonstrations):
+                continue
+            if self.write is not None:
+                yield from self.write(record, options)
+            else:
+                yield from self._lines(record, pairs_of(record, options), options)
 
     def rows_of_tasks(self, tasks: Iterable[Sequence[Record]], options: ExportOptions) -> Iterator[Row]:
         """Yield the rows of tasks, each given as its rankings: a pair depends on all of them."""
-        assert self.line is not None
         for rankings in tasks:
-            for pair in pairs_of_task(rankings, options):
-                yield self._line_of(rankings[0], pair, options)
+            yield from self._lines(rankings[0], pairs_of_task(rankings, options), options)
 
-    def _rows_of(self, record: Record, options: ExportOptions) -> Iterator[Row]:
-        if self.write is not None:
-            yield from self.write(record, options)
-            return
-        for pair in pairs_of(record, options):
-            yield self._line_of(record, pair, options)
-
-    def _line_of(self, record: Record, pair: Pair, options: ExportOptions) -> Row:
-        assert self.line is not None
-        return self.line(record["prompt"], pair) | added_by_options(pair, options)
+    def _lines(self, record: Record, pairs: Iterable[Pair], options: ExportOptions) -> Iterator[Row]:
+        assert self.prompt is not None and self.line is not None
+        prompt, line = self.prompt(record["prompt"]), self.line
+        if not columns_of_pairs(options):
+            return (line(prompt, pair) for pair in pairs)
+        return (line(prompt, pair) | added_by_options(pair, options) for pair in pairs)
 
 
 def _is_for_others(record: Record, *, demonstrations: bool) -> bool:
@@ -92,9 +101,14 @@ def _is_for_others(record: Record, *, demonstrations: bool) -> bool:
     return bool(kind == "ranking" and counts and record.get("ranking") is not None)
 
 
-def _pairs(name: str, line: Any, columns: Mapping[str, Any]) -> ExportFormat:
+def _pairs(name: str, prompt: Any, line: Any, columns: Mapping[str, Any]) -> ExportFormat:
     return ExportFormat(
-        name, "pairs", frozenset(OF_PAIRS), lambda options: {**columns, **columns_of_pairs(options)}, line=line
+        name,
+        "pairs",
+        frozenset(OF_PAIRS),
+        lambda options: {**columns, **columns_of_pairs(options)},
+        prompt=prompt,
+        line=line,
     )
 
 
@@ -128,10 +142,10 @@ _SFT = ExportFormat(
 
 _ALL = (
     _NATIVE,
-    _pairs("trl", trl.text_line, trl.COLUMNS_OF_TEXTS),
-    _pairs("trl-conversational", trl.message_line, trl.COLUMNS_OF_MESSAGES),
-    _pairs("openrlhf", openrlhf.line, openrlhf.COLUMNS),
-    _pairs("hh", hh.line, hh.COLUMNS),
+    _pairs("trl", prompt_text, trl.text_line, trl.COLUMNS_OF_TEXTS),
+    _pairs("trl-conversational", plain, trl.message_line, trl.COLUMNS_OF_MESSAGES),
+    _pairs("openrlhf", plain, openrlhf.line, openrlhf.COLUMNS),
+    _pairs("hh", list, hh.line, hh.COLUMNS),
     _KTO,
     _SFT,
     _rankings("ultrafeedback", "placed", ultrafeedback, frozenset(OF_RANKINGS)),
@@ -159,4 +173,5 @@ def export_lines(format: str, records: Iterable[Record], **given: str) -> Iterat
     """
     chosen = EXPORTS[format]
     options = chosen.options_from(given)
-    return encoded(chosen.rows(records, options), format=chosen, options=options)
+    rows = chosen.rows(map(native.canonical, records), options)
+    return encoded(rows, format=chosen, options=options)

@@ -396,10 +396,10 @@ COLUMNS: Mapping[str, str] = {key: _KINDS.get(key, "text") for key in KEYS} | {"
 
 
 def write(record: Mapping[str, Any], options: ExportOptions) -> Iterator[dict[str, Any]]:
-    """Yield the one line of the `plackett` export: the record itself, markers too, its keys in the fixed order."""
+    """Yield the one line of the `plackett` export: the canonical record itself, markers too."""
+    found = dict(record)
     if not options.models and "responses" in record:
-        record = dict(record) | {"responses": [dict(one) | {"model": None} for one in record["responses"]]}
-    found = canonical(record)
+        found["responses"] = [dict(one) | {"model": None} for one in record["responses"]]
     if options.container != "jsonl":
         if isinstance(found.get("response"), str):
             found["response"] = {"text": found["response"]}

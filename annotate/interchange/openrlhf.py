@@ -11,12 +11,12 @@ Source: https://github.com/OpenRLHF/OpenRLHF, openrlhf/datasets/reward_dataset.p
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from annotate.interchange.pairs import Pair, answer, plain
+from annotate.interchange.pairs import Pair, answer
 from annotate.interchange.trl import MESSAGES
 
 COLUMNS: Mapping[str, Any] = {"chosen": MESSAGES, "rejected": MESSAGES}
 
 
-def line(prompt: Sequence[Mapping[str, Any]], pair: Pair) -> dict[str, Any]:
+def line(prompt: Sequence[Mapping[str, str]], pair: Pair) -> dict[str, Any]:
     """Return the two conversations of a pair."""
-    return {key: [*plain(prompt), answer(one)] for key, one in pair.both.items()}
+    return {key: [*prompt, answer(one)] for key, one in pair.both.items()}

@@ -8,18 +8,17 @@ equally many, nobody prevails, and the pair counts as tied. *Agreement* is the s
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from annotate.interchange.options import ExportOptions
-from annotate.preferences import Comparison, comparisons_of
+from annotate.preferences import compared_places, comparisons_of
 
 LABELS = {"system": "System", "user": "User", "assistant": "Assistant"}
 #: Shares of votes are sums of floats: two thirds must pass for 0.6666666.
 CLOSE = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """Two native responses. `preference`: 1, for a tie 0.5, for a majority the share of votes for `chosen`, ties half.
     `margin`: the strength stated, 0 where none was. `tied`: neither was preferred, whichever is called chosen."""
 
@@ -53,17 +52,17 @@ def added_by_options(pair: Pair, options: ExportOptions) -> dict[str, Any]:
     return found
 
 
-def pairs_of(record: Mapping[str, Any], options: ExportOptions) -> Iterator[Pair]:
-    """Yield the pairs of one ranking, best tier first; strict ones, and ties as `options.ties` says."""
-    responses = _by_id(record)
-    for one in comparisons_of(record["ranking"], strengths=record.get("strengths"), ties=options.ties):
-        yield _pair(one, responses)
-
-
-def _pair(one: Comparison, responses: Mapping[str, Mapping[str, Any]]) -> Pair:
-    preference = 1.0 if one.outcome == "win" else 0.5
-    tied = one.tiers_apart == 0
-    return Pair(responses[one.first], responses[one.second], preference, float(one.strength or 0), tied)
+def pairs_of(record: Mapping[str, Any], options: ExportOptions) -> list[Pair]:
+    """The pairs of one ranking, best tier first; strict ones, and ties as `options.ties` says."""
+    responses, tiers, strengths = _by_id(record), record["ranking"], record.get("strengths")
+    placed = [responses[name] for tier in tiers for name in tier]
+    compared = compared_places(
+        tuple(map(len, tiers)), tuple(strengths) if strengths is not None else None, ties=options.ties
+    )
+    return [
+        Pair(placed[first], placed[second], 1.0 if outcome == "win" else 0.5, float(strength or 0), apart == 0)
+        for first, second, outcome, strength, apart in compared
+    ]
 
 
 def _by_id(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

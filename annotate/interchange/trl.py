@@ -22,7 +22,7 @@ from typing import Any
 
 from annotate.interchange.neutral import sha256_of
 from annotate.interchange.options import ExportOptions
-from annotate.interchange.pairs import Pair, answer, model_name, plain, prompt_text
+from annotate.interchange.pairs import Pair, answer, model_name, plain
 
 MESSAGES = [{"role": "text", "content": "text"}]
 
@@ -30,14 +30,14 @@ COLUMNS_OF_TEXTS: Mapping[str, Any] = {"prompt": "text", "chosen": "text", "reje
 COLUMNS_OF_MESSAGES: Mapping[str, Any] = {"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES}
 
 
-def text_line(prompt: Sequence[Mapping[str, Any]], pair: Pair) -> dict[str, Any]:
+def text_line(prompt: str, pair: Pair) -> dict[str, Any]:
     """Return a pair as texts."""
-    return {"prompt": prompt_text(prompt), "chosen": pair.chosen["text"], "rejected": pair.rejected["text"]}
+    return {"prompt": prompt, "chosen": pair.chosen["text"], "rejected": pair.rejected["text"]}
 
 
-def message_line(prompt: Sequence[Mapping[str, Any]], pair: Pair) -> dict[str, Any]:
+def message_line(prompt: Sequence[Mapping[str, str]], pair: Pair) -> dict[str, Any]:
     """Return a pair as messages."""
-    return {"prompt": plain(prompt), "chosen": [answer(pair.chosen)], "rejected": [answer(pair.rejected)]}
+    return {"prompt": prompt, "chosen": [answer(pair.chosen)], "rejected": [answer(pair.rejected)]}
 
 
 # --- KTO --------------------------------------------------------------------------------------------------------------

@@ -136,11 +136,17 @@ class RecordBuilder:
     def _record(self, row: RankedRow, head: dict[str, Any], shown: "_Shown") -> dict[str, Any]:
         keys, said = shown.keys, row.extra
         tiers = dict(zip(row.responses, row.tiers, strict=True))
-        record = head | {
+        record = {  # in the order of `native.KEYS`
+            "format": head["format"],
             "id": str(row.id),
+            "project": head["project"],
             "task": str(row.task_id),
+            "external_id": head["external_id"],
+            "split_group": head["split_group"],
+            "split": head["split"],
             "kind": row.task_kind,
             "counted": row.counted,
+            "prompt": head["prompt"],
             "responses": shown.responses,
             "ranking": _tiers(tiers, keys),
             "unranked": [key for pk, key in keys.items() if tiers[pk] is None],
@@ -160,7 +166,7 @@ class RecordBuilder:
             "change": row.number,
             "submitted_at": row.submitted_at,
         }  # fmt: skip
-        return canonical(dict(said) | record)
+        return canonical(said | record) if said else record
 
     def _guideline_version(self, row: RankedRow) -> int | None:
         """The rules that the annotator saw: ours, or those that an import names; ours mean nothing to an import."""
@@ -224,8 +230,11 @@ def _response_object(response: ResponseRow) -> dict[str, Any]:
 
 def _tiers(tiers: Mapping[int, int | None], keys: Mapping[int, str]) -> list[list[str]]:
     """Tiers best first; within a tier in the order of the responses, which says nothing."""
-    placed = sorted({tier for tier in tiers.values() if tier is not None})
-    return [[key for pk, key in keys.items() if tiers[pk] == tier] for tier in placed]
+    found: dict[int, list[str]] = {}
+    for pk, key in keys.items():
+        if (tier := tiers[pk]) is not None:
+            found.setdefault(tier, []).append(key)
+    return [found[tier] for tier in sorted(found)]
 
 
 def _by_key(values: Mapping[str, Any], keys: Mapping[int, str]) -> dict[str, Any]:

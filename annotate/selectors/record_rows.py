@@ -19,7 +19,7 @@ RANKED = (Change.Kind.RANKING, Change.Kind.REVISION)
 class RankedRow(NamedTuple):
     """A change with the ranking that it is about, and whether a revision has superseded that one by the window's end.
 
-    `responses` and `tiers` say where it puts what, in the order of the responses' ids.
+    `responses` and `tiers` say together where it puts what, in no order.
     """
 
     number: int
@@ -86,7 +86,7 @@ FROM ({changes}) c
 CROSS JOIN LATERAL (SELECT * FROM annotate_ranking WHERE id = c.ranking_id OFFSET 0) r
 CROSS JOIN LATERAL (SELECT kind, prompt_id FROM annotate_rankingtask WHERE id = r.task_id OFFSET 0) t
 CROSS JOIN LATERAL (
-    SELECT array_agg(response_id ORDER BY response_id) AS responses, array_agg(tier ORDER BY response_id) AS tiers
+    SELECT array_agg(response_id) AS responses, array_agg(tier) AS tiers
     FROM annotate_entry WHERE ranking_id = r.id) e
 ORDER BY c.number
 """

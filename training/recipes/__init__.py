@@ -5,11 +5,12 @@ import os
 import sys
 
 # torch's CPU threads spin while they wait for each other. On a machine that also serves pages, one descheduled thread
-# then holds up the others: two threads were seen several times slower than one. Where they sleep at once, each of a small
-# model's thousands of short operations waits for the kernel to wake them. So they turn a few times, some hundredths of a
+# then holds up the others: two threads were seen several times slower than one. Where they sleep at once, each of a
+# small model's thousands of short operations waits for the kernel to wake them. So they turn for some hundredths of a
 # millisecond, and sleep then (`benchmarks.threads`). Must be set before torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # Loading torch and transformers makes a million objects that stay; looking through them for garbage, again and again,
 # is a fifth of a recipe's start. `launch` has the collector work again. (While Python looks for the module that `-m`
