@@ -35,11 +35,16 @@ class Document(Endpoint):
 
 @functools.cache
 def document_as(kind: str) -> bytes:
+    """Written once in a process for each form."""
+    made: str | bytes = RENDERERS[kind]().render(document(), renderer_context={})
+    return made.encode() if isinstance(made, str) else made
+
+
+@functools.cache
+def document() -> Any:
     """Made once in a process: it takes seconds, and is the same for everybody."""
     with translation.override("en"):
-        whole: Any = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-        made: str | bytes = RENDERERS[kind]().render(whole, renderer_context={})
-    return made.encode() if isinstance(made, str) else made
+        return SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
 
 
 class ApiDocs(SpectacularSwaggerSplitView):
