@@ -43,7 +43,7 @@ class LoraProduct(torch.autograd.Function):
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = (outer @ weight).addmm_(inner, down).view(ctx.shape)
-        # Transposed: with the narrow factor on the right the product takes half or two thirds of the time.
+        # Transposed: with the narrow factor on the right the product takes less time.
         of_down = (flat.T @ inner).T if ctx.needs_input_grad[3] else None
         of_up = (outer.T @ low).mul_(ctx.scaling) if ctx.needs_input_grad[4] else None
         return of_x, None, None, of_down, of_up, None
