@@ -6,8 +6,8 @@ import sys
 
 # torch's CPU threads spin while they wait for each other. On a machine that also serves pages, one descheduled thread
 # then holds up the others: two threads were seen several times slower than one. Where they sleep at once, each of a
-# small model's thousands of short operations waits for the kernel to wake them. So they turn for some hundredths of a
-# millisecond, and sleep then (`benchmarks.threads`). Must be set before torch is loaded.
+# small model's thousands of short operations waits for the kernel to wake them. So they turn a number of times, and
+# sleep then (`benchmarks.threads`). Must be set before torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
