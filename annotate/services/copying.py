@@ -108,3 +108,13 @@ def analyse(*models: type[Model]) -> None:
     quote = connection.ops.quote_name
     with connection.cursor() as cursor:
         cursor.execute(f"ANALYZE {', '.join(quote(model._meta.db_table) for model in models)}")
+
+
+def look_up_by_index() -> None:
+    """Until the transaction ends, statements are planned without reading tables whole where an index will do.
+
+    A session keeps the plans of the checks that rows trigger. Made while a table is small they read it whole, and a
+    load that fills it then reads all of it again for each row.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")

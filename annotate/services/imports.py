@@ -14,7 +14,7 @@ from annotate.interchange.records import BadRecord, FileError, ImportedRecord
 from annotate.interchange.streams import Source
 from annotate.models import Change, ImportBatch, Project, RankingTask, Slot, User
 from annotate.selectors.projects import current_version
-from annotate.services.copying import Ids, analyse, draw_ids
+from annotate.services.copying import Ids, analyse, draw_ids, look_up_by_index
 from annotate.services.import_chunks import TABLES, Chunk, ImportPlan
 from annotate.services.import_reports import ImportReport
 from annotate.services.import_sources import Files, check_files, one_ahead, readable
@@ -37,9 +37,11 @@ MAX_OVERLAP = 50
 #: Of a body at once: as much as gunicorn takes from a connection.
 COPIED_BYTES = 1 << 20
 #: From so many records on, an import ends with fresh statistics. Those that the server gathers by itself before it is
-#: committed count no row at all, and the planner then joins the new rows by reading whole tables for each. After its
-#: first chunk too: without them the keys of new tasks were checked by reading every prompt of the project for each.
+#: committed count no row at all, and the planner then joins the new rows by reading whole tables for each. Also on the
+#: way, whenever the records written are GROWTH times as many as at the last time: without statistics the keys of new
+#: tasks were checked by reading every prompt of the project for each.
 LARGE = 200
+GROWTH = 10
 #: Somebody else may write the same prompt or split group between a chunk's look and its writing.
 ATTEMPTS = 3
 
@@ -250,10 +252,12 @@ def _import(source: str, records: Records, options: _Options, progress: Progress
 def _run(plan: ImportPlan, records: Records, progress: Progress | None) -> ImportReport:
     report = ImportReport(dry_run=plan.dry_run)
     chunks = _chunks(records)
-    for number, chunk in enumerate(one_ahead(chunks) if isinstance(records, Files) else chunks):
+    due = LARGE
+    for chunk in one_ahead(chunks) if isinstance(records, Files) else chunks:
         report.add(_write(plan, chunk))
-        if number == 0 and report.written >= LARGE:
+        if report.written >= due:
             _analyse()
+            due = GROWTH * report.written
         if progress is not None:
             progress(len(chunk))
     return report
@@ -277,6 +281,7 @@ def _write_once(plan: ImportPlan, records: Sequence[ImportedRecord | BadRecord])
     with transaction.atomic():
         if not plan.dry_run:
             lock_imports(plan.project)
+        look_up_by_index()
         chunk = Chunk(plan, records)
         written = chunk.write()
     plan.users = chunk.users
