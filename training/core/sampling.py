@@ -13,8 +13,16 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
+from training.core.decoding_cache import preallocated_cache
 from training.core.errors import TrainingError
 from training.core.forwarding import autocast
 from training.core.halving import MicroBatchBudget
@@ -184,11 +192,13 @@ class GenerateSampler:
         ids, mask = ids.to(device), mask.to(device)
         with as_sampler(self.model, config), autocast(device, arithmetic):
             # Sharded processes have to make equally many forwards, whatever prompts they have.
-            shared = {} if self.budget.sharded else share_prompts(self.model.whole, ids, mask)
+            cache = None if self.budget.sharded else self._cache(ids.shape[1])
+            if cache is not None:
+                share_prompts(self.model.whole, ids, mask, cache)
             self.model.whole.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                **shared,
+                past_key_values=cache,
                 generation_config=config,
                 logits_processor=LogitsProcessorList([draw]),
                 stopping_criteria=StoppingCriteriaList([stop]),
@@ -197,6 +207,9 @@ class GenerateSampler:
         if stop.interrupted:
             return None
         return read_samples(draw, stop.cut, settings)
+
+    def _cache(self, prompt: int) -> DynamicCache | None:
+        return preallocated_cache(self.model.whole, room=prompt + self.settings.max_length)
 
     def _teller(self, numbers: Sequence[int], stop: "StopEarly") -> Callable[[int, Tensor], None] | None:
         """Tells ``heard`` of the samples of one batch that were not cut off."""
@@ -211,8 +224,8 @@ class GenerateSampler:
         return tell
 
 
-def share_prompts(whole: Any, ids: Tensor, mask: Tensor) -> dict[str, Any]:
-    """A cache in which every distinct prompt was computed once, for ``generate``; nothing where all are distinct.
+def share_prompts(whole: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> None:
+    """Fill an empty cache for ``generate`` with every distinct prompt computed once; nothing where all are distinct.
 
     The last token is left to ``generate``, which needs its logits. Of a group of K samples to one prompt that saves
     K − 1 passes over it.
@@ -221,15 +234,13 @@ def share_prompts(whole: Any, ids: Tensor, mask: Tensor) -> dict[str, Any]:
     """
     distinct, place = torch.unique(torch.cat([ids, mask], dim=1), dim=0, return_inverse=True)
     if len(distinct) == len(ids) or ids.shape[1] < 2:
-        return {}
+        return
     some_ids, some_mask = (part[:, :-1] for part in distinct.split(ids.shape[1], dim=1))
     positions = (some_mask.cumsum(-1) - 1).clamp(min=0)
-    found = whole.base_model(input_ids=some_ids, attention_mask=some_mask, position_ids=positions, use_cache=True)
-    cache = found.past_key_values
-    if not hasattr(cache, "batch_select_indices"):
-        return {}
+    whole.base_model(
+        input_ids=some_ids, attention_mask=some_mask, position_ids=positions, past_key_values=cache, use_cache=True
+    )
     cache.batch_select_indices(place)
-    return {"past_key_values": cache}
 
 
 def plan_sampling(lengths: Sequence[int], places: Sequence[int], max_length: int, *, budget: int) -> list[list[int]]:

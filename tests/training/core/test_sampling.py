@@ -87,8 +87,9 @@ def test_a_prompt_that_several_samples_share_is_computed_once(model: LanguageMod
     handle = embed.register_forward_hook(lambda _, inputs, __: widths.append(tuple(inputs[0].shape)))
     same(draw(sampler(model), prompts, numbers), alone)
     handle.remove()
-    assert widths[0] == (3, 29), "three distinct prompts, but for their last token"
-    assert widths[1] == (6, 1), "of all rows the last token alone"
+    assert widths[0] == (1, 1), "what cache the model keeps"
+    assert widths[1] == (3, 29), "three distinct prompts, but for their last token"
+    assert widths[2] == (6, 1), "of all rows the last token alone"
 
 
 def test_each_part_of_the_occasion_decides(model: LanguageModel) -> None:
