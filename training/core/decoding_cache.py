@@ -35,11 +35,6 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]  # untyped there
         self.keys, self.values = keys[..., :length, :], values[..., :length, :]
         return self.keys, self.values
 
-    def reset(self) -> None:
-        """Without a token, and without memory."""
-        super().reset()
-        self._memory = None
-
     def _memory_for(self, length: int, *states: Tensor) -> tuple[Tensor, Tensor]:
         """Memory for so many tokens, with those that are there already."""
         if self._memory is not None and self._memory[0].shape[-2] >= length and self._in_memory():

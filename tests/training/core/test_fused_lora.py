@@ -257,32 +257,31 @@ def test_nothing_computed_for_another_input_adapter_or_kind_of_pass_is_given_out
     """Of each set only the first layer is asked, so that the others' outputs are left over."""
     peft, fused = both_gated()
     ours, theirs = fused.base_model.model, peft.base_model.model
-    x = torch.randn(4, 5, dtype=torch.float64)
 
-    def ask_first() -> None:
+    def first_asked() -> Tensor:
+        x = torch.randn(4, 5, dtype=torch.float64)
         ours.q_proj(x)
+        return x
 
     def second_is_right(x: Tensor) -> None:
         torch.testing.assert_close(ours.k_proj(x), theirs.k_proj(x))
 
-    ask_first()
+    first_asked()
     second_is_right(torch.randn(4, 5, dtype=torch.float64))
-    ask_first()
-    x.add_(1)
-    second_is_right(x)
-    ask_first()
+    second_is_right(first_asked().add_(1))
+    x = first_asked()
     with use_adapter(fused, "other"), use_adapter(peft, "other"):
         second_is_right(x)
-    ask_first()
+    x = first_asked()
     with use_adapter(fused, None), use_adapter(peft, None):
         second_is_right(x)
     with torch.no_grad():
-        ask_first()
+        x = first_asked()
     assert ours.k_proj(x).requires_grad
-    ask_first()
+    x = first_asked()
     with torch.no_grad():
         assert not ours.k_proj(x).requires_grad
-    ask_first()
+    x = first_asked()
     ours.k_proj.lora_B["default"].weight.data.zero_()
     ours.q_proj(x)  # asked again: all are computed again
     torch.testing.assert_close(ours.k_proj(x), ours.k_proj.base_layer(x))
