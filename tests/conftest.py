@@ -1,7 +1,9 @@
 """One Postgres and one Valkey for the whole run, shared by the parallel workers; the cast; nothing is mocked."""
 
+import atexit
 import gc
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -26,6 +28,13 @@ _stop: list[Callable[[], None]] = []
 SHARED_DATA = Path(os.environ.get("PLACKETT_SHARED_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 
+def _home() -> None:
+    """A folder of this run's own, gone with it; xdist's workers inherit it."""
+    if "PLACKETT_HOME" not in os.environ:
+        os.environ["PLACKETT_HOME"] = home = tempfile.mkdtemp(prefix="plackett-test-home-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+
+
 def _servers() -> None:
     """Starts the servers once, in the controlling process; xdist's workers inherit the addresses."""
     if os.environ.get("PYTEST_XDIST_WORKER") or os.environ.get("DATABASE_URL"):
@@ -37,7 +46,7 @@ def _servers() -> None:
 
 # Settings are read once, so the servers must be up and the folder chosen before Django is. (Were the settings module
 # named in pyproject.toml, pytest-django would read it before this file.)
-os.environ.setdefault("PLACKETT_HOME", tempfile.mkdtemp(prefix="plackett-test-home-"))
+_home()
 os.environ.setdefault("PLACKETT_CACHE", os.path.join(os.environ["PLACKETT_HOME"], "cache"))
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 compile_catalogues()
