@@ -42,8 +42,8 @@ def _faults_of_metrics(ground: Ground, trial: Trial, undisturbed: Trial) -> list
     steps = list(range(1, len(other) + 1))
     if [row["step"] for row in file] != steps:
         found.append(f"steps in the file: {_odd([row['step'] for row in file], steps)}")
-    elif list(map(measured, file)) != list(map(measured, other)):
-        found.append("the file's figures differ from the undisturbed run's")
+    elif differing := _differing(file, other):
+        found.append(f"the file's figures differ from the undisturbed run's: {differing[:10]}")
     rows = ground.ask('SELECT step, "values" FROM training_runmetric WHERE run_id = %s ORDER BY step', trial.run)
     if [step for step, _ in rows] != steps:
         found.append(f"steps in the database: {_odd([step for step, _ in rows], steps)}")
@@ -80,6 +80,17 @@ def lines_of(folder: Path) -> list[Row]:
 def measured(row: Row) -> Row:
     """What training computed at a step, without times and attempts."""
     return {name: value for name, value in row.items() if name != "attempt" and not name.startswith("time/")}
+
+
+def _differing(file: list[Row], other: list[Row]) -> list[str]:
+    """Where what training computed is not the same: step, name and both values."""
+    pairs = [(measured(one), measured(two)) for one, two in zip(file, other, strict=True)]
+    return [
+        f"step {one['step']}, {name}: {one.get(name)} instead of {two.get(name)}"
+        for one, two in pairs
+        for name in sorted(one.keys() | two.keys())
+        if name not in one or name not in two or one[name] != two[name]
+    ]
 
 
 def _odd(found: list[int], expected: list[int]) -> str:

@@ -64,7 +64,8 @@ def cut_the_servers_connections() -> None:
     settings = connection.settings_dict
     with psycopg.connect(host=settings["HOST"], user=settings["USER"], dbname="postgres", autocommit=True) as other:
         ended = other.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> %s",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = %s AND pid <> %s AND backend_type = 'client backend'",  # not a vacuum of Postgres itself
             [settings["NAME"], connection.connection.info.backend_pid],
         ).fetchall()
     assert ended
