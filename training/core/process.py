@@ -5,6 +5,7 @@ Exit codes: 0 done or stopped by ``--stop-after``; 2 bad arguments or data; 3 tr
 """
 
 import fcntl
+import math
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from training.core.files import read_json, write_json
 DONE, REFUSED, FAILED, NO_ROOM, STOPPED = 0, 2, 3, 4, 143
 
 STOP_SECONDS = 9.5  # gone within 10 s, the freeing of its memory included
+SHORT_SECONDS = 2.0  # of that, what a piece of work that is under way may take to its end
 LOCK_WAIT_SECONDS = 15.0
 LOCK_NAME, EXIT_NAME = ".lock", "exit.json"
 
@@ -93,6 +95,7 @@ class StopWatch:
         """Args: ``on_deadline`` is called with the reason, right before the process is ended with code 143."""
         self.reason: str | None = None
         self.grace_seconds = 0.0
+        self._asked_at = -math.inf
         self._on_deadline = on_deadline
         self._closed = False
         self._lock = threading.Lock()
@@ -101,6 +104,11 @@ class StopWatch:
     def requested(self) -> bool:
         """Whether the process is to stop."""
         return self.reason is not None
+
+    @property
+    def pressing(self) -> bool:
+        """Whether the process is to stop, and work that may be short has had its time to come to its end."""
+        return self.requested and time.monotonic() - self._asked_at >= SHORT_SECONDS
 
     def install(self) -> None:
         """Take over SIGTERM and SIGINT, and watch stdin if that is the lifeline. Main thread only."""
@@ -122,6 +130,7 @@ class StopWatch:
         """Ask the process to stop, the first reason stands; it is ended when its grace is over."""
         if self.reason is not None:
             return
+        self._asked_at = time.monotonic()
         self.reason = reason
         timer = threading.Timer(self.grace_seconds, self._end)
         timer.daemon = True

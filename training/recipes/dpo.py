@@ -169,7 +169,7 @@ class DpoRun(TrainingLoop[DpoConfig]):
             self.prepared.layout,
             budget=self.prepared.budget,
             numbers=numbers,
-            interrupted=lambda: interruptible and stop.requested,
+            interrupted=lambda: interruptible and stop.pressing,
         )
 
     def _set_references(self, values: Mapping[str, LogProbs]) -> None:

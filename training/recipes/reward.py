@@ -134,7 +134,7 @@ class MemberRun(TrainingLoop[RewardConfig]):
             data,
             self.prepared.layout,
             budget=self.prepared.budget,
-            interrupted=lambda: session.stop.requested,
+            interrupted=lambda: session.stop.pressing,
         )
         if self.scores is None and session.config.early_stopping:
             # What a validation decides must not depend on when somebody asked to stop.

@@ -152,7 +152,7 @@ class SftRun(TrainingLoop[SftConfig]):
             self.prepared.held_out[split],
             self.prepared.layout,
             budget=self.prepared.budget,
-            interrupted=lambda: interruptible and stop.requested,
+            interrupted=lambda: interruptible and stop.pressing,
         )
 
     def state(self) -> dict[str, Any]:
