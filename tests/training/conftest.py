@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -71,16 +73,36 @@ def start_recipe(fork_server: multiprocessing.context.ForkServerContext, tmp_pat
 
 
 @pytest.fixture
-def run_recipe(start_recipe: StartRecipe) -> Callable[..., int]:
-    """As ``start_recipe``, to its end; the exit code."""
+def run_recipe(tmp_path: Path) -> Callable[..., int]:
+    """As ``start_recipe``, in this process and to its end; the exit code. For all that nothing kills from outside."""
 
-    def run(**flags: object) -> int:
-        process = start_recipe(**flags)
-        process.join()
-        assert process.exitcode is not None
-        return process.exitcode
+    def run(recipe: str = "reward", **flags: object) -> int:
+        with (
+            (tmp_path / "stderr.txt").open("w") as stderr,
+            redirect_stderr(stderr),
+            own_signals(),
+            pytest.raises(SystemExit) as ended,
+        ):
+            call_as_main(flags_from(flags), recipe)
+        assert isinstance(ended.value.code, int)
+        return ended.value.code
 
     return run
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """What is done on a signal is what it was, afterwards; and the recipe's thread that watches for them has ended."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    outside = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        # The reader of what is closed here sees the end of its pipe.
+        if (watched := signal.set_wakeup_fd(outside)) != -1:
+            os.close(watched)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def flags_from(values: Mapping[str, object]) -> list[str]:
@@ -98,5 +120,17 @@ def run_as_main(arguments: list[str], environment: dict[str, str], stderr: str, 
     os.environ.update(environment)
     target = os.open(stderr, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
     os.dup2(target, 2)
-    sys.argv = [recipe, *arguments]
-    runpy.run_module(f"training.recipes.{recipe}", run_name="__main__", alter_sys=True)
+    call_as_main(arguments, recipe)
+
+
+def call_as_main(arguments: list[str], recipe: str) -> None:
+    """What Python does for ``python -m training.recipes.NAME``.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
+    module = f"training.recipes.{recipe}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [recipe, *arguments])
+        patch.delitem(sys.modules, module, raising=False)  # runpy warns of a module that is there under its own name
+        runpy.run_module(module, run_name="__main__")

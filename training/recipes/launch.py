@@ -128,6 +128,8 @@ def launch(
         if code != NO_ROOM:
             raise  # else neither file takes a word, and the exit code has to say it
     session.world.leave()
+    if session.lock is not None:
+        session.lock.release()
     return code
 
 

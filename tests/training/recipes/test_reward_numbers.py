@@ -1,18 +1,24 @@
 """The reward recipe's arithmetic: what may vary without changing a result, and what the report says of thin data."""
 
 import json
-import socket
+import os
+import sys
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.conftest import StartRecipe
+from tests.training.conftest import flags_from
+from tests.training.ranks import free_port
 from tests.training.run_files import metrics_of, report_of
 from tests.training.snapshots import record, records, write_jsonl
 from training.core.errors import TrainingError
+from training.recipes.configs import RewardConfig
+from training.recipes.launch import launch
+from training.recipes.reward import train_reward
 
 
 def first_step(folder: Path) -> tuple[float, float]:
@@ -91,25 +97,49 @@ def test_validation_is_scored_as_often_as_asked(train: Callable[..., Path]) -> N
     assert [row["step"] for row in rows if "validation/accuracy" in row] == [2, 4, 5]
 
 
-@pytest.mark.parametrize("shard", [False, True])
+def train_in_turn(rank: int, runs: list[tuple[int, list[str]]]) -> None:
+    """One process of two, for one run after the other: what torchrun tells it (here with the port), and the flags."""
+    for port, arguments in runs:
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in told.items()})
+        if code := launch("reward", RewardConfig, train_reward, arguments):
+            sys.exit(code)
+
+
 def test_two_processes_take_the_same_steps_as_one(
-    train: Callable[..., Path], start_recipe: StartRecipe, tiny_model: Path, tmp_path: Path, shard: bool
-) -> None:
+    train: Callable[..., Path], fork_server: ForkServerContext, run_recipe: Callable[..., int], tiny_model: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """With the whole model in each, and with half of it."""
     lines = records(train=7, validation=3)
     lines[0]["ranking"] = [[name for tier in lines[0]["ranking"] for name in tier]]
     alone = train(lines, max_steps=2, ties="davidson")
-    both = tmp_path / "both"
-    flags = {
-        "model": tiny_model, "data": write_jsonl(tmp_path / "data.jsonl", lines), "output": both, "device": "cpu",
-        "batch_size": 4, "max_steps": 2, "ties": "davidson", "shard": shard,
+    whole = {
+        "model": tiny_model, "data": write_jsonl(tmp_path / "data.jsonl", lines), "output": tmp_path / "whole",
+        "device": "cpu", "batch_size": 4, "max_steps": 2, "ties": "davidson",
     }  # fmt: skip
-    # What torchrun tells each process.
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    ranks = [start_recipe({**common, "RANK": rank, "LOCAL_RANK": rank}, **flags) for rank in ("0", "1")]
+    sharded = whole | {"output": tmp_path / "sharded", "shard": True}
+    runs = [(free_port(), flags_from(flags)) for flags in (whole, sharded)]
+    ranks = [fork_server.Process(target=train_in_turn, args=(rank, runs)) for rank in range(2)]
+    for process in ranks:
+        process.start()
     for process in ranks:
         process.join()
     assert [process.exitcode for process in ranks] == [0, 0]
 
+    for both in (tmp_path / "whole", tmp_path / "sharded"):
+        assert_same_steps(both, alone)
+        run = json.loads((both / "run.json").read_text())
+        assert [attempt["world_size"] for attempt in run["attempts"]] == [2]
+
+    (tmp_path / "sharded" / "report.json").unlink()  # as if it had not come to its end
+    assert run_recipe(**sharded, resume=True) == 2
+    refusal = json.loads((tmp_path / "sharded" / "exit.json").read_text())
+    assert "the world size was 2, is 1" in refusal["reason"]
+
+
+def assert_same_steps(both: Path, alone: Path) -> None:
+    """To rounding."""
     for row, expected in zip(metrics_of(both), metrics_of(alone), strict=True):
         for name in ("train/loss", "train/grad_norm", "train/accuracy"):
             assert row[name] == pytest.approx(expected[name], rel=1e-5), name
@@ -121,21 +151,6 @@ def test_two_processes_take_the_same_steps_as_one(
     weights = [load_file(folder / "model" / "model.safetensors") for folder in (both, alone)]
     for name, value in weights[1].items():
         assert torch.allclose(weights[0][name], value, atol=1e-4), name
-    run = json.loads((both / "run.json").read_text())
-    assert [attempt["world_size"] for attempt in run["attempts"]] == [2]
-
-    (both / "report.json").unlink()  # as if it had not come to its end
-    process = start_recipe(**flags, resume=True)
-    process.join()
-    assert process.exitcode == 2
-    assert "the world size was 2, is 1" in json.loads((both / "exit.json").read_text())["reason"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_steps_skipped_before_a_stop_count_after_it(train: Callable[..., Path]) -> None:

@@ -97,7 +97,7 @@ def flags(raw_model: Path, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def straight_run(raw_model: Path, tmp_path_factory: pytest.TempPathFactory, fork_server: Any) -> Path:
-    """The folder of the short run without interruption."""
+    """The folder of the short run without interruption, by a process of its own."""
     folder = tmp_path_factory.mktemp("straight")
     arguments = flags_from(short_run(raw_model, folder))
     process = fork_server.Process(target=run_as_main, args=(arguments, {}, str(folder / "stderr.txt")))
@@ -249,8 +249,9 @@ def assert_adapter_scores_alike(flags: dict[str, Any], texts: list[Any], ours: l
 
 
 def test_kill_minus_nine_and_resume_is_the_same_run(
-    flags: dict[str, Any], straight: Path, start_recipe: StartRecipe, run_recipe: RunRecipe
+    flags: dict[str, Any], straight: Path, start_recipe: StartRecipe, run_recipe: RunRecipe, tmp_path: Path
 ) -> None:
+    """From its last checkpoint; or from the beginning, where it is killed before there is one."""
     out = flags["output"]
     process = start_recipe(**flags)
     wait_for(lambda: (out / "checkpoints" / "step-6").exists())
@@ -259,6 +260,9 @@ def test_kill_minus_nine_and_resume_is_the_same_run(
     assert process.exitcode == -signal.SIGKILL
     assert not (out / "model").exists()
     assert not (out / "exit.json").exists()
+    without = Path(shutil.copytree(out, tmp_path / "without"))
+    shutil.rmtree(without / "checkpoints")
+
     assert run_recipe(**flags, resume=True) == 0
     assert_same_run(out, straight)
     attempts = json_of(out / "run.json")["attempts"]
@@ -266,6 +270,11 @@ def test_kill_minus_nine_and_resume_is_the_same_run(
     begin = attempts[1]["from_step"]
     assert begin >= 6
     assert [row["attempt"] for row in metrics_of(out)] == [1] * begin + [2] * (24 - begin)
+
+    assert run_recipe(**flags | {"output": without}, resume=True) == 0
+    assert json_of(without / "run.json")["attempts"][1]["from_step"] == 0
+    assert [row["attempt"] for row in metrics_of(without)] == [2] * 24
+    assert_same_run(without, straight)
 
 
 def test_sigterm_finishes_the_step_and_saves_it(
@@ -306,17 +315,6 @@ def test_a_harmed_checkpoint_is_passed_over_for_the_older(
     assert run_recipe(**flags, resume=True) == 0
     assert json_of(out / "run.json")["attempts"][1]["from_step"] == 4
     assert_same_run(out, straight)
-
-
-def test_a_resume_without_any_checkpoint_starts_at_step_zero(
-    flags: dict[str, Any], straight: Path, start_recipe: StartRecipe, run_recipe: RunRecipe
-) -> None:
-    process = start_recipe(**flags | {"checkpoint_every": 1000})
-    wait_for(lambda: (flags["output"] / "run.json").exists())
-    process.kill()
-    process.join()
-    assert run_recipe(**flags, resume=True) == 0
-    assert_same_run(flags["output"], straight)
 
 
 def test_the_end_of_the_lifeline_stops_it_and_without_the_variable_stdin_means_nothing(
