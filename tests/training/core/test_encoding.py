@@ -1,10 +1,10 @@
 """Snapshots as memory-mapped arrays: the same examples as a plain reading gives, found again by what they depend on."""
 
-import multiprocessing
 import os
 import random
 from collections import Counter
 from datetime import date
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -239,13 +239,11 @@ def build_in_step(barrier: Any, queue: Any, data: Path, root: Path, rounds: int)
         queue.put(repr(error))
 
 
-def test_two_processes_that_build_one_entry_both_have_it(tmp_path: Path) -> None:
+def test_two_processes_that_build_one_entry_both_have_it(tmp_path: Path, fork_server: ForkServerContext) -> None:
     data, rounds = write_jsonl(tmp_path / "d.jsonl", records()), 12
-    # Not forked: the tests' own process has threads.
-    context = multiprocessing.get_context("spawn")
-    barrier, queue = context.Barrier(2), context.Queue()
+    barrier, queue = fork_server.Barrier(2), fork_server.Queue()
     arguments = (barrier, queue, data, tmp_path / "cache", rounds)
-    processes = [context.Process(target=build_in_step, args=arguments) for _ in range(2)]
+    processes = [fork_server.Process(target=build_in_step, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
     said = []

@@ -1,8 +1,6 @@
 """Scoring with a trained reward model, ours or another's: agreement with other software, foreign files, ensembles."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,6 @@ from training.recipes.launch import Session
 from training.recipes.reward import train_reward
 
 Run = Callable[..., Path]
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -228,17 +225,15 @@ def test_a_split_without_rankings_is_said(run: Run, trained: Path, tmp_path: Pat
         run(trained / "run", data)
 
 
-def test_as_a_process_it_keeps_the_contract(trained: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "training.recipes.evaluate_reward", f"--data={trained / 'data.jsonl'}"]
-    command += [f"--output={tmp_path / 'out'}", "--device=cpu"]
+def test_it_keeps_the_contract_of_recipes(trained: Path, tmp_path: Path, run_recipe: Callable[..., int]) -> None:
+    flags = {"recipe": "evaluate_reward", "data": trained / "data.jsonl", "output": tmp_path / "out", "device": "cpu"}
 
-    def call(*flags: str) -> tuple[int, dict[str, Any]]:
-        process = subprocess.run([*command, *flags], cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
-        return process.returncode, json_of(tmp_path / "out" / "exit.json")
+    def call(model: Path) -> tuple[int, dict[str, Any]]:
+        return run_recipe(**flags, model=model), json_of(tmp_path / "out" / "exit.json")
 
-    code, told = call(f"--model={trained}")
+    code, told = call(trained)
     assert (code, told["code"]) == (2, 2)
-    code, told = call(f"--model={trained / 'run'}")
+    code, told = call(trained / "run")
     assert (code, told["code"]) == (0, 0)
     assert "accuracy" in told["reason"]
 
