@@ -1,6 +1,8 @@
 """A recipe's settings: declared once, read alike from flags, forms and JSON, wrong values named field by field."""
 
 import dataclasses
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +151,29 @@ def test_the_web_process_learns_the_settings_without_torch() -> None:
         [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     ).stdout
     assert output.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        ({}, ["passive", "10000"]),
+        ({"GOMP_SPINCOUNT": "7"}, ["passive", "7"]),
+        ({"OMP_WAIT_POLICY": "active"}, ["active", None]),
+        ({"OMP_WAIT_POLICY": "passive"}, ["passive", None]),
+    ],
+)
+def test_how_threads_wait_is_settled_before_torch_and_the_environment_has_its_way(
+    told: dict[str, str], found: list[str | None]
+) -> None:
+    script = (
+        "import json, os, sys, training.recipes; assert 'torch' not in sys.modules;"
+        "print(json.dumps([os.environ.get(n) for n in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')]))"
+    )
+    others = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    output = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=others | told, stdout=subprocess.PIPE, check=True
+    ).stdout
+    assert json.loads(output) == found
 
 
 def test_each_recipe_says_what_it_is() -> None:
